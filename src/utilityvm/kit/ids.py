@@ -1,0 +1,34 @@
+"""Identifiers: which string is which, made only by the functions here."""
+
+import re
+import uuid
+from typing import NewType
+
+from utilityvm.kit.errors import InvalidOptions, Problem
+
+VmId = NewType("VmId", str)
+"""Compute-system id of a utility VM: what its owner calls it."""
+
+RuntimeId = NewType("RuntimeId", str)
+"""GUID of the running partition; addresses of guest sockets use it, never the VM id."""
+
+NULL_GUID = "00000000-0000-0000-0000-000000000000"
+
+_VM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+def new_guid() -> str:
+    """Return a version 4 GUID, lower-case, without braces."""
+    return str(uuid.uuid4())
+
+
+def parse_vm_id(text: str) -> VmId:
+    """Check a caller's VM id: it becomes part of names outside (cgroup, tap, directory).
+
+    Raises:
+        InvalidOptions: empty, over 128 characters, or a character outside ``A-Za-z0-9_.-``.
+    """
+    if not _VM_ID.fullmatch(text):
+        message = f"id {text!r} cannot name a VM: 1 to 128 of A-Z a-z 0-9 _ . -, not beginning with a mark"
+        raise InvalidOptions(message, problems=[Problem("$.id", "id", message)])
+    return VmId(text)
