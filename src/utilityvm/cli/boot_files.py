@@ -1,0 +1,49 @@
+"""`uvm boot-files`: build the kernel and initial RAM disk that VMs boot from, or show what is there."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from utilityvm.boot.files import BootFiles
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the verb to the command line; its `run` default is what carries it out."""
+    parser = subparsers.add_parser("boot-files", help="build or show the guest's kernel and initial RAM disk")
+    verbs = parser.add_subparsers(dest="what", required=True, metavar="build|show")
+    build = verbs.add_parser("build", help="build them from the distribution's packages; nothing is installed, root is not needed")
+    show = verbs.add_parser("show", help="check them and say what is inside")
+    for verb in (build, show):
+        verb.add_argument("--out", type=Path, metavar="DIR", help="the folder of boot files (default: where VMs look for them)")
+    build.add_argument("--agent", type=Path, metavar="PATH", help="the guest agent (default: build/agent of the source checkout)")
+    build.set_defaults(run=_build)
+    show.set_defaults(run=_show)
+
+
+def _build(args: argparse.Namespace) -> int:
+    from utilityvm.boot.build import build, find_agent
+    from utilityvm.store.layout import Layout
+
+    layout = Layout.of_user()
+    out = args.out or layout.boot_files
+    built = build(out, args.agent or find_agent(), layout.packages, lambda line: print(line, flush=True))
+    print(f"boot files of kernel {built.manifest.kernel.release} are in {built.folder}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from utilityvm.boot.files import load
+    from utilityvm.store.layout import Layout
+
+    print("\n".join(_lines(load(args.out or Layout.of_user().boot_files, digests=True))))
+    return 0
+
+
+def _lines(found: "BootFiles") -> list[str]:
+    manifest = found.manifest
+    lines = [f"folder    {found.folder}", f"kernel    {manifest.kernel.release} ({manifest.kernel.kind}, {manifest.architecture})"]
+    lines.append(f"agent     {manifest.agent.size} bytes, sha256 {manifest.agent.sha256}")
+    lines += [f"file      {name}, {record.size} bytes, sha256 {record.sha256}" for name, record in sorted(manifest.files.items())]
+    lines += [f"package   {package.name} {package.version}, sha256 {package.sha256}" for package in manifest.packages]
+    return [*lines, "valid: sizes, kinds and digests are those of the manifest"]

@@ -1,0 +1,110 @@
+"""Files that are whole or not there: replace a file, replace a folder, and a lock that the kernel drops with its holder."""
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self, final
+
+from utilityvm.kit.errors import HostError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Make `path` hold `data`: after a crash it has its old content or the new one, never a part. Its folder must exist."""
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def swap_folder(new: Path, place: Path) -> None:
+    """Put the folder `new`, already synced, at `place` in one step, then remove what was there. Both must be on one file system.
+
+    Raises:
+        HostError: the file system cannot exchange two folders.
+    """
+    try:
+        new.replace(place)  # where there is nothing, or an empty folder
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise HostError(f"{place}: cannot be replaced: {error.strerror}") from error
+        _exchange(new, place)
+        sync_folder(place.parent)
+        shutil.rmtree(new)
+    else:
+        sync_folder(place.parent)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    # Only renameat2 swaps two folders without a moment at which one of the names is missing; Python has no binding for it.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), ctypes.c_uint(_RENAME_EXCHANGE)) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise HostError(f"{second}: cannot be exchanged with {first.name}: {reason}", hint=f"remove {second} and try again")
+
+
+@final
+class FileLock:
+    """An exclusive lock on a file (made when missing) or a folder. The kernel drops it when its holder ends, however it ends.
+
+    As a context manager it waits for the lock, unless `acquire` has it already. `acquire(wait=False)` tries once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def acquire(self, *, wait: bool = True) -> bool:
+        """Take the lock; False when `wait` is False and another holds it."""
+        if self._fd >= 0:
+            raise RuntimeError(f"{self._path}: this lock is already held")
+        flags = os.O_RDONLY if self._path.is_dir() else os.O_RDWR | os.O_CREAT
+        fd = os.open(self._path, flags | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        return True
+
+    def release(self) -> None:
+        """Give the lock back; nothing happens when it is not held."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        if self._fd < 0:
+            self.acquire()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
