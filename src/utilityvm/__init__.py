@@ -1,0 +1,100 @@
+"""Utility VMs: small virtual machines that hold processes and containers.
+
+    vm = await utilityvm.create_lcow(utilityvm.default_options_lcow())
+    async with vm:
+        await vm.start()
+        process = await vm.create_process(["uname", "-r"])
+        print(await process.stdout.read(), await process.wait())
+
+Names are loaded when they are first used, so that importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from utilityvm.compute.ports import ExitStatus
+    from utilityvm.guest.process import Process
+    from utilityvm.kit.errors import (
+        ConnectionLost,
+        Corrupt,
+        DeadlineExceeded,
+        Exhausted,
+        Exists,
+        GuestError,
+        HostError,
+        InvalidOptions,
+        NotFound,
+        ProtocolError,
+        StateError,
+        Unknown,
+        Unsupported,
+        UtilityVMError,
+    )
+    from utilityvm.options.lcow import OptionsLCOW
+    from utilityvm.vm.compose import create_lcow, default_options_lcow
+    from utilityvm.vm.uvm import UtilityVM
+
+__version__: Final = "0.1.0"
+
+_HOME: Final = {
+    "create_lcow": "vm.compose",
+    "default_options_lcow": "vm.compose",
+    "UtilityVM": "vm.uvm",
+    "OptionsLCOW": "options.lcow",
+    "Process": "guest.process",
+    "ExitStatus": "compute.ports",
+} | dict.fromkeys(
+    (
+        "UtilityVMError",
+        "InvalidOptions",
+        "NotFound",
+        "Exists",
+        "StateError",
+        "Exhausted",
+        "Unsupported",
+        "HostError",
+        "GuestError",
+        "ConnectionLost",
+        "Unknown",
+        "ProtocolError",
+        "DeadlineExceeded",
+        "Corrupt",
+    ),
+    "kit.errors",
+)
+
+__all__ = [  # noqa: RUF022 (in the order of use)
+    "create_lcow",
+    "default_options_lcow",
+    "OptionsLCOW",
+    "UtilityVM",
+    "Process",
+    "ExitStatus",
+    "UtilityVMError",
+    "InvalidOptions",
+    "NotFound",
+    "Exists",
+    "StateError",
+    "Exhausted",
+    "Unsupported",
+    "HostError",
+    "GuestError",
+    "ConnectionLost",
+    "Unknown",
+    "ProtocolError",
+    "DeadlineExceeded",
+    "Corrupt",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'utilityvm' has no attribute {name!r}")
+    value = getattr(import_module(f"utilityvm.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

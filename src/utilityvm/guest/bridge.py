@@ -1,0 +1,170 @@
+"""The GCS bridge: calls to the guest agent over one stream, answers matched by id in whatever order they come.
+
+protocol/SPEC.md section 5; the rules are those of the original's `internal/gcs/bridge.go`. The bridge lives until its stream ends or
+the guest breaks the protocol; then every call that waits, and every later one, fails with the reason.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, final
+
+from utilityvm.guest.transport import GuestStream
+from utilityvm.kit.aio import Scope
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, ProtocolError, Unknown, UtilityVMError
+from utilityvm.kit.trace import FlightRecorder
+from utilityvm.wire import gcs
+from utilityvm.wire.frames import RESPONSE, Frame, FrameReader, encode
+
+CALL_TIMEOUT: Final = 300.0
+"""Seconds that the guest has for an answer. Exceeding it ends the bridge: the guest's state is no longer known."""
+
+MAX_CALLS: Final = 4096
+"""Calls that may wait for an answer at a time; one more waits for its turn."""
+
+Q = TypeVar("Q", bound=gcs.Request)
+R = TypeVar("R", bound=gcs.Response)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    word: int
+    answer: asyncio.Future[Frame]
+    late: Callable[[Frame], None] | None
+
+
+@final
+class Bridge:
+    """Calls and answers over `stream`. `name` is the VM's, for errors; `on_lost` hears once why the bridge ended by itself."""
+
+    def __init__(self, stream: GuestStream, name: str, on_lost: Callable[[UtilityVMError], None] | None = None) -> None:
+        self._stream, self._name, self._on_lost = stream, name, on_lost
+        self._recorder = FlightRecorder()
+        self._waiting: dict[int, _Waiting] = {}
+        self._slots = asyncio.Semaphore(MAX_CALLS)
+        self._next_id = 0
+        self._ended: UtilityVMError | None = None
+        self._scope = Scope(f"{name}:bridge", self._failed)
+        self._scope.start("reader", self._read())
+
+    async def call(
+        self,
+        call: gcs.Call[Q, R],
+        request: Q,
+        *,
+        within: float | None = CALL_TIMEOUT,
+        undo: Callable[[R], Coroutine[Any, Any, None]] | None = None,
+    ) -> R:
+        """Send `request` and return the guest's answer. `within` None waits as long as the guest lives.
+
+        When the caller is cancelled after sending, the late answer is dropped; a successful one is handed to `undo` first.
+
+        Raises:
+            GuestError: the guest answered with a failure.
+            ConnectionLost: the bridge has ended; `Unknown` when the request had been sent and the call is not idempotent.
+            DeadlineExceeded: no answer in time; the bridge is ended.
+        """
+
+        def late(frame: Frame) -> None:
+            if undo is not None:
+                self._scope.start(f"undo-{call.name}", self._undo(call, frame, undo))
+
+        async with self._slots:
+            answer = await self._send(call.word, gcs.encode_request(request), call.name, late)
+            try:
+                async with asyncio.timeout(within):
+                    frame = await answer
+            except TimeoutError:
+                why = DeadlineExceeded(f"{self._name}: no answer to {call.name} within {within:g} s; the guest connection was ended")
+                self._end(why)
+                raise why from None
+            except ConnectionLost as lost:
+                if call.idempotent:
+                    raise
+                raise Unknown(f"{call.name} was sent and may have happened: {lost.message}", frames=lost.frames) from lost
+        return gcs.decode_response(call, frame)
+
+    async def notify(self, word: int, request: gcs.Request) -> None:
+        """Send a request that the guest does not answer.
+
+        Raises:
+            ConnectionLost: the bridge has ended.
+        """
+        await self._write(word, gcs.encode_request(request), f"{word:#x}")
+
+    def run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` for as long as the bridge lives, e.g. to wait for a process."""
+        self._scope.start(name, work)
+
+    async def aclose(self) -> None:
+        """End the bridge: calls that wait get `ConnectionLost`. A second call does nothing."""
+        self._end(ConnectionLost(f"{self._name}: bridge closed"), tell=False)
+        await self._scope.aclose()
+
+    async def _send(self, word: int, body: bytes, name: str, late: Callable[[Frame], None]) -> asyncio.Future[Frame]:
+        answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        number = self._next_id
+        self._waiting[number] = _Waiting(gcs.response_type(word), answer, late)
+        try:
+            await self._write(word, body, name)
+        except BaseException:
+            self._waiting.pop(number, None)
+            raise
+        return answer
+
+    async def _write(self, word: int, body: bytes, name: str) -> None:
+        if self._ended is not None:
+            raise self._lost(self._ended)
+        number, self._next_id = self._next_id, self._next_id + 1
+        data = encode(Frame(word, number, body))
+        self._recorder.note(f"> {number} {name} {len(data)} bytes")
+        try:
+            await self._stream.write(data)
+        except BrokenPipeError as error:
+            raise self._lost(error) from error
+
+    async def _read(self) -> None:
+        reader = FrameReader()
+        while data := await self._stream.read(65_536):
+            for frame in reader.feed(data):
+                self._on_frame(frame)
+        raise ConnectionLost(f"{self._name}: the guest agent closed the bridge")
+
+    def _on_frame(self, frame: Frame) -> None:
+        self._recorder.note(f"< {frame.id} {frame.type:#x} {len(frame.body)} bytes")
+        if frame.kind != RESPONSE:
+            raise ProtocolError(f"{self._name}: bridge received unknown message type {frame.type:#x}")
+        waiting = self._waiting.pop(frame.id, None)
+        if waiting is None or waiting.word != frame.type:
+            raise ProtocolError(f"{self._name}: bridge received unknown rpc response for id {frame.id}, type {frame.type:#x}")
+        if not waiting.answer.done():
+            waiting.answer.set_result(frame)
+        elif waiting.late is not None:
+            waiting.late(frame)
+
+    async def _undo(self, call: gcs.Call[Q, R], frame: Frame, undo: Callable[[R], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await undo(gcs.decode_response(call, frame))
+        except UtilityVMError:
+            return  # the call failed, so there is nothing to undo; or the guest is gone, and with it what the call made
+
+    def _failed(self, error: Exception) -> None:
+        self._end(error if isinstance(error, UtilityVMError) else self._lost(error))
+
+    def _end(self, reason: UtilityVMError, *, tell: bool = True) -> None:
+        if self._ended is not None:
+            return
+        self._ended = reason
+        for waiting in self._waiting.values():
+            if not waiting.answer.done():
+                waiting.answer.set_exception(self._lost(reason))
+                waiting.answer.exception()  # a caller that was cancelled does not come back for it
+        self._waiting.clear()
+        self._stream.close()
+        if tell and self._on_lost is not None:
+            self._on_lost(reason)
+
+    def _lost(self, cause: Exception) -> ConnectionLost:
+        lost = ConnectionLost(f"{self._name}: guest connection lost: {cause}", frames=self._recorder.frames())
+        lost.__cause__ = cause
+        return lost

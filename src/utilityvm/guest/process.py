@@ -1,0 +1,184 @@
+"""A process in the guest: its streams, its exit code, and how it is started.
+
+protocol/SPEC.md section 6. The host listens on a port for each stream before it sends ExecuteProcess, since the guest dials at once.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from itertools import count
+from typing import Final, final
+
+from utilityvm.guest.client import GuestClient
+from utilityvm.guest.transport import GuestSockets, GuestStream
+from utilityvm.kit.errors import ConnectionLost, ProtocolError, UtilityVMError
+from utilityvm.wire import gcs
+
+DIAL_TIMEOUT: Final = 5.0
+"""Seconds that the guest has to dial the streams of a process, counted from its word that the process runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """What is to be run. `env` is the whole environment, variables with an empty value left out as the original does; `user` is ``name``, ``uid`` or either with ``:group``.
+
+    `console_size` (height, width) in characters gives it a terminal; output and errors then arrive together on `stdout`.
+    A stream that is not wanted is /dev/null in the guest.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = ""
+    user: str = ""
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    console_size: tuple[int, int] | None = None
+
+
+@final
+class Process:
+    """A process in the guest. `stdin`, `stdout`, `stderr` are its streams; one that was not asked for ends at once.
+
+    Give it up with `close`; it goes on running unless it was killed or stumbles over its closed streams.
+    """
+
+    def __init__(self, client: GuestClient, name: str, pid: int, streams: "Streams") -> None:
+        self._client, self._name = client, name
+        self.pid = pid
+        """Process id in the guest."""
+        self.stdin, self.stdout, self.stderr = streams.connected
+        self._streams = streams
+        self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        client.bridge.run(f"wait-{pid}", self._watch())
+
+    async def wait(self) -> int:
+        """Wait until the process has ended and return its exit code, 128 + s when signal s killed it. May be called again.
+
+        Raises:
+            ConnectionLost: the VM ended first.
+        """
+        await asyncio.wait([self._exit])
+        return self._exit.result()
+
+    async def kill(self, signal: int = 9) -> bool:
+        """Send `signal` to the process; say whether it was delivered, which it is not after the process's end."""
+        return await self._client.signal_process(self.pid, signal)
+
+    async def resize(self, *, height: int, width: int) -> None:
+        """Set the size of its terminal, in characters.
+
+        Raises:
+            GuestError: it has no terminal.
+        """
+        await self._client.resize_console(self.pid, height=height, width=width)
+
+    async def close(self) -> None:
+        """Close the streams. A second call does nothing."""
+        self._streams.close()
+
+    async def _watch(self) -> None:
+        try:
+            code = await self._client.wait_process(self.pid)
+        except (UtilityVMError, asyncio.CancelledError) as error:
+            lost = error if isinstance(error, UtilityVMError) else ConnectionLost(f"{self._name}: bridge closed")
+            if not self._exit.done():
+                self._exit.set_exception(lost)
+                self._exit.exception()  # whoever waits gets it; nobody has to
+            return
+        if not self._exit.done():
+            self._exit.set_result(code)
+
+
+@final
+class Stdio:
+    """Makes the standard streams of processes on one guest connection; port numbers are never used twice on it."""
+
+    def __init__(self, sockets: GuestSockets) -> None:
+        self._sockets, self._numbers = sockets, count(gcs.FIRST_STDIO_PORT)
+
+    def listen(self, spec: ProcessSpec) -> "Streams":
+        """Listen for the streams that `spec` wants."""
+        wanted = (spec.stdin, spec.stdout, spec.stderr and spec.console_size is None)
+        return Streams(self._sockets, tuple(next(self._numbers) if want else 0 for want in wanted))
+
+
+@final
+class Streams:
+    """The standard streams of one process: ports that listen before it starts, connections after `accept`."""
+
+    def __init__(self, sockets: GuestSockets, numbers: tuple[int, ...]) -> None:
+        self.ports = gcs.StdioPorts(std_in=numbers[0], std_out=numbers[1], std_err=numbers[2])
+        self._listeners = [sockets.listen(number, once=True) if number else None for number in numbers]
+        self.connected: list[GuestStream] = []
+
+    async def accept(self) -> None:
+        """Take the connections, which the guest has dialled before it said that the process runs.
+
+        Raises:
+            ProtocolError: it has not.
+        """
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT):
+                for listener in self._listeners:
+                    self.connected.append(await listener.accept() if listener else _Nothing())
+        except TimeoutError:
+            raise ProtocolError(f"the guest did not dial the streams of a process that it says is running ({DIAL_TIMEOUT:g} s)") from None
+
+    def close(self) -> None:
+        """Close what listens and what is connected. A second call does nothing."""
+        for end in (*self.connected, *self._listeners):
+            if end is not None:
+                end.close()
+
+
+async def start_process(client: GuestClient, stdio: Stdio, spec: ProcessSpec, name: str) -> Process:
+    """Start a process in the utility VM. `name` is the VM's, for errors.
+
+    Raises:
+        GuestError: it could not be started.
+        ConnectionLost: the VM is gone.
+    """
+    streams = stdio.listen(spec)
+    try:
+        pid = await client.execute_process(_parameters(spec), streams.ports)
+        try:
+            await streams.accept()
+        except BaseException:
+            client.bridge.run("stray", client.kill_stray(pid))
+            raise
+    except BaseException:
+        streams.close()
+        raise
+    return Process(client, name, pid, streams)
+
+
+def _parameters(spec: ProcessSpec) -> gcs.ProcessParameters:
+    console = spec.console_size is not None
+    return gcs.ProcessParameters(
+        command_args=list(spec.argv),
+        user=spec.user,
+        working_directory=spec.cwd,
+        environment={name: value for name, value in spec.env if value},
+        emulate_console=console,
+        create_std_in_pipe=spec.stdin,
+        create_std_out_pipe=spec.stdout,
+        create_std_err_pipe=spec.stderr and not console,
+        console_size=list(spec.console_size or ()),
+    )
+
+
+@final
+class _Nothing:
+    """The end of a stream that was not asked for."""
+
+    async def read(self, limit: int = -1) -> bytes:  # noqa: ARG002 (the port's signature)
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        raise BrokenPipeError(f"{len(data)} bytes for a process that was started without stdin")
+
+    async def write_eof(self) -> None:
+        return
+
+    def close(self) -> None:
+        return

@@ -1,0 +1,72 @@
+"""Frames of the GCS bridge: a 16-byte header and a JSON body, cut out of a byte stream.
+
+protocol/SPEC.md section 5.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from utilityvm.kit.errors import ProtocolError
+
+HEADER: Final = struct.Struct("<IIQ")
+MAX_FRAME: Final = 65_536
+"""Largest frame in bytes, header included."""
+
+KIND_MASK: Final = 0xF000_0000
+REQUEST: Final = 0x1000_0000
+RESPONSE: Final = 0x2000_0000
+NOTIFICATION: Final = 0x3000_0000
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message: its type word, its id and its JSON text."""
+
+    type: int
+    id: int
+    body: bytes
+
+    @property
+    def kind(self) -> int:
+        """`REQUEST`, `RESPONSE`, `NOTIFICATION`, or something unknown."""
+        return self.type & KIND_MASK
+
+
+def encode(frame: Frame) -> bytes:
+    """Return the bytes of `frame`.
+
+    Raises:
+        ProtocolError: it is larger than `MAX_FRAME`.
+    """
+    size = HEADER.size + len(frame.body)
+    if size > MAX_FRAME:
+        raise ProtocolError(f"message {frame.type:#x} of {size} bytes (at most {MAX_FRAME})")
+    return HEADER.pack(frame.type, size, frame.id) + frame.body
+
+
+class FrameReader:
+    """Cut a byte stream into frames, however it is split. Keeps at most `MAX_FRAME` bytes between calls."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes and return the frames that are now complete.
+
+        Raises:
+            ProtocolError: a size that no frame may have; the reader must not be fed again.
+        """
+        self._kept += data
+        out: list[Frame] = []
+        at = 0
+        while len(self._kept) - at >= HEADER.size:
+            word, size, number = HEADER.unpack_from(self._kept, at)
+            if not HEADER.size <= size <= MAX_FRAME:
+                raise ProtocolError(f"invalid message size {size}")
+            if len(self._kept) - at < size:
+                break
+            out.append(Frame(word, number, bytes(self._kept[at + HEADER.size : at + size])))
+            at += size
+        del self._kept[:at]
+        return out

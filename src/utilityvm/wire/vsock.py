@@ -1,0 +1,303 @@
+"""The host's end of the guest connection as a state machine: listening ports, streams, credit, transport reset.
+
+protocol/SPEC.md sections 3 and 4. Bytes in (`receive`), events out; calls in, bytes out (`to_send`). The guest is hostile:
+what it can make this object hold is bounded by `MAX_STREAMS` x `WINDOW`, and whatever else it sends is `ProtocolError`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, NewType, final
+
+from utilityvm.kit.errors import Exhausted, ProtocolError
+from utilityvm.wire.packets import (
+    GUEST_CID,
+    HOST_CID,
+    MAX_PAYLOAD,
+    NONCE_BYTES,
+    ONCE,
+    SHUT_BOTH,
+    SHUT_RECEIVE,
+    SHUT_SEND,
+    Control,
+    Op,
+    Packet,
+    PacketReader,
+    encode,
+)
+
+MAX_STREAMS: Final = 1024
+"""Streams that one VM may have open at a time."""
+
+WINDOW: Final = 256 * 1024
+"""Receive buffer of one stream, in bytes: what the guest may send before our reader has taken any."""
+
+MAX_DISCARD: Final = 64 * 1024 * 1024
+"""Bytes that may come before the guest answers a transport reset."""
+
+_WRAP: Final = 1 << 32
+
+StreamId = NewType("StreamId", tuple[int, int])
+"""The pair (guest's port, our port) that names a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The guest has answered the transport reset; streams may come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The guest has dialled `port`, on which we listen."""
+
+    stream: StreamId
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Bytes for the stream's reader, who reports them with `taken` once they are used."""
+
+    stream: StreamId
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerShut:
+    """The guest will send no more (`sends` false), or take no more (`receives` false)."""
+
+    stream: StreamId
+    sends: bool
+    receives: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """There is room again for `send`."""
+
+    stream: StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The stream is forgotten; `orderly` when both sides had said that they send no more."""
+
+    stream: StreamId
+    orderly: bool
+
+
+Event = Ready | Opened | Received | PeerShut | Credit | Ended
+
+
+@dataclass(slots=True)
+class _Stream:
+    peer_alloc: int
+    peer_taken: int
+    sent: int = 0
+    received: int = 0
+    taken: int = 0
+    told: int = 0  # the `taken` that the peer knows of
+    shut: int = 0  # bits that we have sent
+    peer_shut: int = 0
+    starved: bool = field(default=False)  # a writer wants credit
+
+    def room(self) -> int:
+        return max(0, self.peer_alloc - (self.sent - self.peer_taken) % _WRAP)
+
+
+@final
+class HostSocket:
+    """All streams between the host and one guest. Begins with a transport reset that carries `nonce` (16 random bytes)."""
+
+    def __init__(self, nonce: bytes) -> None:
+        if len(nonce) != NONCE_BYTES:
+            raise ValueError(f"nonce of {len(nonce)} bytes, expected {NONCE_BYTES}")
+        self._ack = encode(Packet(Control.RESET_ACK, payload=nonce), src_cid=GUEST_CID, dst_cid=HOST_CID)
+        self._before_ack: bytearray | None = bytearray()
+        self._discarded = 0
+        self._reader = PacketReader()
+        self._streams: dict[StreamId, _Stream] = {}
+        self._listening: dict[int, bool] = {}
+        self._out: list[bytes] = [encode(Packet(Control.RESET, payload=nonce))]
+        self.refused = 0
+        """Dials that were answered with a reset."""
+
+    # -- bytes ------------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take bytes from the guest and return what they mean.
+
+        Raises:
+            ProtocolError: the guest broke the protocol; the connection must be ended.
+        """
+        events: list[Event] = []
+        if self._before_ack is not None:
+            rest = self._discard(self._before_ack, data)
+            if rest is None:
+                return []
+            events.append(Ready())
+            data = rest
+        for packet in self._reader.feed(data):
+            if isinstance(packet.op, Control):
+                self._control(packet)
+            else:
+                self._stream_packet(packet, packet.op, events)
+        return events
+
+    def to_send(self) -> list[bytes]:
+        """Return what must be written to the guest, in order, and forget it."""
+        out, self._out = self._out, []
+        return out
+
+    # -- calls ------------------------------------------------------------------------------------------------------
+
+    def listen(self, port: int, *, once: bool = False) -> None:
+        """Accept dials to `port` and tell the guest so; with `once` only the first.
+
+        Raises:
+            Exhausted: the port is listened to already.
+        """
+        if port in self._listening:
+            raise Exhausted(f"guest port {port:#x} is listened to already")
+        self._listening[port] = once
+        self._out.append(encode(Packet(Control.LISTEN, dst_port=port, flags=ONCE if once else 0)))
+
+    def unlisten(self, port: int) -> None:
+        """Accept no more dials to `port`; nothing happens when none were accepted."""
+        if self._listening.pop(port, None) is not None:
+            self._out.append(encode(Packet(Control.UNLISTEN, dst_port=port)))
+
+    def send(self, stream: StreamId, data: memoryview) -> int:
+        """Send as much of `data` as the guest has room for and return how many bytes that was.
+
+        When it is less than all, a `Credit` event follows. A stream that has ended takes nothing.
+        """
+        state = self._streams.get(stream)
+        if state is None or state.shut & SHUT_SEND or state.peer_shut & SHUT_RECEIVE:
+            return 0
+        done = min(len(data), state.room())
+        for at in range(0, done, MAX_PAYLOAD):
+            piece = bytes(data[at : min(done, at + MAX_PAYLOAD)])
+            self._emit(stream, state, Op.RW, payload=piece)
+        state.sent = (state.sent + done) % _WRAP
+        state.starved = done < len(data)
+        return done
+
+    def taken(self, stream: StreamId, count: int) -> None:
+        """Say that the stream's reader has used `count` bytes: the guest may send as many more."""
+        state = self._streams.get(stream)
+        if state is None:
+            return
+        state.taken = (state.taken + count) % _WRAP
+        if (state.taken - state.told) % _WRAP > WINDOW // 2 and not state.peer_shut & SHUT_SEND:
+            self._emit(stream, state, Op.CREDIT_UPDATE)
+
+    def shut_send(self, stream: StreamId) -> None:
+        """Send no more on this stream: the guest's reader sees the end."""
+        self._shut(stream, SHUT_SEND)
+
+    def close(self, stream: StreamId) -> None:
+        """Send and take no more; what the guest has sent meanwhile is dropped."""
+        self._shut(stream, SHUT_BOTH)
+
+    def reset(self, stream: StreamId) -> None:
+        """End the stream at once; no event follows."""
+        if self._streams.pop(stream, None) is not None:
+            self._answer_rst(stream)
+
+    # -- from the guest ---------------------------------------------------------------------------------------------
+
+    def _discard(self, kept: bytearray, data: bytes) -> bytes | None:
+        """Look for the answer to the transport reset; return what follows it."""
+        kept += data
+        at = kept.find(self._ack)
+        if at >= 0:
+            self._before_ack = None
+            return bytes(kept[at + len(self._ack) :])
+        drop = max(0, len(kept) - len(self._ack) + 1)
+        self._discarded += drop
+        del kept[:drop]
+        if self._discarded > MAX_DISCARD:
+            raise ProtocolError(f"guest connection: no answer to the transport reset in {MAX_DISCARD} bytes")
+        return None
+
+    def _control(self, packet: Packet) -> None:
+        match packet.op:
+            case Control.QUIESCED | Control.RESET_ACK:
+                raise ProtocolError(f"guest connection: {packet.op.name} without a question")
+            case _:
+                raise ProtocolError(f"guest connection: {packet.op.name} is the host's to send")
+
+    def _stream_packet(self, packet: Packet, op: Op, events: list[Event]) -> None:
+        stream = StreamId((packet.src_port, packet.dst_port))
+        state = self._streams.get(stream)
+        if op is Op.REQUEST:
+            self._request(stream, state, packet, events)
+        elif state is None:
+            if op is not Op.RST:
+                self._answer_rst(stream)
+        elif op is Op.RST:
+            del self._streams[stream]
+            orderly = bool(state.shut & SHUT_SEND and state.peer_shut & SHUT_SEND)
+            events.append(Ended(stream, orderly=orderly or state.shut == SHUT_BOTH))
+        elif op is Op.RESPONSE:
+            raise ProtocolError(f"guest connection: RESPONSE on {stream}, which the guest dialled")
+        else:
+            self._on_stream(stream, state, packet, events)
+
+    def _request(self, stream: StreamId, state: _Stream | None, packet: Packet, events: list[Event]) -> None:
+        port = packet.dst_port
+        if state is not None:
+            del self._streams[stream]
+            events.append(Ended(stream, orderly=False))
+        if state is not None or port not in self._listening or len(self._streams) >= MAX_STREAMS:
+            self.refused += 1
+            self._answer_rst(stream)
+            return
+        if self._listening[port]:
+            del self._listening[port]
+        state = self._streams[stream] = _Stream(packet.buf_alloc, packet.fwd_cnt)
+        self._emit(stream, state, Op.RESPONSE)
+        events.append(Opened(stream, port))
+
+    def _on_stream(self, stream: StreamId, state: _Stream, packet: Packet, events: list[Event]) -> None:
+        state.peer_alloc, state.peer_taken = packet.buf_alloc, packet.fwd_cnt
+        if packet.op is Op.RW:
+            unread = (state.received - state.taken) % _WRAP + len(packet.payload)
+            if unread > WINDOW or state.peer_shut & SHUT_SEND:
+                self.refused += 1
+                self.reset(stream)
+                events.append(Ended(stream, orderly=False))
+                return
+            state.received = (state.received + len(packet.payload)) % _WRAP
+            if not state.shut & SHUT_RECEIVE:
+                events.append(Received(stream, packet.payload))
+        elif packet.op is Op.CREDIT_REQUEST:
+            self._emit(stream, state, Op.CREDIT_UPDATE)
+        elif packet.op is Op.SHUTDOWN:
+            state.peer_shut |= packet.flags & SHUT_BOTH
+            sends, receives = not state.peer_shut & SHUT_SEND, not state.peer_shut & SHUT_RECEIVE
+            events.append(PeerShut(stream, sends=sends, receives=receives))
+            if state.shut & SHUT_SEND and not sends:
+                del self._streams[stream]
+                self._answer_rst(stream)
+                events.append(Ended(stream, orderly=True))
+                return
+        if state.starved and state.room():
+            state.starved = False
+            events.append(Credit(stream))
+
+    # -- to the guest -----------------------------------------------------------------------------------------------
+
+    def _shut(self, stream: StreamId, bits: int) -> None:
+        state = self._streams.get(stream)
+        if state is not None and state.shut | bits != state.shut:
+            state.shut |= bits
+            self._emit(stream, state, Op.SHUTDOWN, flags=state.shut)
+
+    def _emit(self, stream: StreamId, state: _Stream, op: Op, *, payload: bytes = b"", flags: int = 0) -> None:
+        state.told = state.taken
+        theirs, ours = stream
+        self._out.append(encode(Packet(op, ours, theirs, payload, flags, WINDOW, state.taken)))
+
+    def _answer_rst(self, stream: StreamId) -> None:
+        theirs, ours = stream
+        self._out.append(encode(Packet(Op.RST, ours, theirs)))
