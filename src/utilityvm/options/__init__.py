@@ -1,0 +1,1 @@
+"""What a user may ask for: options, their defaults and the rules between them. Pure."""

@@ -1,0 +1,91 @@
+"""The kernel command line of a Linux guest: which piece, when, in which order. After ``--`` stand init's own arguments."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from utilityvm.options.lcow import OptionsLCOW, RootFSType
+from utilityvm.plan.facts import Facts, Platform
+from utilityvm.wire.gcs import ENTROPY_PORT, LOG_PORT
+
+# On QEMU the serial console is always there: without it a panic says nothing at all. Kernels since 3.7 call the module 8250
+# and know its old name only as an option of their configuration.
+_QEMU_SERIAL: Final = "8250.nr_uarts=1 console=ttyS0,115200"
+_SERIAL: Final = {
+    (Platform.HYPERV, True): "8250_core.nr_uarts=1 8250_core.skip_txen_test=1 console=ttyS0,115200",
+    (Platform.HYPERV, False): "8250_core.nr_uarts=0",
+    (Platform.QEMU, True): _QEMU_SERIAL,
+    (Platform.QEMU, False): _QEMU_SERIAL,
+}
+"""The serial port, by platform and by whether the user wants it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformArgument:
+    """A kernel argument that the platform adds, and why; `emulated_only`: not under hardware virtualisation."""
+
+    text: str
+    reason: str
+    emulated_only: bool = False
+
+
+QEMU_ARGUMENTS: Final = (
+    PlatformArgument("cryptomgr.notests", "the kernel's own crypto is tested by its distribution, not at each boot"),
+    PlatformArgument(
+        "mitigations=off",
+        "they cost time on each entry to the kernel, and emulation is not a security boundary that they could hold",
+        emulated_only=True,
+    ),
+)
+
+
+def kernel_command_line(options: OptionsLCOW, processor_count: int, facts: Facts) -> str:
+    """Return the command line for `processor_count` processors; it begins with a space when no root is named."""
+    pieces = (
+        _root(options),
+        *_consoles(options, facts.platform),
+        *_platform(facts),
+        *([options.kernel_boot_options] if options.kernel_boot_options else []),
+        *(["pci=off"] if facts.platform is Platform.HYPERV and not options.vpci_enabled else []),
+        f"nr_cpus={processor_count}",
+        "brd.rd_nr=0 pmtmr=0 --",
+        _init_arguments(options),
+    )
+    return " ".join(pieces)
+
+
+def _root(options: OptionsLCOW) -> str:
+    if options.preferred_root_fs_type == RootFSType.VHD:
+        return "root=/dev/pmem0 ro rootwait init=/init"
+    if options.preferred_root_fs_type == RootFSType.INITRD and not options.kernel_direct:
+        return f"initrd=/{options.root_fs_file}"
+    return ""
+
+
+def _consoles(options: OptionsLCOW, platform: Platform) -> list[str]:
+    pieces = [_SERIAL[platform, bool(options.console_pipe)]]
+    if options.enable_graphics_console:
+        pieces.append("console=tty")
+    if not _watched(options):
+        pieces.append("panic=-1 quiet")
+    return pieces
+
+
+def _platform(facts: Facts) -> list[str]:
+    """Platform arguments come before the user's, so that the user's win."""
+    if facts.platform is Platform.HYPERV:
+        return []
+    return [argument.text for argument in QEMU_ARGUMENTS if facts.emulated or not argument.emulated_only]
+
+
+def _init_arguments(options: OptionsLCOW) -> str:
+    """Init feeds its kernel from the entropy port; the program behind vsockexec gets its streams connected to the log port."""
+    forwarded = (f" -o {LOG_PORT}" if options.forward_stdout else "") + (f" -e {LOG_PORT}" if options.forward_stderr else "")
+    program = f"/bin/vsockexec{forwarded} {options.exec_command_line}"
+    if _watched(options):
+        program = f'sh -c "{program} & exec sh"'
+    return f"-e {ENTROPY_PORT} {program}"
+
+
+def _watched(options: OptionsLCOW) -> bool:
+    """Whether somebody looks at a console: then the kernel talks, stays after a panic, and there is a shell."""
+    return bool(options.console_pipe) or options.enable_graphics_console

@@ -1,0 +1,181 @@
+"""A Linux guest's options become a document: pure, in the original's order of steps, so that errors come in its order too."""
+
+from dataclasses import dataclass
+
+from utilityvm.kit.errors import NotFound
+from utilityvm.options.lcow import OptionsLCOW, RootFSType
+from utilityvm.options.paths import PathFlavour, extension, join
+from utilityvm.options.rules import verify
+from utilityvm.plan.facts import Facts
+from utilityvm.plan.kernel_args import kernel_command_line
+from utilityvm.plan.normalize import Warn
+from utilityvm.plan.topology import plan_topology
+from utilityvm.schema.document import (
+    Chipset,
+    ComPort,
+    ComputeSystem,
+    Devices,
+    EnhancedModeVideo,
+    GuestConnection,
+    HvSocket,
+    HvSocketSystemConfig,
+    ImageFormat,
+    Keyboard,
+    LinuxKernelDirect,
+    Plan9,
+    Scsi,
+    StorageQoS,
+    Topology,
+    Uefi,
+    UefiBootEntry,
+    Version,
+    VideoMonitor,
+    VirtualMachine,
+    VirtualPMemController,
+    VirtualPMemDevice,
+)
+from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_PORT, LOG_PORT
+
+ONLY_SYSTEM_AND_ADMINISTRATORS = "D:P(A;;FA;;;SY)(A;;FA;;;BA)"
+
+
+@dataclass(frozen=True, slots=True)
+class VPMemSlot:
+    """A persistent memory device that is there from the start; only a removable one may be taken away again."""
+
+    host_path: str
+    uvm_path: str
+    removable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LcowPlan:
+    """What is to be created, and what the VM object begins with.
+
+    `listen_ports` are in the order of listening; memory is in MiB; `vpmem_root` is in slot 0 when the root file system is a disk.
+    """
+
+    document: ComputeSystem
+    processor_count: int
+    memory_size_in_mb: int
+    listen_ports: tuple[int, ...]
+    scsi_controller_count: int
+    vpmem_max_count: int
+    vpmem_max_size_bytes: int
+    vpmem_root: VPMemSlot | None
+
+
+@dataclass(frozen=True, slots=True)
+class BootFilePaths:
+    """The two files that a Linux guest boots from."""
+
+    kernel: str
+    root_fs: str
+
+
+def boot_file_paths(options: OptionsLCOW, flavour: PathFlavour) -> BootFilePaths:
+    """Return the paths that must be among the facts' `files_present` for a plan to succeed."""
+    return BootFilePaths(
+        kernel=join(flavour, options.boot_files_path, options.kernel_file),
+        root_fs=join(flavour, options.boot_files_path, options.root_fs_file),
+    )
+
+
+def plan_lcow(options: OptionsLCOW, facts: Facts, *, vm_id: str, warn: Warn) -> LcowPlan:
+    """Plan a utility VM with a Linux guest.
+
+    `vm_id` is the final id, whatever the options say. `warn` gets each adjusted number, also when the plan fails after it.
+
+    Raises:
+        NotFound: the kernel or the root file system is not there.
+        InvalidOptions: a rule of `options.rules.verify` is broken.
+        HostError, Unsupported: as `plan.topology.plan_topology`.
+    """
+    paths = boot_file_paths(options, facts.path_flavour)
+    if paths.kernel not in facts.files_present:
+        raise NotFound(f"kernel: '{paths.kernel}' not found")
+    if paths.root_fs not in facts.files_present:
+        raise NotFound(f"boot file: '{paths.root_fs}' not found")
+    verify(options, facts.build)
+    memory, processor = plan_topology(options, facts, vm_id=vm_id, warn=warn)
+    machine = VirtualMachine(
+        stop_on_reset=True,
+        chipset=_chipset(options, paths, kernel_command_line(options, processor.count, facts)),
+        compute_topology=Topology(memory=memory, processor=processor),
+        devices=_devices(options, paths, facts.path_flavour),
+        storage_qos=_storage_qos(options),
+        guest_connection=_guest_connection(options),
+    )
+    return LcowPlan(
+        document=ComputeSystem(
+            owner=options.owner,
+            schema_version=Version(major=2, minor=1),
+            virtual_machine=machine,
+            should_terminate_on_last_handle_closed=True,
+        ),
+        processor_count=processor.count,
+        memory_size_in_mb=memory.size_in_mb,
+        listen_ports=_listen_ports(options),
+        scsi_controller_count=options.scsi_controller_count,
+        vpmem_max_count=options.vpmem_device_count,
+        vpmem_max_size_bytes=options.vpmem_size_bytes,
+        vpmem_root=VPMemSlot(paths.root_fs, "/", removable=False) if _disk_root(options) else None,
+    )
+
+
+def _chipset(options: OptionsLCOW, paths: BootFilePaths, command_line: str) -> Chipset:
+    if options.kernel_direct:
+        initrd = paths.root_fs if options.preferred_root_fs_type == RootFSType.INITRD else ""
+        return Chipset(
+            linux_kernel_direct=LinuxKernelDirect(kernel_file_path=paths.kernel, init_rd_path=initrd, kernel_cmd_line=command_line)
+        )
+    entry = UefiBootEntry(
+        device_type="VmbFs",
+        device_path=f"\\{options.kernel_file}",
+        optional_data=command_line,
+        vmb_fs_root_path=options.boot_files_path,
+    )
+    return Chipset(uefi=Uefi(boot_this=entry))
+
+
+def _devices(options: OptionsLCOW, paths: BootFilePaths, flavour: PathFlavour) -> Devices:
+    graphics = options.enable_graphics_console
+    return Devices(
+        com_ports={"0": ComPort(named_pipe=options.console_pipe)} if options.console_pipe else {},
+        scsi={"0": Scsi()} if options.scsi_controller_count > 0 else {},
+        virtual_pmem=_vpmem(options, paths, flavour) if options.vpmem_device_count > 0 else None,
+        video_monitor=VideoMonitor() if graphics else None,
+        keyboard=Keyboard() if graphics else None,
+        hv_socket=HvSocket(hv_socket_config=HvSocketSystemConfig(default_bind_security_descriptor=ONLY_SYSTEM_AND_ADMINISTRATORS)),
+        enhanced_mode_video=EnhancedModeVideo() if graphics else None,
+        plan9=Plan9(),
+    )
+
+
+def _vpmem(options: OptionsLCOW, paths: BootFilePaths, flavour: PathFlavour) -> VirtualPMemController:
+    devices = {}
+    if _disk_root(options):
+        image_format = ImageFormat.VHDX if extension(flavour, paths.root_fs).lower() == ".vhdx" else ImageFormat.VHD
+        devices["0"] = VirtualPMemDevice(host_path=paths.root_fs, read_only=True, image_format=image_format)
+    return VirtualPMemController(devices=devices, maximum_count=options.vpmem_device_count, maximum_size_bytes=options.vpmem_size_bytes)
+
+
+def _storage_qos(options: OptionsLCOW) -> StorageQoS | None:
+    iops, bandwidth = options.storage_qos_iops_maximum, options.storage_qos_bandwidth_maximum
+    return StorageQoS(iops_maximum=iops, bandwidth_maximum=bandwidth) if iops > 0 or bandwidth > 0 else None
+
+
+def _guest_connection(options: OptionsLCOW) -> GuestConnection | None:
+    if options.use_guest_connection and not options.external_guest_connection:
+        return GuestConnection(use_vsock=True, use_connected_suspend=True)
+    return None
+
+
+def _listen_ports(options: OptionsLCOW) -> tuple[int, ...]:
+    log = (LOG_PORT,) if options.forward_stdout or options.forward_stderr else ()
+    bridge = (BRIDGE_PORT,) if options.use_guest_connection and options.external_guest_connection else ()
+    return (ENTROPY_PORT, *log, *bridge)
+
+
+def _disk_root(options: OptionsLCOW) -> bool:
+    return options.preferred_root_fs_type == RootFSType.VHD
