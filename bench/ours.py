@@ -1,0 +1,79 @@
+"""Our side's session: the same commands as `raw/driver.py`, answered through the library.
+
+usage: ours.py MEMORY_MIB CPUS
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import utilityvm
+
+if TYPE_CHECKING:
+    from utilityvm import UtilityVM
+
+CHUNK = 64 << 10
+
+
+async def round_trip(vm: UtilityVM) -> float:
+    start = perf_counter()
+    process = await vm.create_process(["/bin/busybox", "true"], stdin=False, stdout=True, stderr=False)
+    assert await process.stdout.read() == b""
+    assert await process.wait() == 0
+    await process.close()
+    return perf_counter() - start
+
+
+async def out(vm: UtilityVM, size: int) -> float:
+    start = perf_counter()
+    argv = ["/bin/busybox", "dd", "if=/dev/zero", "bs=64k", f"count={size // CHUNK}"]
+    process = await vm.create_process(argv, stdin=False, stdout=True, stderr=False)
+    left = size
+    while data := await process.stdout.read(1 << 20):
+        left -= len(data)
+    assert left == 0
+    assert await process.wait() == 0
+    await process.close()
+    return perf_counter() - start
+
+
+async def into(vm: UtilityVM, size: int) -> float:
+    chunk = bytes(CHUNK)
+    start = perf_counter()
+    process = await vm.create_process(["/bin/busybox", "dd", "of=/dev/null", "bs=64k"], stdin=True, stdout=False, stderr=False)
+    for _ in range(size // CHUNK):
+        await process.stdin.write(chunk)
+    await process.stdin.write_eof()
+    assert await process.wait() == 0
+    await process.close()
+    return perf_counter() - start
+
+
+async def answer(vm: UtilityVM, command: str, number: int) -> list[float]:
+    match command:
+        case "round_trips":
+            return [await round_trip(vm) for _ in range(number)]
+        case "out":
+            return [await out(vm, number)]
+        case "in":
+            return [await into(vm, number)]
+    raise ValueError(command)
+
+
+async def main() -> None:
+    memory, cpus = map(int, sys.argv[1:])
+    vm = await utilityvm.create_lcow(utilityvm.default_options_lcow(memory_size_in_mb=memory, processor_count=cpus))
+    async with vm:
+        await vm.start()
+        print("ready", flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            command, number = line.split()
+            print(json.dumps(await answer(vm, command, int(number))), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

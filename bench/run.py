@@ -1,0 +1,233 @@
+"""Measures what SPECIFICATION.md promises: our side and the raw side of each promise in the same run, one after the other in turn.
+
+Prints a table and writes the figures as JSON. Exit status: 0 when every bound is met, 1 when one is not, 2 when nothing could be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Self
+
+from raw.initrd import CannotMeasure, build
+
+from utilityvm.store.layout import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+QEMU = "qemu-system-x86_64"
+MEMORY_MIB = 256
+CPUS = 1
+ROUNDS = 4  # of processes in each run: the sides take turns often, because a shared machine changes its pace within seconds
+PROCESSES = 50  # of one round of round trips
+WARM_UP = 20
+STDIO_BYTES = 48 << 20
+VERSION_STARTS = 10  # of one round
+
+HERE = Path(__file__).resolve().parent
+PYTHON = sys.executable
+UVM = str(Path(sys.executable).with_name("uvm"))
+
+
+@dataclass(slots=True)
+class Result:
+    """A promise and its figures: `raw` and `ours` are medians, `runs_*` what they are the medians of."""
+
+    name: str
+    unit: str
+    bound: float
+    higher_is_better: bool = False
+    runs_raw: list[float] = field(default_factory=list)
+    runs_ours: list[float] = field(default_factory=list)
+
+    @property
+    def raw(self) -> float:
+        return median(self.runs_raw)
+
+    @property
+    def ours(self) -> float:
+        return median(self.runs_ours)
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.raw
+
+    @property
+    def met(self) -> bool:
+        return self.ratio >= self.bound if self.higher_is_better else self.ratio <= self.bound
+
+    def record(self) -> dict[str, object]:
+        return {"ratio": self.ratio, "met": self.met, "raw": self.raw, "ours": self.ours, **asdict(self)}
+
+    def row(self) -> tuple[str, ...]:
+        bound = f"{'>=' if self.higher_is_better else '<='} {self.bound:g}"
+        return (self.name, f"{self.raw:.4g}", f"{self.ours:.4g}", self.unit, f"{self.ratio:.2f}", bound, "met" if self.met else "NOT met")
+
+
+class Session:
+    """One side's program with a running VM: it says `ready`, then answers one command a line until its stdin ends."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self._name = Path(argv[1]).name
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdin
+        assert self._process.stdout
+        self._commands, self._answers = self._process.stdin, self._process.stdout
+        if self._answers.readline() != "ready\n":
+            self.close()
+            raise CannotMeasure(f"{self._name} ended before its VM was ready, with exit status {self._process.returncode}")
+
+    def ask(self, command: str, number: int) -> list[float]:
+        print(command, number, file=self._commands, flush=True)
+        answer = self._answers.readline()
+        if not answer:
+            raise CannotMeasure(f"{self._name} died at: {command} {number}")
+        return [float(seconds) for seconds in json.loads(answer)]
+
+    def close(self) -> None:
+        self._commands.close()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """How to start each side, and how often to measure."""
+
+    ours_argv: list[str]
+    raw_argv: list[str]
+    runs: int
+
+    def boot(self) -> list[Result]:
+        """The raw clock stops at the process's exit; ours goes on until the command has cleaned up and ended."""
+        result = Result("cold_boot", "s", 1.35)
+        for _ in range(self.runs):
+            start = perf_counter()
+            with Session(self.raw_argv):
+                result.runs_raw.append(perf_counter() - start)
+            command = [UVM, "boot", "--memory", str(MEMORY_MIB), "--cpus", str(CPUS), "--", "/bin/busybox", "true"]
+            result.runs_ours.append(seconds_of(command))
+        return [result]
+
+    def processes(self) -> list[Result]:
+        """Both VMs are alive at the same time and one of them is idle; an idle raw guest sits in a read."""
+        trips = Result("round_trip", "ms", 1.5)
+        out = Result("throughput_out", "MB/s", 0.9, higher_is_better=True)
+        into = Result("throughput_in", "MB/s", 0.9, higher_is_better=True)
+        with Session(self.raw_argv) as raw, Session(self.ours_argv) as ours:
+            sides = ((raw, trips.runs_raw, out.runs_raw, into.runs_raw), (ours, trips.runs_ours, out.runs_ours, into.runs_ours))
+            for session, *_ in sides:
+                session.ask("round_trips", WARM_UP)
+            for _ in range(self.runs * ROUNDS):
+                for session, trip_runs, _, _ in sides:
+                    trip_runs += [1e3 * seconds for seconds in session.ask("round_trips", PROCESSES)]
+                for session, _, out_runs, _ in sides:
+                    out_runs += [STDIO_BYTES / 1e6 / seconds for seconds in session.ask("out", STDIO_BYTES)]
+                for session, _, _, in_runs in sides:
+                    in_runs += [STDIO_BYTES / 1e6 / seconds for seconds in session.ask("in", STDIO_BYTES)]
+        return [trips, out, into]
+
+    def version(self) -> list[Result]:
+        result = Result("version", "ms", 3)
+        for _ in range(self.runs * VERSION_STARTS):
+            result.runs_raw.append(1e3 * seconds_of([PYTHON, "-c", "pass"]))
+            result.runs_ours.append(1e3 * seconds_of([UVM, "--version"]))
+        return [result]
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {"boot": Bench.boot, "processes": Bench.processes, "version": Bench.version}
+
+
+def seconds_of(argv: list[str]) -> float:
+    start = perf_counter()
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return perf_counter() - start
+
+
+def running_qemus() -> Iterator[tuple[int, list[str]]]:
+    """Process id and argv of every QEMU on this machine; zombies have no argv."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            argv = os.fsdecode(file.read_bytes()).split("\0")[:-1]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if argv and Path(argv[0]).name.startswith("qemu-system"):
+            yield int(file.parent.name), argv
+
+
+def our_machine(ours_argv: list[str]) -> dict[str, str]:
+    """What the raw side must have as well, read from the command line of our own QEMU."""
+    with Session(ours_argv):
+        (_, argv), *_ = running_qemus()
+    return {option: argv[argv.index(option) + 1] for option in ("-accel", "-cpu", "-smp")}
+
+
+def measure(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, object], list[Result]]:
+    for pid, argv in running_qemus():
+        raise CannotMeasure(f"{argv[0]} is running as process {pid}; it would falsify the figures: end it first")
+    if shutil.which(QEMU) is None:
+        raise CannotMeasure(f"{QEMU} is missing: apt-get install qemu-system-x86")
+    boot_files = Layout.of_user().boot_files
+    if not (boot_files / "initrd.img").exists():
+        raise CannotMeasure(f"no boot files in {boot_files}: uvm boot-files build")
+    initrd = scratch / "initrd"
+    initrd.write_bytes(build(boot_files / "initrd.img", scratch))
+    ours = [PYTHON, str(HERE / "ours.py"), str(MEMORY_MIB), str(CPUS)]
+    machine = our_machine(ours)
+    flags = [word for option in machine.items() for word in option]
+    raw = [PYTHON, str(HERE / "raw" / "driver.py"), str(boot_files / "vmlinux"), str(initrd), str(MEMORY_MIB), *flags]
+    qemu = subprocess.run([QEMU, "--version"], check=True, capture_output=True, text=True).stdout.splitlines()[0]
+    facts: dict[str, object] = {
+        "host": platform.platform(),
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+        "qemu": qemu,
+        "machine": machine,
+    }
+    chosen = [arguments.only] if arguments.only else list(MEASUREMENTS)
+    results = [result for name in chosen for result in MEASUREMENTS[name](Bench(ours, raw, arguments.runs))]
+    return facts, results
+
+
+def print_table(results: list[Result]) -> None:
+    rows = [("name", "raw", "ours", "unit", "ratio", "bound", ""), *(result.row() for result in results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure our promises against raw QEMU.")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="rounds of each side (default: 5)")
+    parser.add_argument("--only", choices=MEASUREMENTS, help="measure only this")
+    parser.add_argument("--out", type=Path, default=Path("bench.json"), metavar="FILE", help="where the figures go (default: bench.json)")
+    arguments = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            facts, results = measure(arguments, Path(scratch))
+    except (CannotMeasure, subprocess.CalledProcessError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    print_table(results)
+    arguments.out.write_text(json.dumps({**facts, "results": [result.record() for result in results]}, indent=1) + "\n")
+    return 0 if all(result.met for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
