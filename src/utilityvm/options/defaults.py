@@ -24,9 +24,9 @@ class DefaultsFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     files_present: frozenset[str] = frozenset()
 
 
-def windows_boot_files(program_files: str) -> str:
-    """Return the folder of boot files that a Windows host shares; `program_files` is ``%ProgramFiles%``."""
-    return join(PathFlavour.WINDOWS, program_files, "Linux Containers")
+def program_boot_files(flavour: PathFlavour, program_files: str) -> str:
+    """Return the shared folder of boot files of a host that has a folder of programs (``%ProgramFiles%`` on Windows)."""
+    return join(flavour, program_files, "Linux Containers")
 
 
 def defaults_look_at(flavour: PathFlavour, argv0: str, shared_boot_files: str) -> tuple[str, ...]:

@@ -1,0 +1,81 @@
+"""One vector against our side: the differences, the deviations that applied, and what could not be compared yet."""
+
+import difflib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.parity.deviations import expectation
+from tests.parity.subject import Observed, run
+from tests.parity.vectors import Vector
+
+DIFF_LINES = 24
+PROXY = "calls of a network configuration proxy"
+OUTPUT_HANDLER = "default log receivers (ours is an argument of create)"
+
+
+@dataclass
+class Verdict:
+    """How one vector fared; it passed when there is no difference."""
+
+    name: str
+    differences: list[str] = field(default_factory=list)
+    deviations: list[str] = field(default_factory=list)
+    not_compared: list[str] = field(default_factory=list)
+
+    def expect(self, what: str, expected: object, ours: object) -> None:
+        """Note a difference between two values, if there is one."""
+        if expected != ours:
+            self.differences.append(f"{what}\n{_diff(expected, ours)}")
+
+
+def compare(vector: Vector) -> Verdict:
+    """Run a vector and compare everything that it states."""
+    verdict, ours = Verdict(vector.name), run(vector.input)
+    expected, verdict.deviations = expectation(vector)
+    if expected.document is not None:
+        verdict.expect("document", expected.document, ours.document)
+    verdict.expect("state of the VM", _comparable_vm(expected.vm, verdict), ours.vm)
+    _compare_error(vector, ours, verdict)
+    verdict.expect("verify", vector.expect_verify.error if vector.expect_verify else None, ours.verify)
+    verdict.expect("warnings", vector.expect_warnings, ours.warnings)
+    for name in ("options", "memory_mb", "processor_count"):
+        verdict.expect(name, getattr(vector.expect, name), ours.result.get(name))
+    if vector.expect.has_output_handler is not None:
+        verdict.not_compared.append(OUTPUT_HANDLER)
+    effects = [effect for effect in vector.expect_effects if effect["op"] != "dial_pipe"]
+    verdict.expect("effects", [], effects)
+    if len(effects) < len(vector.expect_effects):
+        verdict.not_compared.append(PROXY)
+    return verdict
+
+
+def _comparable_vm(expected: dict[str, Any] | None, verdict: Verdict) -> dict[str, Any] | None:
+    if not expected or not expected["has_nc_proxy"]:
+        return expected
+    verdict.not_compared.append(f"{PROXY} in the VM's state")
+    return {**expected, "has_nc_proxy": False}
+
+
+def _compare_error(vector: Vector, ours: Observed, verdict: Verdict) -> None:
+    prefix = vector.expect.error_prefix
+    if prefix is None:
+        verdict.expect("error", vector.expect.error, ours.error)
+    elif not (ours.error or "").startswith(prefix):
+        verdict.expect("error's beginning", prefix, ours.error)
+
+
+def _diff(expected: object, ours: object) -> str:
+    lines = list(difflib.unified_diff(_lines(expected), _lines(ours), "original", "ours", lineterm="", n=1))
+    if not lines:  # the same values, spelled with other bytes
+        lines = [f"- {expected}", f"+ {ours}"]
+    more = [f"({len(lines) - DIFF_LINES} more lines)"] if len(lines) > DIFF_LINES else []
+    return "\n".join(f"    {line}" for line in [*lines[:DIFF_LINES], *more])
+
+
+def _lines(value: object) -> list[str]:
+    if isinstance(value, str) and value.startswith("{"):
+        value = json.loads(value)
+    if isinstance(value, str):
+        return [value]
+    return json.dumps(value, indent=1, ensure_ascii=False).splitlines()

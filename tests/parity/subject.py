@@ -1,0 +1,156 @@
+"""What is compared: our side of each kind of vector. The one place to change when another object is to be held to the vectors."""
+
+import ntpath
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from utilityvm.kit.errors import UtilityVMError
+from utilityvm.options.defaults import DefaultsFacts, default_options_lcow, default_processor_count, program_boot_files
+from utilityvm.options.go import from_go, to_go
+from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.paths import PathFlavour
+from utilityvm.options.rules import problems
+from utilityvm.plan.facts import Answered, Counted, Facts, Platform
+from utilityvm.plan.lcow import LcowPlan, plan_lcow
+from utilityvm.plan.normalize import Adjusted, normalize_memory, normalize_processors
+from utilityvm.schema import json
+from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_PORT, LOG_PORT
+
+RUNTIME_ID = "6b8f1f4d-3c2a-4e57-9a61-0f1e2d3c4b5a"
+NORMALIZED_VM_ID = "b5fbd1a2-4f0b-4d0e-8c55-1f6d8f4e2a01"
+
+
+@dataclass
+class Observed:
+    """What our side did; `result` is what a plain function returned, under the vector's name for it."""
+
+    document: str | None = None
+    error: str | None = None
+    verify: str | None = None
+    vm: dict[str, Any] | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run(case: Mapping[str, Any]) -> Observed:
+    """Run the input of one vector."""
+    return _KINDS[case["kind"]](case)
+
+
+def present_paths(host: Mapping[str, Any]) -> frozenset[str]:
+    """Return the files of a vector's host and every folder above them; a listed folder ends with a separator."""
+    path = ntpath if host["path_flavour"] == "windows" else posixpath
+    present: set[str] = set()
+    for listed in host["files_present"]:
+        here = listed.rstrip("\\/")
+        while here not in present:
+            present.add(here)
+            here = path.dirname(here)
+    return frozenset(present)
+
+
+def _lcow(case: Mapping[str, Any]) -> Observed:
+    options, facts, observed = from_go(case["options"]), _facts(case["host"]), Observed()
+    broken = problems(options, facts.build)
+    observed.verify = broken[0].message if broken else None
+
+    def warn(adjusted: Adjusted) -> None:
+        observed.warnings.append({"message": adjusted.message, **adjusted.fields})
+
+    try:
+        plan = plan_lcow(options, facts, vm_id=options.id, warn=warn)
+    except UtilityVMError as error:
+        observed.error = str(error)
+        return observed
+    if case["host"].get("create_fails"):
+        observed.error = "error while creating the compute system: the host refused it"
+    else:
+        observed.document = json.encode(plan.document)
+        observed.vm = _vm_state(options, plan)
+    return observed
+
+
+def _vm_state(options: OptionsLCOW, plan: LcowPlan) -> dict[str, Any]:
+    """Return the state a VM object begins with, as the vectors write it."""
+    root = plan.vpmem_root
+    return {
+        "id": options.id,
+        "owner": plan.document.owner,
+        "os": "linux",
+        "processor_count": plan.processor_count,
+        "memory_mb": plan.memory_size_in_mb,
+        "physically_backed": not options.allow_overcommit,
+        "devices_physically_backed": options.fully_physically_backed,
+        "scsi_controller_count": plan.scsi_controller_count,
+        "vpmem_max_count": plan.vpmem_max_count,
+        "vpmem_max_size_bytes": plan.vpmem_max_size_bytes,
+        "is_template": options.is_template,
+        "is_clone": options.is_clone,
+        "template_id": "",
+        "vsmb_counter": 0,
+        "scsi_locations": [],
+        "vpmem_devices": [{"device": 0, "host_path": root.host_path, "uvm_path": root.uvm_path, "ref_count": 1}] if root else [],
+        "namespaces": [],
+        "listeners": [{"vm_id": RUNTIME_ID, "service_id": f"{port:08x}-facb-11e6-bd58-64006a7986d3"} for port in plan.listen_ports],
+        "has_entropy_listener": ENTROPY_PORT in plan.listen_ports,
+        "has_output_listener": LOG_PORT in plan.listen_ports,
+        "has_gcs_listener": BRIDGE_PORT in plan.listen_ports,
+        "has_nc_proxy": False,
+    }
+
+
+def _facts(host: Mapping[str, Any]) -> Facts:
+    answer = host.get("service_properties")
+    return Facts(
+        platform=Platform.HYPERV,
+        path_flavour=PathFlavour(host["path_flavour"]),
+        build=host["build"],
+        processors=Counted(logical_processors=host["logical_processors"]) if answer is None else Answered(service_properties=answer),
+        files_present=present_paths(host),
+    )
+
+
+def _lcow_defaults(case: Mapping[str, Any]) -> Observed:
+    host = case["host"]
+    flavour = PathFlavour(host["path_flavour"])
+    facts = DefaultsFacts(
+        path_flavour=flavour,
+        build=host["build"],
+        num_cpu=host["num_cpu"],
+        argv0=host["argv0"],
+        shared_boot_files=program_boot_files(flavour, host["program_files"]),
+        log_level=host["log_level"],
+        files_present=present_paths(host),
+    )
+    return Observed(result={"options": to_go(default_options_lcow(case["id"], case["owner"], facts))})
+
+
+def _normalize_memory(case: Mapping[str, Any]) -> Observed:
+    warnings: list[Adjusted] = []
+    assigned = normalize_memory(case["requested"], vm_id=NORMALIZED_VM_ID, warn=warnings.append)
+    return _normalized("memory_mb", assigned, warnings)
+
+
+def _normalize_processors(case: Mapping[str, Any]) -> Observed:
+    warnings: list[Adjusted] = []
+    assigned = normalize_processors(case["requested"], case["logical_processors"], vm_id=NORMALIZED_VM_ID, warn=warnings.append)
+    return _normalized("processor_count", assigned, warnings)
+
+
+def _normalized(name: str, assigned: int, warnings: list[Adjusted]) -> Observed:
+    return Observed(result={name: assigned}, warnings=[{"message": warning.message, **warning.fields} for warning in warnings])
+
+
+def _default_processors(case: Mapping[str, Any]) -> Observed:
+    return Observed(result={"processor_count": default_processor_count(case["num_cpu"])})
+
+
+_KINDS = {
+    "lcow": _lcow,
+    "lcow_defaults": _lcow_defaults,
+    "normalize_memory": _normalize_memory,
+    "normalize_processors": _normalize_processors,
+    "default_processors": _default_processors,
+}

@@ -1,0 +1,111 @@
+"""Vector files: lists of what the original was given and what it did, one JSON object a vector."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+
+class UnusableFolderError(Exception):
+    """The folder holds no vectors that can be read."""
+
+
+class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What came out; `document` keeps the original's very bytes, none when there is no document."""
+
+    document: msgspec.Raw = msgspec.Raw(b"")
+    error: str | None = None
+    error_prefix: str | None = None
+    options: dict[str, Any] | None = None
+    has_output_handler: bool | None = None
+    memory_mb: int | None = None
+    processor_count: int | None = None
+
+
+class Verified(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the original's check of the options said, without its prefix."""
+
+    error: str
+
+
+class Vector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One vector of the families that are built."""
+
+    name: str
+    input: dict[str, Any]
+    expect: Expect
+    expect_verify: Verified | None = None
+    expect_vm: dict[str, Any] | None = None
+    expect_effects: list[dict[str, Any]] = []
+    expect_warnings: list[dict[str, Any]] = []
+
+    @property
+    def kind(self) -> str:
+        """What was called."""
+        return str(self.input["kind"])
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A vector of a family that is not built, and why it is not run."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A vector that we cannot read, which is a failure."""
+
+    name: str
+    reason: str
+
+
+BUILT = frozenset({"lcow", "lcow_defaults", "normalize_memory", "normalize_processors", "default_processors"})
+NOT_BUILT = {"wcow": "Windows guests are not built yet", "wcow_defaults": "Windows guests are not built yet"}
+SHAPES_NOT_BUILT = {
+    "go_literal_as_dict": "structs of their own are not built yet; those in documents are compared there",
+    "guest": "scripted guests are not built yet",
+    "steps": "operations on a running VM are not built yet",
+}
+
+
+def read_folder(folder: Path) -> dict[str, list[Vector | Skipped | Malformed]]:
+    """Read every file of a folder of vectors, by the file's name without its suffix."""
+    if not folder.is_dir():
+        raise UnusableFolderError(f"{folder} is not a folder")
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise UnusableFolderError(f"{folder} has no *.json file")
+    return {file.stem: _read(file) for file in files}
+
+
+def _read(file: Path) -> list[Vector | Skipped | Malformed]:
+    try:
+        raw = msgspec.json.decode(file.read_bytes(), type=list[msgspec.Raw])
+    except (OSError, UnicodeError, msgspec.DecodeError) as error:
+        raise UnusableFolderError(f"{file} cannot be read as a list of vectors: {error}") from error
+    if not raw:
+        raise UnusableFolderError(f"{file} holds no vector")
+    return [_vector(item, number) for number, item in enumerate(raw, 1)]
+
+
+def _vector(raw: msgspec.Raw, number: int) -> Vector | Skipped | Malformed:
+    shape = msgspec.json.decode(raw)
+    name = str(shape.get("name", f"number {number}")) if isinstance(shape, Mapping) else f"number {number}"
+    if not isinstance(shape, Mapping):
+        return Malformed(name, "not an object")
+    for member, reason in SHAPES_NOT_BUILT.items():
+        if member in shape or member in shape.get("input", {}):
+            return Skipped(name, reason)
+    kind = shape.get("input", {}).get("kind")
+    if kind in NOT_BUILT:
+        return Skipped(name, NOT_BUILT[kind])
+    if kind not in BUILT:
+        return Malformed(name, f"unknown kind {kind!r}")
+    try:
+        return msgspec.json.decode(raw, type=Vector)
+    except msgspec.ValidationError as error:
+        return Malformed(name, str(error))
