@@ -19,10 +19,11 @@ DIAL_TIMEOUT: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What is to be run. `env` is the whole environment, variables with an empty value left out as the original does; `user` is ``name``, ``uid`` or either with ``:group``.
+    """What is to be run.
 
-    `console_size` (height, width) in characters gives it a terminal; output and errors then arrive together on `stdout`.
-    A stream that is not wanted is /dev/null in the guest.
+    `env` is the whole environment; variables with an empty value are left out, as the original does. `user` is ``name``, ``uid``, or
+    either with ``:group``. `console_size` (height, width) in characters gives it a terminal; output and errors then arrive together
+    on `stdout`. A stream that is not wanted is /dev/null in the guest.
     """
 
     argv: tuple[str, ...]

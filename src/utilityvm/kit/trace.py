@@ -6,7 +6,7 @@ An event is a name plus fields. Names and field names are listed here, so that o
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -29,11 +29,7 @@ def event(name: str, /, level: int = logging.INFO, **fields: FieldValue) -> None
     Raises:
         KeyError: a field is not in `FIELDS`.
     """
-    if strangers := fields.keys() - FIELDS:
-        raise KeyError(f"event {name}: fields {sorted(strangers)} are not in kit.trace.FIELDS")
-    if _log.isEnabledFor(level):
-        text = " ".join([name, *(f"{key}={value}" for key, value in fields.items())])
-        _log.getChild(name.split(".", 1)[0]).log(level, text, extra={"event": name, "fields": fields})
+    _emit(name, level, fields)
 
 
 @contextmanager
@@ -43,9 +39,17 @@ def span(name: str, /, **fields: FieldValue) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        event(f"{name}.failed", error=type(error).__name__, us=(time.perf_counter_ns() - start) // 1000, **fields)
+        _emit(f"{name}.failed", logging.INFO, {**fields, "error": type(error).__name__, "us": (time.perf_counter_ns() - start) // 1000})
         raise
-    event(f"{name}.done", us=(time.perf_counter_ns() - start) // 1000, **fields)
+    _emit(f"{name}.done", logging.INFO, {**fields, "us": (time.perf_counter_ns() - start) // 1000})
+
+
+def _emit(name: str, level: int, fields: Mapping[str, FieldValue]) -> None:
+    if strangers := fields.keys() - FIELDS:
+        raise KeyError(f"event {name}: fields {sorted(strangers)} are not in kit.trace.FIELDS")
+    if _log.isEnabledFor(level):
+        text = " ".join([name, *(f"{key}={value}" for key, value in fields.items())])
+        _log.getChild(name.split(".", 1)[0]).log(level, text, extra={"event": name, "fields": dict(fields)})
 
 
 class FlightRecorder:

@@ -1,0 +1,80 @@
+"""`uvm`: finds the verb, prints errors, decides the exit code. Loads nothing that the verb does not need."""
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from utilityvm.kit.errors import UtilityVMError
+
+_OURS: Final = 125  # of boot, run and exec: the failure is ours, not the program's
+_INTERRUPTED: Final = 130  # 128 + SIGINT
+
+_VERBS: Final = {
+    "boot": "boot a VM and run a command in it",
+    "doctor": "say what this host can do, and why not",
+    "boot-files": "build or show the guest's kernel and initial RAM disk",
+}
+"""Each verb is the module of its name; it has `add_arguments(parser)`, which sets the default `run`."""
+
+
+def main(argv: "Sequence[str] | None" = None) -> int:
+    """Run one command and return its exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words == ["--version"]:
+        from utilityvm import __version__
+
+        print(f"uvm {__version__}")
+        return 0
+    from utilityvm.kit.errors import EXIT_CODES, UtilityVMError
+
+    args = _parser(words).parse_args(words)
+    _configure_logging(args.verbose)
+    try:
+        code: int = args.run(args)
+    except UtilityVMError as error:
+        _complain(error)
+        return _OURS if args.verb == "boot" else EXIT_CODES[error.kind]
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output is gone; Python must not complain about it at exit
+        return _OURS if args.verb == "boot" else 1
+    return code
+
+
+def _parser(words: "Sequence[str]") -> "argparse.ArgumentParser":
+    """Build the parser; only the chosen verb's module is loaded, since asyncio and msgspec cost more than all else."""
+    import argparse
+    from importlib import import_module
+
+    parser = argparse.ArgumentParser(prog="uvm", description="Utility VMs: small virtual machines that hold processes and containers.")
+    parser.add_argument("--version", action="store_true", help="print the version and end")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say what happens; twice: every step and the guest's debug log")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    chosen = next((word for word in words if not word.startswith("-")), "")
+    for name, purpose in _VERBS.items():
+        verb = verbs.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
+        if name == chosen:
+            import_module(f"utilityvm.cli.{name.replace('-', '_')}").add_arguments(verb)
+    return parser
+
+
+def _configure_logging(verbose: int) -> None:
+    import logging
+
+    logging.basicConfig(format="%(levelname).1s %(name)s %(message)s", stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger("utilityvm").setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
+
+
+def _complain(error: "UtilityVMError") -> None:
+    from utilityvm.kit.errors import InvalidOptions
+
+    print(f"uvm: {error.message}", file=sys.stderr)
+    if isinstance(error, InvalidOptions):
+        for problem in error.problems[1:]:
+            print(f"uvm: {problem.path}: {problem.message}", file=sys.stderr)
+    if error.hint:
+        print(f"uvm: hint: {error.hint}", file=sys.stderr)

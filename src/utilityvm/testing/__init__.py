@@ -1,0 +1,1 @@
+"""Shipped fakes that behave like the real thing, and the conformance suite of drivers."""

@@ -1,0 +1,1 @@
+"""The utility VM: created from options, started, used, closed."""

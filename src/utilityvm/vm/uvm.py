@@ -1,0 +1,340 @@
+"""One utility VM: its states, its guest connection, its processes, its end.
+
+Semantics: the original's `internal/uvm` create, start, wait, terminate and close, without their hangs. `compose` makes it.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from enum import StrEnum
+from types import TracebackType
+from typing import Final, Self, final
+
+from utilityvm.compute.ports import ExitStatus, Machine
+from utilityvm.guest.bridge import Bridge
+from utilityvm.guest.client import GuestClient
+from utilityvm.guest.logs import OutputHandler
+from utilityvm.guest.process import Process, ProcessSpec, Stdio, start_process
+from utilityvm.guest.transport import GuestStream, Listener
+from utilityvm.kit.aio import Scope, finish
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, UtilityVMError
+from utilityvm.kit.ids import RuntimeId, VmId
+from utilityvm.kit.lifecycle import Life
+from utilityvm.kit.trace import event, span
+from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.plan.lcow import LcowPlan
+from utilityvm.wire import gcs
+
+START_TIMEOUT: Final = 120.0
+"""Seconds from `start` to a negotiated guest connection."""
+
+CLEANUP_TIMEOUT: Final = 10.0
+"""Seconds that ending a VM may take, whatever it is doing."""
+
+DRAIN_TIMEOUT: Final = 2.0
+"""Seconds that the log stream's handler has after the VM's end."""
+
+DEFAULT_ENVIRONMENT: Final[Mapping[str, str]] = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+
+
+class State(StrEnum):
+    """Where a VM is in its life."""
+
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    CLOSED = "closed"
+
+
+class Do(StrEnum):
+    """What may happen to a VM."""
+
+    START = "start"
+    STARTED = "report started"
+    USE = "run a process"
+    EXIT = "exit"
+    CLOSE = "close"
+
+
+LIFE: Final[Mapping[tuple[State, Do], State]] = {
+    (State.CREATED, Do.START): State.STARTING,
+    (State.CREATED, Do.EXIT): State.STOPPED,
+    (State.CREATED, Do.CLOSE): State.CLOSED,
+    (State.STARTING, Do.STARTED): State.RUNNING,
+    (State.STARTING, Do.EXIT): State.STOPPED,
+    (State.STARTING, Do.CLOSE): State.CLOSED,
+    (State.RUNNING, Do.USE): State.RUNNING,
+    (State.RUNNING, Do.EXIT): State.STOPPED,
+    (State.RUNNING, Do.CLOSE): State.CLOSED,
+    (State.STOPPED, Do.EXIT): State.STOPPED,
+    (State.STOPPED, Do.CLOSE): State.CLOSED,
+    (State.CLOSED, Do.EXIT): State.CLOSED,
+    (State.CLOSED, Do.CLOSE): State.CLOSED,
+}
+
+
+@final
+class UtilityVM:
+    """A utility VM. Use it as an async context: it is closed whatever happens.
+
+    `id` is the caller's name for it, `runtime_id` the GUID of its partition; `options` are what was
+    asked for, `plan` what was made of them.
+    """
+
+    def __init__(
+        self,
+        vm_id: VmId,
+        owner: str,
+        options: OptionsLCOW,
+        plan: LcowPlan,
+        system: Machine,
+        listeners: Mapping[int, Listener],
+        output_handler: OutputHandler,
+    ) -> None:
+        self.id, self.owner, self.options, self.plan = vm_id, owner, options, plan
+        self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
+        self._life = Life(f"vm {vm_id}", LIFE, State.CREATED)
+        self._scope = Scope(f"vm:{vm_id}")
+        self._stdio = Stdio(system)
+        self._client: GuestClient | None = None
+        self._output: asyncio.Task[None] | None = None
+        self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
+        self._fault: UtilityVMError | None = None
+        self._closed: asyncio.Task[None] | None = None
+
+    # -- what it is -------------------------------------------------------------------------------------------------
+
+    os: Final = "linux"
+    """The guest's operating system."""
+
+    is_oci: Final = False
+    """Processes of the VM itself take HCS process parameters, not an OCI process."""
+
+    @property
+    def runtime_id(self) -> RuntimeId:
+        """GUID of the partition; addresses of guest sockets use it."""
+        return self._system.runtime_id
+
+    @property
+    def state(self) -> State:
+        """Where the VM is in its life."""
+        return self._life.state
+
+    @property
+    def processor_count(self) -> int:
+        """Virtual processors, after lowering to what the host has."""
+        return self.plan.processor_count
+
+    @property
+    def physically_backed(self) -> bool:
+        """Whether all memory is backed by physical memory from the start."""
+        return not self.options.allow_overcommit
+
+    @property
+    def devices_physically_backed(self) -> bool:
+        """Whether devices' memory is, too."""
+        return self.options.fully_physically_backed
+
+    @property
+    def exit_error(self) -> UtilityVMError | None:
+        """Why the VM ended, None when it ended as it should: by its own power-off, `terminate` or `close`.
+
+        Raises:
+            StateError: it has not ended.
+        """
+        if not self._exit.done():
+            raise StateError(f"vm {self.id}", self.state.value, "report its exit")
+        return self._fault or self._exit.result().error(f"vm {self.id}")
+
+    # -- what it does -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the VM; returns when its guest agent answers (or, without a guest connection, once the VM runs).
+
+        Raises:
+            StateError: it was started before.
+            HostError: the VM ended meanwhile; the message has its console's last lines.
+            DeadlineExceeded: it was not ready within `START_TIMEOUT`; it has been ended.
+        """
+        self._life.step(Do.START)
+        waiting_for = _Phase()
+        try:
+            with span("vm.start", vm=self.id):
+                async with asyncio.timeout(START_TIMEOUT):
+                    await self._start(waiting_for)
+        except BaseException as error:
+            with suppress(TimeoutError):
+                await finish(self._end(), within=CLEANUP_TIMEOUT)
+            if (failure := self._start_failure(error, waiting_for)) is not None:
+                raise failure from error
+            raise
+        if self._life.state is State.STARTING:
+            self._life.step(Do.STARTED)
+
+    async def create_process(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        user: str = "",
+        stdin: bool = False,
+        stdout: bool = True,
+        stderr: bool = True,
+        console_size: tuple[int, int] | None = None,
+    ) -> Process:
+        """Start a process in the VM.
+
+        `env` is its whole environment (None: `DEFAULT_ENVIRONMENT`); `user` is ``name``, ``uid``, or either with ``:group`` (empty: root).
+        Streams that are wanted must be read: a process whose output nobody takes stops when the buffers are full.
+        `console_size` (height, width) gives it a terminal, with output and errors together on `stdout`.
+
+        Raises:
+            StateError: the VM is not running.
+            GuestError: the program could not be started.
+            ValueError: `argv` is empty.
+        """
+        self._life.step(Do.USE)
+        if not argv:
+            raise ValueError("argv is empty: the first word is the program")
+        if self._client is None:
+            raise StateError(f"vm {self.id}", "without a guest connection", Do.USE.value)
+        environment = DEFAULT_ENVIRONMENT if env is None else env
+        spec = ProcessSpec(
+            argv=tuple(argv),
+            env=tuple(environment.items()),
+            cwd=cwd,
+            user=user,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            console_size=console_size,
+        )
+        return await start_process(self._client, self._stdio, spec, f"vm {self.id}")
+
+    async def terminate(self) -> None:
+        """End the VM at once, as by pulling the plug, and wait until it has ended. A stopped VM stays as it is."""
+        if self._life.state is not State.CLOSED:
+            await finish(self._end(), within=CLEANUP_TIMEOUT)
+
+    async def wait(self) -> ExitStatus:
+        """Wait until the VM has ended and its log stream was read to the end."""
+        await asyncio.wait([self._exit])
+        await self._drain()
+        return self._exit.result()
+
+    async def close(self) -> None:
+        """End the VM if it runs and release all that belongs to it. May be called at any time, and again."""
+        self._life.step(Do.CLOSE)
+        await finish(self._release(), within=CLEANUP_TIMEOUT)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    async def _start(self, phase: "_Phase") -> None:
+        await self._system.start()
+        self._scope.start("exit", self._watch_exit())
+        phase.now = f"the guest to ask for entropy (port {gcs.ENTROPY_PORT})"
+        await self._feed_entropy(await self._accept(gcs.ENTROPY_PORT))
+        if gcs.LOG_PORT in self._listeners:
+            phase.now = f"the guest's log stream (port {gcs.LOG_PORT})"
+            self._output = self._scope.start("output", self._handle_output(await self._accept(gcs.LOG_PORT)))
+        if gcs.BRIDGE_PORT in self._listeners:
+            phase.now = "the guest agent to dial the bridge"
+            bridge = Bridge(await self._accept(gcs.BRIDGE_PORT), f"vm {self.id}", self._bridge_lost)
+            client = GuestClient(bridge)
+            phase.now = "the guest agent's answer to the first call"
+            self._client = client
+            await client.negotiate()
+
+    async def _accept(self, port: int) -> GuestStream:
+        listener = self._listeners.pop(port)
+        try:
+            return await listener.accept()
+        finally:
+            listener.close()
+
+    async def _feed_entropy(self, stream: GuestStream) -> None:
+        await stream.write(os.urandom(gcs.ENTROPY_BYTES))
+        await stream.write_eof()
+        stream.close()
+
+    async def _handle_output(self, stream: GuestStream) -> None:
+        try:
+            await self._output_handler(stream)
+        except Exception as error:  # noqa: BLE001 (a caller's handler; its failure must not end the VM)
+            event("vm.output.failed", level=logging.ERROR, vm=self.id, error=repr(error))
+        finally:
+            stream.close()
+
+    def _start_failure(self, error: BaseException, phase: "_Phase") -> UtilityVMError | None:
+        """What the caller of `start` gets instead: the VM's own end rather than the connection that it tore down."""
+        if isinstance(error, TimeoutError):
+            message = f"vm {self.id}: not ready within {START_TIMEOUT:g} s: waiting for {phase.now}"
+            return DeadlineExceeded(message + self._last_words())
+        if isinstance(error, ConnectionLost):
+            status = self._exit.result() if self._exit.done() else None
+            why = str(status and (status.error(f"vm {self.id}") or f"vm {self.id}: ended while starting ({status.detail or status.how})"))
+            return HostError(f"{why}, while waiting for {phase.now}{self._last_words()}")
+        return None
+
+    def _last_words(self) -> str:
+        tail = self._system.console_tail()
+        return f"\nlast lines of its console:\n{tail}" if tail else "\nits console said nothing"
+
+    # -- ending -----------------------------------------------------------------------------------------------------
+
+    async def _watch_exit(self) -> None:
+        self._exited(await self._system.wait())
+
+    def _exited(self, status: ExitStatus) -> None:
+        if not self._exit.done():
+            event("vm.exit", vm=self.id, how=status.how.value)
+            self._exit.set_result(status)
+            self._life.step(Do.EXIT)
+
+    def _bridge_lost(self, reason: UtilityVMError) -> None:
+        self._scope.start("bridge-lost", self._end_after_loss(reason))
+
+    async def _end_after_loss(self, reason: UtilityVMError) -> None:
+        """A guest without its agent is of no use: unless it is powering off by itself, it is ended."""
+        with suppress(TimeoutError):
+            if isinstance(reason, ConnectionLost):
+                async with asyncio.timeout(DRAIN_TIMEOUT):
+                    await asyncio.wait([self._exit])
+        if not self._exit.done():
+            self._fault = reason
+            await self._system.terminate()
+
+    async def _end(self) -> None:
+        await self._system.terminate()
+        self._exited(await self._system.wait())
+
+    async def _drain(self) -> None:
+        if self._output is not None:
+            await asyncio.wait([self._output], timeout=DRAIN_TIMEOUT)
+
+    async def _release(self) -> None:
+        await self._end()
+        if self._client is not None:
+            await self._client.bridge.aclose()
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
+        await self._system.close()
+        await self._drain()
+        await self._scope.aclose()
+
+
+class _Phase:
+    """What `start` is waiting for, for the error that says so."""
+
+    now = "the VM to run"
