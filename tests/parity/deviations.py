@@ -48,34 +48,25 @@ def expectation(vector: Vector) -> tuple[Expectation, list[str]]:
     return expected, changed
 
 
-def go_text(value: object) -> str:
-    """Encode as Go does, independently of the code under test."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
 def _has_vhdx_root(case: Case) -> bool:
     options = case["options"]
     return bool(options["PreferredRootFSType"] == VHD and options["RootFSFile"].lower().endswith(".vhdx"))
 
 
 def _declare_vhdx(expected: Expectation, _: Case) -> Expectation:
-    if expected.document is None:
-        return expected
-    document = json.loads(expected.document)
-    document["VirtualMachine"]["Devices"]["VirtualPMem"]["Devices"]["0"]["ImageFormat"] = "Vhdx"
-    return replace(expected, document=go_text(document))
+    return _edit(expected, '"ImageFormat":"Vhd1"', '"ImageFormat":"Vhdx"')
 
 
 def _host_processors(case: Case) -> int:
-    """Return the host's processors as the original reads them, or a number no wish exceeds where it cannot."""
+    """Return the host's processors as the original reads them (32 bits signed); where it cannot, a number no wish exceeds."""
     host = case["host"]
     count = host["logical_processors"]
     if "service_properties" in host:
-        properties = json.loads(host["service_properties"]).get("Properties", [])
-        count = properties[0].get("LogicalProcessorCount", 0) if len(properties) == 1 else 2**31 - 1
+        try:
+            (topology,) = json.loads(host["service_properties"])["Properties"]
+            count = (topology or {}).get("LogicalProcessorCount") or 0
+        except (ValueError, LookupError, TypeError, AttributeError):
+            count = 2**31 - 1
     return int(count - 2**32 if count >= 2**31 else count)
 
 
@@ -86,7 +77,7 @@ def _is_capped(case: Case) -> bool:
 def _cap_nr_cpus(expected: Expectation, case: Case) -> Expectation:
     tail = " brd.rd_nr=0 pmtmr=0 -- "
     asked, capped = f" nr_cpus={case['options']['ProcessorCount']}{tail}", f" nr_cpus={_host_processors(case)}{tail}"
-    return _edit_command_line(expected, lambda line: line.replace(asked, capped, 1))
+    return _edit(expected, asked, capped)
 
 
 def _has_console(case: Case) -> bool:
@@ -94,17 +85,14 @@ def _has_console(case: Case) -> bool:
 
 
 def _entropy_switch_to_init(expected: Expectation, _: Case) -> Expectation:
-    return _edit_command_line(expected, lambda line: line.replace(' -- sh -c "-e 1 ', ' -- -e 1 sh -c "', 1))
+    return _edit(expected, r" -- sh -c \"-e 1 ", r" -- -e 1 sh -c \"")
 
 
-def _edit_command_line(expected: Expectation, edit: Callable[[str], str]) -> Expectation:
+def _edit(expected: Expectation, theirs: str, ours: str) -> Expectation:
+    """Edit the text itself, so that every other byte of the original stays as it is."""
     if expected.document is None:
         return expected
-    document = json.loads(expected.document)
-    chipset = document["VirtualMachine"]["Chipset"]
-    boot, name = (chipset["Uefi"]["BootThis"], "OptionalData") if "Uefi" in chipset else (chipset["LinuxKernelDirect"], "KernelCmdLine")
-    boot[name] = edit(boot[name])
-    return replace(expected, document=go_text(document))
+    return replace(expected, document=expected.document.replace(theirs, ours, 1))
 
 
 def _has_disk_root_elsewhere(case: Case) -> bool:

@@ -33,7 +33,7 @@ class Tally:
             case Malformed(name=name, reason=reason):
                 verdict = Verdict(name, [f"unusable vector: {reason}"])
             case _:
-                verdict = compare(item)
+                verdict = _compare(item)
         self.not_compared.update(verdict.not_compared)
         if verdict.differences:
             self.failures.append(verdict)
@@ -67,6 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(f"  {verdict.name}: {difference}" for difference in verdict.differences))
         failed = failed or bool(tally.failures)
     return 1 if failed else 0
+
+
+def _compare(vector: Vector) -> Verdict:
+    try:
+        return compare(vector)
+    except Exception as error:  # noqa: BLE001  whatever one vector raises, the others are still run and counted
+        return Verdict(vector.name, [f"raised {type(error).__name__}: {error}"])
 
 
 def _by(counts: Counter[str]) -> str:

@@ -1,0 +1,45 @@
+"""The vectors in the repository, one test each, and what holds the deviations to the bugs they are for."""
+
+import pytest
+
+from tests.parity.compare import compare
+from tests.parity.deviations import DEVIATIONS, declared, expectation
+from tests.parity.runner import VECTORS
+from tests.parity.vectors import Skipped, Vector, read_folder
+
+FILES = read_folder(VECTORS)
+RUN = [pytest.param(item, id=f"{file}-{item.name}") for file, items in FILES.items() for item in items if isinstance(item, Vector)]
+LCOW = [item for items in FILES.values() for item in items if isinstance(item, Vector) and item.kind == "lcow"]
+
+
+@pytest.mark.parametrize("vector", RUN)
+def test_we_do_what_the_original_did(vector: Vector) -> None:
+    assert compare(vector).differences == []
+
+
+def test_every_vector_of_the_repository_is_run_or_skipped_by_name() -> None:
+    run = {file: sum(isinstance(item, Vector) for item in items) for file, items in FILES.items()}
+    skipped = {file: sum(isinstance(item, Skipped) for item in items) for file, items in FILES.items()}
+    assert run == {"default_options": 22, "lcow_docs": 472, "normalize": 126, "verify_lcow": 121}
+    assert skipped == {"default_options": 20, "lcow_docs": 0, "normalize": 0, "verify_lcow": 0}
+
+
+def test_every_declared_deviation_has_its_code_and_a_reason() -> None:
+    assert list(declared()) == list(DEVIATIONS)
+    assert all(declared().values())
+
+
+@pytest.mark.parametrize("name", DEVIATIONS)
+def test_a_deviation_is_no_wider_than_its_bug(name: str) -> None:
+    """Where the predicate holds and the original made a document, the original's outcome really is another than ours."""
+    shown = [vector for vector in LCOW if DEVIATIONS[name].shows(vector.input) and vector.expect.document]
+    assert shown
+    for vector in shown:
+        assert name in expectation(vector)[1]
+
+
+@pytest.mark.parametrize("name", DEVIATIONS)
+def test_without_a_deviation_its_vectors_fail(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bitten = [vector for vector in LCOW if name in expectation(vector)[1]]
+    monkeypatch.delitem(DEVIATIONS, name)
+    assert all(compare(vector).differences for vector in bitten)
