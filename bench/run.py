@@ -136,11 +136,11 @@ class Bench:
                 session.ask("round_trips", WARM_UP)
             for _ in range(self.runs * ROUNDS):
                 for session, trip_runs, _, _ in sides:
-                    trip_runs += [1e3 * seconds for seconds in session.ask("round_trips", PROCESSES)]
+                    trip_runs.append(1e3 * median(session.ask("round_trips", PROCESSES)))
                 for session, _, out_runs, _ in sides:
-                    out_runs += [STDIO_BYTES / 1e6 / seconds for seconds in session.ask("out", STDIO_BYTES)]
+                    out_runs.append(STDIO_BYTES / 1e6 / median(session.ask("out", STDIO_BYTES)))
                 for session, _, _, in_runs in sides:
-                    in_runs += [STDIO_BYTES / 1e6 / seconds for seconds in session.ask("in", STDIO_BYTES)]
+                    in_runs.append(STDIO_BYTES / 1e6 / median(session.ask("in", STDIO_BYTES)))
         return [trips, out, into]
 
     def version(self) -> list[Result]:
@@ -174,7 +174,10 @@ def running_qemus() -> Iterator[tuple[int, list[str]]]:
 def our_machine(ours_argv: list[str]) -> dict[str, str]:
     """What the raw side must have as well, read from the command line of our own QEMU."""
     with Session(ours_argv):
-        (_, argv), *_ = running_qemus()
+        running = list(running_qemus())
+    if len(running) != 1:
+        raise CannotMeasure(f"beside our VM's QEMU another was started: processes {[pid for pid, _ in running]}")
+    _, argv = running[0]
     return {option: argv[argv.index(option) + 1] for option in ("-accel", "-cpu", "-smp")}
 
 

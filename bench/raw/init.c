@@ -138,7 +138,7 @@ static void relay_in(int to)
 	for (receive_frame(); frame.header.op == RW; receive_frame()) {
 		const char *from = frame.payload;
 		for (ssize_t left = frame.header.len, put; left > 0 && (put = write(to, from, left)) > 0; left -= put)
-			from += put; /* a child that stopped reading is not an error: the rest is swallowed */
+			from += put; /* when the child stopped reading, the rest is swallowed: SIGPIPE does not kill the first process */
 	}
 }
 
