@@ -45,13 +45,17 @@ def check_machine(head: bytes, what: str) -> None:
 
 
 def interpreter(data: bytes) -> str:
-    """Return the dynamic loader that the program asks for, ``""`` for a static one."""
-    _, _, _, _, _, programs, _, _, _, size, count, *_ = _HEADER.unpack_from(data)
-    for index in range(count):
-        kind, _, offset, _, _, length, *_ = _PROGRAM.unpack_from(data, programs + index * size)
-        if kind == _PT_INTERP:
-            return data[offset : offset + length].rstrip(b"\0").decode()
-    return ""
+    """Return the dynamic loader that the program asks for, ``""`` for a static one.
+
+    Raises:
+        Corrupt: the file is cut off.
+    """
+    try:
+        _, _, _, _, _, table, _, _, _, size, count, *_ = _HEADER.unpack_from(data)
+        rows = [_PROGRAM.unpack_from(data, table + index * size) for index in range(count)]
+    except struct.error as error:
+        raise Corrupt("object: its ELF program table lies outside of it") from error
+    return next((data[row[2] : row[2] + row[5]].rstrip(b"\0").decode() for row in rows if row[0] == _PT_INTERP), "")
 
 
 def section(data: bytes, name: str) -> bytes:

@@ -51,7 +51,7 @@ def image(pieces: Pieces) -> bytes:
 
 def module_list(release: str, groups: Mapping[str, Iterable[Module]]) -> str:
     """Return the content of ``/etc/utilityvm/modules``."""
-    return "".join(f"{group}: {' '.join(f'/{_module_path(release, module)}' for module in modules)}\n" for group, modules in groups.items())
+    return "".join(f"{group}:{''.join(f' /{_module_path(release, module)}' for module in modules)}\n" for group, modules in groups.items())
 
 
 def _entries(pieces: Pieces) -> Iterator[cpio.Entry]:

@@ -54,6 +54,8 @@ def vmlinux(image: bytes, what: str) -> bytes:
     setup = (image[_SETUP_SECTORS] or 4) + 1
     offset, length = _PAYLOAD.unpack_from(image, _PAYLOAD_AT)
     start = setup * 512 + offset
+    if len(image) < start + length:
+        raise Corrupt(f"{what}: has {len(image)} bytes, its kernel ends at {start + length}")
     kernel = _decompressed(image[start : start + length], what)
     elf.check_machine(kernel[:20], f"the kernel inside {what}")
     return kernel

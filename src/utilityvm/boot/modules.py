@@ -3,9 +3,9 @@
 What a module needs is read from its own `.modinfo` section, as depmod does: `depends=` names modules, `softdep=pre: ...` names modules or
 aliases. Modules that are built into the kernel need no file.
 
-The guest reads ``/etc/utilityvm/modules``, one group a line, in this order: ``group: /path/of/first.ko /path/of/second.ko``, in load order. The
-group `boot` is loaded before the guest connection is opened; the others when something asks for them. A module may be in several groups: loading it
-again is harmless.
+The guest reads ``/etc/utilityvm/modules``, one group a line, in this order: ``group: /path/of/first.ko /path/of/second.ko``, in load
+order. The group `boot` is loaded before the guest connection is opened; the others when something asks for them. A module may be in
+several groups: loading it again is harmless.
 """
 
 import lzma
@@ -42,7 +42,10 @@ class Module:
 
 
 def load_order(
-    wanted: Mapping[str, tuple[str, ...]], files: Mapping[str, PurePosixPath], built_in: frozenset[str], read: Callable[[PurePosixPath], bytes]
+    wanted: Mapping[str, tuple[str, ...]],
+    files: Mapping[str, PurePosixPath],
+    built_in: frozenset[str],
+    read: Callable[[PurePosixPath], bytes],
 ) -> dict[str, list[Module]]:
     """Return the modules of each group in `wanted`, each after what it needs.
 

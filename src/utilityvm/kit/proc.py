@@ -26,9 +26,7 @@ def run_tool(
     words = [str(word) for word in argv]
     environment = {**os.environ, **(env or {}), "LC_ALL": "C.UTF-8"}
     try:
-        done = subprocess.run(
-            words, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=within, check=False
-        )
+        done = subprocess.run(words, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=within, check=False)
     except FileNotFoundError as error:
         if cwd is not None and not cwd.is_dir():
             raise NotFound(f"{cwd}: no such folder to run {words[0]} in") from error
@@ -38,6 +36,10 @@ def run_tool(
     except subprocess.TimeoutExpired as error:
         raise DeadlineExceeded(f"{' '.join(words)}: still running after {within:g} s") from error
     if done.returncode != 0:
-        said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-_LAST_LINES:])
+        said = "\n".join(_text(done.stderr.strip() or done.stdout.strip()).splitlines()[-_LAST_LINES:])
         raise HostError(f"{' '.join(words)}: ended with {done.returncode}: {said or 'it said nothing'}")
-    return done.stdout
+    return _text(done.stdout)
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")

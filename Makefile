@@ -1,0 +1,43 @@
+# make setup   everything a new machine needs          make run    boot a virtual machine and run a command in it
+# make test    every test                              make check  what to run before a commit, about a minute
+PYTEST = .venv/bin/python -m pytest
+GO = cd agent && CGO_ENABLED=0 go
+FUZZ_SECONDS = 60
+
+.PHONY: setup run test check lint agent go-test unit golden parity fault vm vm-as-user bench fuzz lock clean
+
+setup:
+	@tools/setup.sh
+
+run: setup
+	.venv/bin/uvm boot -- uname -a
+
+test: setup lint go-test
+	$(PYTEST) tests
+	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory vm-as-user; fi
+
+check: lint go-test
+	$(PYTEST) $(wildcard tests/meta tests/unit tests/golden tests/parity)
+
+lint:
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	@unformatted=$$(gofmt -l agent); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+
+agent:
+	@tools/setup.sh agent
+
+go-test:
+	$(GO) test ./...
+
+unit golden fault vm:
+	$(PYTEST) tests/$@
+
+vm-as-user:
+	@tools/test-as-user.sh tests/vm
+
+clean:
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

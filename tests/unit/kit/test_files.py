@@ -1,0 +1,67 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from utilityvm.kit.files import FileLock, replace, swap_folder
+
+
+def test_replace_writes_the_whole_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    replace(path, b"old")
+    replace(path, b"new", mode=0o600)
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replace_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    (path / "child").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        replace(path, b"new")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("old", [None, [], ["kernel", "stale"]])
+def test_swap_folder_replaces_what_is_there(tmp_path: Path, old: list[str] | None) -> None:
+    place, new = tmp_path / "boot", tmp_path / "new"
+    if old is not None:
+        place.mkdir()
+        for name in old:
+            (place / name).write_text("old")
+    new.mkdir()
+    (new / "kernel").write_text("new")
+    swap_folder(new, place)
+    assert [(path.name, path.read_text()) for path in place.iterdir()] == [("kernel", "new")]
+    assert list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_one_holder_at_a_time(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "lock" if kind == "file" else tmp_path
+    first, second = FileLock(path), FileLock(path)
+    with first:
+        assert not second.acquire(wait=False)
+    assert second.acquire(wait=False)
+    second.release()
+    second.release()
+
+
+def test_the_kernel_drops_the_lock_of_a_killed_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        held = FileLock(path)
+        held.acquire()
+        os.write(tell, b"x")
+        signal.pause()
+    os.read(ready, 1)
+    assert not FileLock(path).acquire(wait=False)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    lock = FileLock(path)
+    assert lock.acquire(wait=False)
+    lock.release()

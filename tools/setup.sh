@@ -1,0 +1,85 @@
+#!/bin/sh
+# Make this checkout ready to use: tools of the host, .venv with `uvm`, build/agent, and the boot files where `uvm` looks for them.
+# A step is skipped when nothing that it depends on has changed.
+set -eu
+umask 022
+cd "$(dirname "$0")/.."
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null; then sudo "$@"
+    else fail "not root, and there is no sudo; as root: $*"
+    fi
+}
+
+# The system's Python comes first: one in somebody's home folder cannot be run by the other users that the tests run as.
+find_python() {
+    for python in ${PYTHON:-} /usr/bin/python3 python3; do
+        "$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && return
+    done
+    return 1
+}
+
+install_tools() {
+    missing=
+    find_python || missing="$missing python3 python3-venv"
+    command -v go >/dev/null || missing="$missing golang-go"
+    command -v qemu-system-x86_64 >/dev/null || missing="$missing qemu-system-x86"
+    if [ -z "$missing" ]; then say "host tools: there"; return; fi
+    command -v apt-get >/dev/null || fail "missing, and there is no apt-get to install them with:$missing"
+    say "host tools: installing$missing"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $missing >/dev/null
+    find_python || fail "Python 3.11 or newer is needed; name one: PYTHON=/path/to/python3 make setup"
+}
+
+make_venv() {
+    want="$("$python" -V) $(cksum <requirements.lock)"
+    if [ "$(cat .venv/.locked 2>/dev/null)" = "$want" ]; then say ".venv: up to date"; return; fi
+    say ".venv: installing what requirements.lock names"
+    "$python" -m venv --clear .venv
+    .venv/bin/python -m pip install -q --disable-pip-version-check --only-binary=:all: --require-hashes -r requirements.lock
+    echo "$want" >.venv/.locked
+}
+
+install_package() {
+    want=$(cksum <pyproject.toml)
+    if [ "$(cat .venv/.installed 2>/dev/null)" = "$want" ]; then say "uvm: up to date"; return; fi
+    say "uvm: installing this checkout into .venv"
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
+    echo "$want" >.venv/.installed
+}
+
+build_agent() {
+    if [ -e build/agent ] && [ -z "$(find agent \( -name '*.go' -o -name go.mod \) -newer build/agent)" ]; then say "agent: up to date"; return; fi
+    say "agent: building build/agent"
+    mkdir -p build
+    (cd agent && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o ../build/agent ./cmd/agent)
+    touch build/agent
+}
+
+build_boot_files() {
+    agent=$(sha256sum <build/agent | cut -d' ' -f1)
+    want=$(cat src/utilityvm/boot/*.py | cksum)
+    stamp=build/boot-files.$(id -u)
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && .venv/bin/uvm boot-files show 2>/dev/null | grep -q "^agent .*$agent"; then
+        say "boot files: up to date"
+        return
+    fi
+    say "boot files: building"
+    if ! .venv/bin/uvm boot-files build; then
+        say "boot files: once more with new package lists"
+        as_root apt-get update -qq
+        .venv/bin/uvm boot-files build
+    fi
+    echo "$want" >"$stamp"
+}
+
+case "${1:-all}" in
+    agent) build_agent ;;
+    all) install_tools; make_venv; install_package; build_agent; build_boot_files; say "ready: .venv/bin/uvm" ;;
+    *) fail "usage: setup.sh [agent]" ;;
+esac
