@@ -33,11 +33,27 @@ agent:
 go-test:
 	$(GO) test ./...
 
+parity:
+	.venv/bin/python tests/parity/run.py $(if $(VECTORS),--vectors "$(VECTORS)")
+
+bench:
+	.venv/bin/python bench/run.py
+
 unit golden fault vm:
 	$(PYTEST) tests/$@
 
 vm-as-user:
 	@tools/test-as-user.sh tests/vm
+
+# Only names, versions and hashes go into the lock file, whatever index this machine uses.
+lock:
+	python3 -m venv --clear build/lock
+	build/lock/bin/pip install -q pip-tools
+	CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile -q --upgrade --extra dev --generate-hashes --allow-unsafe --strip-extras \
+	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links -o requirements.lock pyproject.toml
+
+fuzz:
+	$(GO) test -run '^$$' -fuzz . -fuzztime $(FUZZ_SECONDS)s ./wire
 
 clean:
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -10,7 +10,7 @@ from utilityvm.boot import elf, initrd, pick
 from utilityvm.boot.files import ARCHITECTURE, INITRD, KERNEL, MANIFEST, VMLINUX, BootFiles, load
 from utilityvm.boot.manifest import FileRecord, KernelRecord, Manifest, PackageRecord, encode
 from utilityvm.boot.packages import UPDATE_HINT, Package, Packages
-from utilityvm.kit.errors import Exists, NotFound, Unsupported
+from utilityvm.kit.errors import Exists, HostError, NotFound, Unsupported
 from utilityvm.kit.files import FileLock, replace, swap_folder
 
 _META_PACKAGE = "linux-image-amd64"
@@ -39,11 +39,15 @@ def build(out: Path, agent: Path, cache: Path, say: Callable[[str], None]) -> Bo
         Exists: `out` holds something else than boot files.
         NotFound: the agent, or a package, or something inside a package, is missing.
         Unsupported: the host has no apt, or the agent is no static program for the guest's architecture.
-        HostError: a tool failed.
+        HostError: a tool failed, or a file cannot be written.
     """
-    program = _read_agent(agent)
-    packages = Packages(cache)
-    out = out.absolute()
+    try:
+        return _build(out.absolute(), _read_agent(agent), Packages(cache), say)
+    except OSError as error:
+        raise HostError(f"{error.filename or out}: {error.strerror}") from error
+
+
+def _build(out: Path, agent: bytes, packages: Packages, say: Callable[[str], None]) -> BootFiles:
     out.parent.mkdir(parents=True, exist_ok=True)
     with _lock(out, say), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         _refuse_strangers(out)
@@ -51,7 +55,7 @@ def build(out: Path, agent: Path, cache: Path, say: Callable[[str], None]) -> Bo
         roots = _unpack(packages, work / "packages", say)
         new = work / "new"
         new.mkdir()
-        _write(new, roots, program, say)
+        _write(new, roots, agent, say)
         load(new, digests=True)
         swap_folder(new, out)
     return load(out)

@@ -7,7 +7,7 @@ from pathlib import Path
 from utilityvm.boot import cpio, elf, kernel
 from utilityvm.boot.manifest import FileRecord, Manifest, decode
 from utilityvm.boot.packages import digest
-from utilityvm.kit.errors import Corrupt, NotFound, Unsupported, UtilityVMError
+from utilityvm.kit.errors import Corrupt, HostError, NotFound, Unsupported, UtilityVMError
 
 VMLINUX = "vmlinux"
 KERNEL = "kernel"
@@ -50,6 +50,7 @@ def load(folder: Path, *, digests: bool = False) -> BootFiles:
         NotFound: the folder or one of its files is missing.
         Corrupt: a file is truncated, changed, or not what its name says.
         Unsupported: a file is for another architecture, or from another version of ours.
+        HostError: a file cannot be read.
     """
     try:
         manifest = decode(_read(folder / MANIFEST), str(folder / MANIFEST))
@@ -93,3 +94,5 @@ def _read(path: Path, size: int = -1) -> bytes:
             return file.read(size)
     except FileNotFoundError as error:
         raise NotFound(f"{path}: no such boot file") from error
+    except OSError as error:
+        raise HostError(f"{path}: cannot be read: {error.strerror}") from error

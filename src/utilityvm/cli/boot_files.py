@@ -8,9 +8,8 @@ if TYPE_CHECKING:
     from utilityvm.boot.files import BootFiles
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the verb to the command line; its `run` default is what carries it out."""
-    parser = subparsers.add_parser("boot-files", help="build or show the guest's kernel and initial RAM disk")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what comes after `uvm boot-files`; the default `run` is what carries it out."""
     verbs = parser.add_subparsers(dest="what", required=True, metavar="build|show")
     build = verbs.add_parser("build", help="build them from the distribution's packages; nothing is installed, root is not needed")
     show = verbs.add_parser("show", help="check them and say what is inside")

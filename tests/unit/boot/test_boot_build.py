@@ -76,3 +76,10 @@ def test_a_tool_that_fails_leaves_the_old_boot_files(tmp_path: Path, agent: Path
         build_at(tmp_path / "boot", agent)
     assert {name: (tmp_path / "boot" / name).read_bytes() for name in contents} == contents
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agent", "bin", "boot"]
+
+
+@pytest.mark.usefixtures("tools")
+def test_a_place_that_cannot_be_made_is_told(tmp_path: Path, agent: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HostError, match="file: "):
+        build_at(tmp_path / "file" / "boot", agent)

@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.boot import samples
 from utilityvm.boot.files import load
-from utilityvm.kit.errors import Corrupt, NotFound, Unsupported, UtilityVMError
+from utilityvm.kit.errors import Corrupt, HostError, NotFound, Unsupported, UtilityVMError
 
 FILES = ["vmlinux", "kernel", "initrd.img"]
 
@@ -102,3 +102,11 @@ def test_a_manifest_that_forgets_a_file_is_corrupt(folder: Path) -> None:
 def test_a_field_that_we_do_not_know_is_corrupt(folder: Path) -> None:
     edit(folder, surprise=1)
     assert isinstance(refusal(folder), Corrupt)
+
+
+def test_a_folder_in_the_place_of_a_file_is_told(folder: Path) -> None:
+    (folder / "vmlinux").unlink()
+    (folder / "vmlinux").mkdir()
+    error = refusal(folder)
+    assert isinstance(error, HostError)
+    assert error.message == f"{folder / 'vmlinux'}: cannot be read: Is a directory"
