@@ -1,7 +1,5 @@
 """Memory and processors of the document."""
 
-from typing import assert_never
-
 import msgspec
 
 from utilityvm.kit.errors import HostError, Unsupported
@@ -44,15 +42,11 @@ def plan_topology(options: OptionsLCOW, facts: Facts, *, vm_id: str, warn: Warn)
 
 
 def _logical_processors(processors: Counted | Answered | Refused) -> int:
-    match processors:
-        case Counted(logical_processors=count):
-            return count
-        case Answered(service_properties=answer):
-            return _read_answer(answer)
-        case Refused(reason=reason):
-            raise _no_processors(f"failed to retrieve processor and processor topology information: {reason}")
-        case _:
-            assert_never(processors)
+    if isinstance(processors, Counted):
+        return processors.logical_processors
+    if isinstance(processors, Answered):
+        return _read_answer(processors.service_properties)
+    raise _no_processors(f"failed to retrieve processor and processor topology information: {processors.reason}")
 
 
 def _read_answer(answer: str) -> int:
