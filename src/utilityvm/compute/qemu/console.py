@@ -1,0 +1,214 @@
+"""A guest's serial console: its newest output is kept, and one client at a time may look on and type through a named socket.
+
+Nothing here can hold a VM up: the console is always read, and a client that is too slow loses the oldest.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, final
+
+from utilityvm.kit.child import Tail
+from utilityvm.kit.errors import Exists, HostError
+
+KEPT: Final = 256 * 1024
+"""Bytes of the console's output that are kept; the same bound holds for what waits for a client."""
+
+_CHUNK: Final = 64 * 1024
+
+
+@final
+class SerialConsole:
+    """The host's end of a serial port. `path` is where a client may connect, ``""`` for nowhere."""
+
+    def __init__(self, path: str = "") -> None:
+        self._kept = Tail(KEPT)
+        self._sock: socket.socket | None = None
+        self._bridge = _Bridge(Path(path)) if path else None
+
+    def open(self, sock: socket.socket) -> None:
+        """Read `sock`, which stays the caller's, from now on, and let clients connect.
+
+        Raises:
+            Exists: at `path` is something that is not a socket without an owner.
+            HostError: a socket cannot be made there.
+        """
+        if self._bridge is not None:
+            self._bridge.open(sock)
+        self._sock = sock
+        sock.setblocking(False)
+        asyncio.get_running_loop().add_reader(sock, self._read)
+
+    def tail(self, lines: int) -> str:
+        """Return the last lines, fit to be shown."""
+        return self._kept.text(lines)
+
+    def close(self) -> None:
+        """Take what is still to be read, and let go of the socket and the path. A second call does nothing."""
+        if self._sock is not None:
+            self._read()
+            self._stop()
+        if self._bridge is not None:
+            self._bridge.close()
+
+    def _read(self) -> None:
+        while self._sock is not None:
+            try:
+                data = self._sock.recv(_CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._stop()
+                return
+            self._kept.add(data)
+            if self._bridge is not None:
+                self._bridge.show(data)
+            if len(data) < _CHUNK:
+                return
+
+    def _stop(self) -> None:
+        if self._sock is not None:
+            asyncio.get_running_loop().remove_reader(self._sock)
+            self._sock = None
+
+
+@final
+class _Bridge:
+    """A listening socket at a path, and between the console and its one client. The next client waits until that one has left."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._listener: socket.socket | None = None
+        self._inode = -1
+        self._client: socket.socket | None = None
+        self._serial: socket.socket | None = None
+        self._to_client = Tail(KEPT)
+        self._to_serial = b""
+
+    def open(self, serial: socket.socket) -> None:
+        _clear_stale(self._path)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            os.fchmod(listener.fileno(), 0o600)  # on Linux the file that bind makes takes its mode from here
+            listener.bind(str(self._path))
+            self._inode = self._path.lstat().st_ino
+            listener.listen(1)
+        except OSError as error:
+            listener.close()
+            raise HostError(f"{self._path}: cannot be the console's socket: {error.strerror or error}") from error
+        listener.setblocking(False)
+        self._listener, self._serial = listener, serial
+        asyncio.get_running_loop().add_reader(listener, self._accept)
+
+    def show(self, data: bytes) -> None:
+        if self._client is not None:
+            self._to_client.add(data)
+            self._write_client()
+
+    def close(self) -> None:
+        self._drop_client()
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+            with suppress(OSError):
+                if self._path.lstat().st_ino == self._inode:  # another VM may have taken the place of a socket that it saw dead
+                    self._path.unlink()
+        self._serial = None
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    def _accept(self) -> None:
+        assert self._listener is not None  # noqa: S101 (its reader is gone with it)
+        with suppress(BlockingIOError, ConnectionAbortedError):
+            self._client, _ = self._listener.accept()
+            self._client.setblocking(False)
+            self._to_client = Tail(KEPT)
+            self._loop.remove_reader(self._listener)
+            self._loop.add_reader(self._client, self._read_client)
+
+    def _drop_client(self) -> None:
+        if self._client is None:
+            return
+        self._loop.remove_reader(self._client)
+        self._loop.remove_writer(self._client)
+        self._client.close()
+        self._client, self._to_serial = None, b""
+        if self._serial is not None:
+            self._loop.remove_writer(self._serial)
+        if self._listener is not None:
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _write_client(self) -> None:
+        assert self._client is not None  # noqa: S101 (its writer is gone with it)
+        waiting = self._to_client.data
+        try:
+            sent = self._client.send(waiting) if waiting else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop_client()
+            return
+        self._to_client = Tail(KEPT)
+        self._to_client.add(waiting[sent:])
+        if sent < len(waiting):
+            self._loop.add_writer(self._client, self._write_client)
+        else:
+            self._loop.remove_writer(self._client)
+
+    def _read_client(self) -> None:
+        assert self._client is not None  # noqa: S101 (its reader is gone with it)
+        try:
+            self._to_serial = self._client.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._to_serial = b""
+        if not self._to_serial:
+            self._drop_client()
+            return
+        self._loop.remove_reader(self._client)  # until the guest has taken what we have
+        self._write_serial()
+
+    def _write_serial(self) -> None:
+        if self._serial is None or self._client is None:
+            return
+        try:
+            sent = self._serial.send(self._to_serial)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop_client()
+            return
+        self._to_serial = self._to_serial[sent:]
+        if self._to_serial:
+            self._loop.add_writer(self._serial, self._write_serial)
+        else:
+            self._loop.remove_writer(self._serial)
+            self._loop.add_reader(self._client, self._read_client)
+
+
+def _clear_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on; anything else that is there is somebody's."""
+    if not path.is_socket():
+        if path.exists() or path.is_symlink():
+            raise Exists(f"{path}: there is a file already, which is not a socket; the console's socket cannot be made there")
+        return
+    with socket.socket(socket.AF_UNIX) as trial:
+        trial.setblocking(False)
+        try:
+            trial.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            if error.errno not in {errno.EAGAIN, errno.EPROTOTYPE}:  # somebody listens but is busy, or speaks datagrams
+                raise HostError(f"{path}: cannot be the console's socket: {error.strerror or error}") from error
+    raise Exists(f"{path}: another process listens there; the console's socket cannot be made")

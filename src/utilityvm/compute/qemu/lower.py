@@ -1,0 +1,232 @@
+"""Document and host facts to QEMU's command line. Pure: what must be opened is named, not opened."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.compute.qemu.treatment import LACKS, NOT_YET, TREATMENT
+from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
+from utilityvm.kit.ids import VmId
+from utilityvm.schema.document import ComputeSystem, Node, Scsi, VirtualMachine
+
+PORT_NAME: Final = "org.utilityvm.hvsocket"
+"""Name of the virtio-serial port that carries the guest's sockets."""
+
+MAX_SCSI_CONTROLLERS: Final = 4
+MAX_PROCESSORS: Final = 255
+"""Beyond this the guest needs an interrupt-remapping IOMMU, which the machine does not have."""
+
+_MIB: Final = 1 << 20
+_ABOVE_MEMORY: Final = 36 << 30  # addresses that QEMU keeps beside memory: the hole below 4 GiB, and a PCI window of 32 GiB
+_RESERVED_START, _RESERVED_END = 1012 << 30, 1 << 40  # on AMD's processors, which TCG's model is; what does not fit below begins above
+
+_SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+class Fd(StrEnum):
+    """What QEMU gets as open descriptors."""
+
+    MEMORY = "memory"
+    CONSOLE = "console"
+    SOCKETS = "sockets"
+    MONITOR = "monitor"
+
+
+@dataclass(frozen=True, slots=True)
+class FdWord:
+    """A word of the command line that ends with a descriptor's number."""
+
+    before: str
+    fd: Fd
+    after: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.before}<{self.fd}>{self.after}"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start QEMU. `memory_bytes` is the size of the file behind `Fd.MEMORY`; `files` are those that QEMU reads;
+    `console_path` is the socket that offers the console, ``""`` for none.
+    """
+
+    argv: tuple[str | FdWord, ...]
+    memory_bytes: int
+    files: tuple[str, ...]
+    console_path: str
+
+    def words(self, numbers: Mapping[Fd, int]) -> list[str]:
+        """Return the command line with the descriptors' numbers in it."""
+        return [word if isinstance(word, str) else f"{word.before}{numbers[word.fd]}{word.after}" for word in self.argv]
+
+
+def check(document: ComputeSystem, address_bits: int | None = None) -> None:
+    """Refuse a document that cannot be honoured, with everything that is wrong with it in one error.
+
+    The bound on memory is checked only where `address_bits` are known.
+
+    Raises:
+        Unsupported: fields that are not carried out, each with its path.
+        InvalidOptions: the same, when a field among them makes no sense for any driver.
+    """
+    problems = [*_refused(document, "$", "$"), *_wrong_values(document, address_bits)]
+    if not problems:
+        return
+    message = "\n".join(["the QEMU driver cannot carry out this document:", *(f"  {p.path}: {p.message}" for p in problems)])
+    if any(problem.rule == "invalid" for problem in problems):
+        raise InvalidOptions(message, problems=problems)
+    raise Unsupported(message)
+
+
+def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
+    """Return how to start QEMU for `document`.
+
+    Raises:
+        Unsupported, InvalidOptions: see `check`.
+    """
+    check(document, facts.address_bits)
+    vm = _vm(document)
+    assert vm.chipset is not None  # noqa: S101 (checked above)
+    assert vm.chipset.linux_kernel_direct is not None  # noqa: S101
+    assert vm.compute_topology is not None  # noqa: S101
+    assert vm.compute_topology.memory is not None  # noqa: S101
+    assert vm.compute_topology.processor is not None  # noqa: S101
+    kernel, memory = vm.chipset.linux_kernel_direct, vm.compute_topology.memory
+    reserve = ",reserve=off" if memory.enable_deferred_commit else ""
+    boot = ["-kernel", kernel.kernel_file_path]
+    boot += ["-initrd", kernel.init_rd_path] if kernel.init_rd_path else []
+    boot += ["-append", kernel.kernel_cmd_line] if kernel.kernel_cmd_line else []
+    argv: list[str | FdWord] = [
+        facts.qemu,
+        *("-name", system_id),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-sandbox", _SANDBOX),
+        *("-machine", "q35,memory-backend=ram0"),
+        *_cpu(facts, vm.compute_topology.processor.count),
+        *("-m", f"{memory.size_in_mb}M"),
+        "-object",
+        FdWord(f"memory-backend-file,id=ram0,size={memory.size_in_mb}M,mem-path=/proc/self/fd/", Fd.MEMORY, f",share=on{reserve}"),
+        *boot,
+        *("-chardev", FdWord("socket,id=monitor,fd=", Fd.MONITOR), "-mon", "chardev=monitor,mode=control"),
+        *("-chardev", FdWord("socket,id=console,fd=", Fd.CONSOLE), "-serial", "chardev:console"),
+        *("-chardev", FdWord("socket,id=sockets,fd=", Fd.SOCKETS)),
+        *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=sockets,name={PORT_NAME}"),
+        *_scsi(vm.devices.scsi if vm.devices else {}),
+    ]
+    files = tuple(path for path in (kernel.kernel_file_path, kernel.init_rd_path) if path)
+    return Launch(tuple(argv), memory.size_in_mb * _MIB, files, _console_path(vm))
+
+
+def _cpu(facts: HostFacts, count: int) -> list[str]:
+    model = {Accel.KVM: "host", Accel.TCG: "max"}[facts.accel]
+    return ["-accel", facts.accel.value, "-cpu", model, "-smp", str(count)]
+
+
+def _scsi(controllers: Mapping[str, Scsi]) -> Iterator[str]:
+    for number in range(len(controllers)):
+        yield from ("-device", f"virtio-scsi-pci,id=scsi{number}")
+
+
+def _console_path(vm: VirtualMachine) -> str:
+    port = vm.devices.com_ports.get("0") if vm.devices else None
+    return port.named_pipe if port else ""
+
+
+def _vm(document: ComputeSystem) -> VirtualMachine:
+    return document.virtual_machine or VirtualMachine()
+
+
+# -- what is refused ----------------------------------------------------------------------------------------------------
+
+
+def _refused(node: object, path: str, pattern: str) -> Iterator[Problem]:
+    """Walk what is present; a refused object is reported once, not member by member."""
+    if isinstance(node, Node):
+        for member in msgspec.structs.fields(node):
+            name, value = f".{member.encode_name}", getattr(node, member.name)
+            if not value:  # zero, empty and None mean "not said"
+                continue
+            if pattern + name in TREATMENT:
+                yield from _refused(value, path + name, pattern + name)
+            else:
+                yield Problem(path + name, "unsupported", LACKS.get(pattern + name, NOT_YET))
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _refused(value, f'{path}["{key}"]', f"{pattern}[*]")
+
+
+def _wrong_values(document: ComputeSystem, address_bits: int | None) -> Iterator[Problem]:
+    if document.schema_version is not None and document.schema_version.major != 2:
+        yield _unsupported("$.SchemaVersion.Major", f"version {document.schema_version.major}: only version 2 is known")
+    if not document.should_terminate_on_last_handle_closed:
+        yield _unsupported("$.ShouldTerminateOnLastHandleClosed", "false: a VM ends with the process that owns it")
+    vm = document.virtual_machine
+    if vm is None:
+        yield _unsupported("$.VirtualMachine", "missing: only virtual machines are carried out")
+        return
+    if not vm.stop_on_reset:
+        yield _unsupported("$.VirtualMachine.StopOnReset", "false: a guest that resets itself is ended")
+    yield from _wrong_boot(vm)
+    yield from _wrong_topology(vm, address_bits)
+    yield from _wrong_devices(vm)
+
+
+def _wrong_boot(vm: VirtualMachine) -> Iterator[Problem]:
+    path = "$.VirtualMachine.Chipset.LinuxKernelDirect"
+    kernel = vm.chipset.linux_kernel_direct if vm.chipset else None
+    if kernel is None:
+        if vm.chipset is None or vm.chipset.uefi is None:  # Uefi is refused by itself
+            yield _invalid(path, "missing: the machine has nothing to boot from")
+    elif not kernel.kernel_file_path:
+        yield _invalid(f"{path}.KernelFilePath", "missing")
+
+
+def _wrong_topology(vm: VirtualMachine, address_bits: int | None) -> Iterator[Problem]:
+    path = "$.VirtualMachine.ComputeTopology"
+    topology = vm.compute_topology
+    memory = topology.memory if topology else None
+    size = memory.size_in_mb if memory else 0
+    if size <= 0:
+        yield _invalid(f"{path}.Memory.SizeInMB", f"{size} MiB: a machine needs memory")
+    if memory is not None and not memory.allow_overcommit:
+        yield _unsupported(f"{path}.Memory.AllowOvercommit", f"false: memory that is committed beforehand is {NOT_YET}")
+    if address_bits is not None and size > (limit := max_memory_mb(address_bits)):
+        reason = f"{size} MiB: at most {limit} MiB fit into the {address_bits} address bits of the guest's processor"
+        yield _unsupported(f"{path}.Memory.SizeInMB", reason)
+    count = topology.processor.count if topology and topology.processor else 0
+    if count <= 0:
+        yield _invalid(f"{path}.Processor.Count", f"{count}: a machine needs a processor")
+    if count > MAX_PROCESSORS:
+        yield _unsupported(f"{path}.Processor.Count", f"{count}: at most {MAX_PROCESSORS}")
+
+
+def _wrong_devices(vm: VirtualMachine) -> Iterator[Problem]:
+    path = "$.VirtualMachine.Devices"
+    if vm.devices is None:
+        return
+    if len(vm.devices.scsi) > MAX_SCSI_CONTROLLERS:
+        yield _unsupported(f"{path}.Scsi", f"{len(vm.devices.scsi)} controllers: at most {MAX_SCSI_CONTROLLERS}")
+    for number, port in vm.devices.com_ports.items():
+        if number != "0":
+            yield _unsupported(f'{path}.ComPorts["{number}"]', "only port 0 is carried out")
+        elif not port.named_pipe.startswith("/"):
+            yield _unsupported(f'{path}.ComPorts["0"].NamedPipe', f"{port.named_pipe!r}: on this host it is the absolute path of a socket")
+
+
+def max_memory_mb(address_bits: int) -> int:
+    """Return the memory, in MiB, that a guest with so many address bits can have."""
+    top = 1 << address_bits
+    usable = min(top, _RESERVED_START) if top <= _RESERVED_END else top - _RESERVED_END
+    return (usable - _ABOVE_MEMORY) // _MIB
+
+
+def _unsupported(path: str, message: str) -> Problem:
+    return Problem(path, "unsupported", message)
+
+
+def _invalid(path: str, message: str) -> Problem:
+    return Problem(path, "invalid", message)

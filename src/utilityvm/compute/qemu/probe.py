@@ -1,0 +1,210 @@
+"""Facts about QEMU and this host, found by asking and by running, never by looking at a device node alone.
+
+Answers that cost time are kept in the cache folder: QEMU's version for as long as the program's file stays as it is, the
+verdict on KVM for a host boot.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from utilityvm.compute.qemu.console import SerialConsole
+from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.kit.aio import finish
+from utilityvm.kit.child import Child
+from utilityvm.kit.errors import HostError, InvalidOptions, Problem, Unsupported
+from utilityvm.kit.files import replace
+
+PROGRAM: Final = "qemu-system-x86_64"
+PACKAGE: Final = "qemu-system-x86"
+OLDEST: Final = (7, 2, 0)
+
+KVM_TRIAL: Final = 3.0
+"""Seconds in which a guest kernel must have booted under KVM. Half a second is enough where it works; emulation needs two."""
+
+_TCG_ADDRESS_BITS: Final = 40
+_VERSION_TRIAL: Final = 10.0
+_CLEANUP: Final = 5.0
+_KEPT: Final = 16  # answers in a cache file
+_KVM = Path("/dev/kvm")
+
+T = TypeVar("T")
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What will execute the guest's instructions, and why."""
+
+    accel: Accel
+    reason: str
+
+
+async def probe(cache: Path, kernel: Path, environ: Mapping[str, str] = os.environ) -> HostFacts:
+    """Find what a machine that boots `kernel` will run on; at most a little over `KVM_TRIAL` seconds, once per host boot.
+
+    `cache` is a folder, made when missing. The environment may name QEMU (`UVM_QEMU`) and decide on acceleration
+    (`UVM_ACCEL`: ``kvm`` or ``tcg``).
+
+    Raises:
+        Unsupported: QEMU is missing or too old.
+        InvalidOptions: `UVM_ACCEL` has another value.
+        HostError: QEMU cannot be asked.
+    """
+    forced = _forced(environ)
+    qemu = find_qemu(environ)
+    version = await qemu_version(qemu, cache)
+    if version < OLDEST:
+        raise Unsupported(f"{qemu}: is version {'.'.join(map(str, version))}, the oldest that works is {OLDEST[0]}.{OLDEST[1]}")
+    verdict = forced or await kvm_verdict(qemu, kernel, cache)
+    return HostFacts(
+        qemu=str(qemu),
+        version=version,
+        accel=verdict.accel,
+        reason=verdict.reason,
+        processors=len(os.sched_getaffinity(0)),
+        address_bits=_TCG_ADDRESS_BITS if verdict.accel is Accel.TCG else _host_address_bits(),
+    )
+
+
+def find_qemu(environ: Mapping[str, str]) -> Path:
+    """Return QEMU's program: `UVM_QEMU`, or the one on the `PATH`.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    name = environ.get("UVM_QEMU") or PROGRAM
+    if (found := shutil.which(name, path=environ.get("PATH"))) is None:
+        said = " (from UVM_QEMU)" if environ.get("UVM_QEMU") else ""
+        raise Unsupported(f"{name}{said}: no such program", hint=f"install the package {PACKAGE}, or let UVM_QEMU name QEMU's program")
+    return Path(found).resolve()
+
+
+async def qemu_version(qemu: Path, cache: Path) -> tuple[int, int, int]:
+    """Return the version that the program `qemu` says it has.
+
+    Raises:
+        HostError: it does not say.
+    """
+    memory = _Cache(cache / "qemu-version.json", tuple[int, int, int])
+    key = _identity(qemu)
+    if (known := memory.get(key)) is not None:
+        return known
+    child = Child([str(qemu), "--version"])
+    try:
+        async with asyncio.timeout(_VERSION_TRIAL):
+            await child.wait()
+    except TimeoutError as error:
+        raise HostError(f"{qemu} --version: no answer in {_VERSION_TRIAL:g} s") from error
+    finally:
+        await _end(child)
+    if (found := re.search(rb"version (\d+)\.(\d+)\.(\d+)", child.output.data)) is None:
+        raise HostError(f"{qemu} --version: ended with {child.code} and said no version: {child.output.text(3)}")
+    version = (int(found[1]), int(found[2]), int(found[3]))
+    memory.put(key, version)
+    return version
+
+
+async def kvm_verdict(qemu: Path, kernel: Path, cache: Path) -> Verdict:
+    """Say whether KVM works, by booting `kernel` under it. A device node that opens is not enough: on some hosts no guest gets far.
+
+    Raises:
+        HostError: QEMU could not be started at all.
+    """
+    try:
+        os.close(os.open(_KVM, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return Verdict(accel=Accel.TCG, reason=f"{_KVM}: {error.strerror}")
+    memory = _Cache(cache / "kvm-verdict.json", Verdict)
+    key = f"{_boot_id()} {_identity(qemu)} {_identity(kernel)}"
+    if (known := memory.get(key)) is None:
+        known = await _try_kvm(qemu, kernel)
+        memory.put(key, known)
+    return known
+
+
+async def _try_kvm(qemu: Path, kernel: Path) -> Verdict:
+    """Boot without a root file system: a kernel that works finds none, panics and resets itself, and QEMU ends."""
+    ours, theirs = socket.socketpair()
+    console = SerialConsole()
+    with ours, theirs:
+        machine = ("-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256M", "-nodefaults", "-no-user-config", "-display", "none")
+        serial = ("-chardev", f"socket,id=console,fd={theirs.fileno()}", "-serial", "chardev:console")
+        boot = ("-no-reboot", "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1 quiet")
+        child = Child([str(qemu), *machine, *serial, *boot], pass_fds=[theirs.fileno()])
+        console.open(ours)
+        try:
+            async with asyncio.timeout(KVM_TRIAL):
+                await child.wait()
+        except TimeoutError:
+            return Verdict(accel=Accel.TCG, reason=f"KVM is there but does not work: a guest kernel did not boot in {KVM_TRIAL:g} s")
+        finally:
+            await _end(child)
+            console.close()
+    if child.code == 0 and "Kernel panic" in console.tail(100):
+        return Verdict(accel=Accel.KVM, reason="a guest kernel booted under KVM")
+    said = child.output.text(3) or console.tail(3) or f"it ended with {child.code}"
+    return Verdict(accel=Accel.TCG, reason=f"KVM is there but does not work: {said}")
+
+
+async def _end(child: Child) -> None:
+    child.kill()
+    await finish(child.wait(), within=_CLEANUP)
+
+
+def _forced(environ: Mapping[str, str]) -> Verdict | None:
+    wanted = environ.get("UVM_ACCEL", "")
+    if not wanted:
+        return None
+    if wanted not in set(Accel):
+        message = f"UVM_ACCEL={wanted}: must be kvm or tcg"
+        raise InvalidOptions(message, problems=[Problem("$UVM_ACCEL", "accel", message)])
+    return Verdict(accel=Accel(wanted), reason=f"UVM_ACCEL={wanted}")
+
+
+def _host_address_bits() -> int:
+    found = re.search(r"^address sizes\s*: (\d+) bits physical", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return int(found[1]) if found else _TCG_ADDRESS_BITS
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _identity(path: Path) -> str:
+    """Name a file so that another content has another name, without reading it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return f"{path} missing"
+    return f"{path} {found.st_mtime_ns} {found.st_size}"
+
+
+class _Cache(Generic[T]):
+    """Answers by key in one file. A file that cannot be read or written only costs the time to ask again."""
+
+    def __init__(self, path: Path, kind: type[T]) -> None:
+        self._path, self._kind = path, kind
+
+    def get(self, key: str) -> T | None:
+        """Return the answer kept for `key`."""
+        return self._load().get(key)
+
+    def put(self, key: str, value: T) -> None:
+        """Keep an answer; the oldest go."""
+        newest = [*self._load().items(), (key, value)][-_KEPT:]
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            replace(self._path, msgspec.json.encode(dict(newest)))
+
+    def _load(self) -> dict[str, T]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, self._kind])  # type: ignore[name-defined]
+        except (OSError, msgspec.DecodeError):
+            return {}

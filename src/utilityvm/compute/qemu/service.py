@@ -1,0 +1,57 @@
+"""The QEMU driver: makes machines of documents."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import final
+
+from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.compute.qemu.lower import check, lower
+from utilityvm.compute.qemu.probe import probe
+from utilityvm.compute.qemu.system import QemuMachine
+from utilityvm.kit.errors import NotFound
+from utilityvm.kit.ids import VmId
+from utilityvm.kit.trace import event
+from utilityvm.schema.document import ComputeSystem
+from utilityvm.store.layout import Layout
+
+
+@final
+class QemuService:
+    """A `compute.ports.ComputeService` on QEMU. `cache` is the folder that remembers what was probed (default: the user's)."""
+
+    def __init__(self, *, cache: Path | None = None, environ: Mapping[str, str] = os.environ) -> None:
+        self._cache = Layout.of_user().cache / "qemu" if cache is None else cache
+        self._environ = environ
+
+    async def probe(self, kernel: Path) -> HostFacts:
+        """Find what a machine that boots `kernel` will run on. See `probe.probe` for what it costs and raises."""
+        facts = await probe(self._cache, kernel, self._environ)
+        level = logging.WARNING if facts.accel is Accel.TCG else logging.DEBUG
+        event("qemu.accel", level=level, accel=facts.accel.value, reason=facts.reason)
+        return facts
+
+    async def create(self, system_id: VmId, document: ComputeSystem) -> QemuMachine:
+        """See `compute.ports.ComputeService.create`. Refuses what cannot be honoured before it looks for QEMU.
+
+        Raises:
+            Unsupported, InvalidOptions, NotFound: as there.
+            HostError: QEMU cannot be asked for its version.
+        """
+        check(document)
+        assert document.virtual_machine is not None  # noqa: S101 (checked)
+        assert document.virtual_machine.chipset is not None  # noqa: S101
+        assert document.virtual_machine.chipset.linux_kernel_direct is not None  # noqa: S101
+        kernel = Path(document.virtual_machine.chipset.linux_kernel_direct.kernel_file_path)
+        _must_be_readable(kernel)
+        facts = await self.probe(kernel)
+        launch = lower(system_id, document, facts)
+        for file in launch.files:
+            _must_be_readable(Path(file))
+        return QemuMachine(system_id, launch, facts)
+
+
+def _must_be_readable(path: Path) -> None:
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise NotFound(f"{path}: no file that can be read", hint="build the boot files: uvm boot-files build")

@@ -1,0 +1,224 @@
+"""One QEMU: its states, its process and what belongs to it, from the command line to the last word."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import ExitStack
+from enum import StrEnum
+from typing import Final, final
+
+from utilityvm.compute.ports import ExitHow, ExitStatus
+from utilityvm.compute.qemu.console import SerialConsole
+from utilityvm.compute.qemu.ending import exit_status
+from utilityvm.compute.qemu.facts import HostFacts
+from utilityvm.compute.qemu.lower import Fd, Launch
+from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.guest.transport import Listener, Transport
+from utilityvm.kit.aio import Scope, finish
+from utilityvm.kit.child import Child
+from utilityvm.kit.errors import DeadlineExceeded, HostError, UtilityVMError
+from utilityvm.kit.ids import RuntimeId, VmId, new_guid
+from utilityvm.kit.lifecycle import Life
+from utilityvm.kit.trace import event
+
+CLEANUP: Final = 5.0
+"""Seconds that a killed QEMU may take to be gone."""
+
+_LAST_WORDS: Final = 10.0  # seconds for what an ended QEMU wrote to be read; it is in our socket's buffer already
+_SAID_LINES: Final = 20
+_CONSOLE_LINES: Final = 400
+_NONCE_BYTES: Final = 16
+
+
+class State(StrEnum):
+    """Where a machine is in its life."""
+
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    CLOSED = "closed"
+
+
+class Do(StrEnum):
+    """What may happen to a machine."""
+
+    START = "start"
+    SPAWNED = "report spawned"
+    END = "end"
+    CLOSE = "close"
+
+
+LIFE: Final[Mapping[tuple[State, Do], State]] = {
+    (State.CREATED, Do.START): State.STARTING,
+    (State.CREATED, Do.END): State.STOPPED,
+    (State.STARTING, Do.SPAWNED): State.RUNNING,
+    (State.STARTING, Do.END): State.STOPPED,
+    (State.RUNNING, Do.END): State.STOPPED,
+    (State.STOPPED, Do.CLOSE): State.CLOSED,
+    (State.CLOSED, Do.CLOSE): State.CLOSED,
+}
+"""`close` and `terminate` end a machine first, so they are possible in every state; only `start` can be refused."""
+
+
+@final
+class QemuMachine:
+    """A `compute.ports.Machine` on QEMU. `facts` say what it runs on, and with which acceleration."""
+
+    def __init__(self, system_id: VmId, launch: Launch, facts: HostFacts) -> None:
+        self.facts = facts
+        self._id, self._launch, self._name = system_id, launch, f"vm {system_id}"
+        self._runtime_id = RuntimeId(new_guid())
+        self._life = Life(self._name, LIFE, State.CREATED)
+        self._transport = Transport(self._name, os.urandom(_NONCE_BYTES))
+        self._console = SerialConsole(launch.console_path)
+        self._scope = Scope(self._name, self._broken)
+        self._ours = ExitStack()  # our ends of the sockets
+        self._child: Child | None = None
+        self._monitor: Monitor | None = None
+        self._terminated = False
+        self._status: ExitStatus | None = None
+        self._ended = asyncio.Event()
+
+    @property
+    def runtime_id(self) -> RuntimeId:
+        """GUID of the machine; a new one each time a system is created."""
+        return self._runtime_id
+
+    @property
+    def state(self) -> State:
+        """Where the machine is in its life."""
+        return self._life.state
+
+    def listen(self, port: int, *, once: bool = False) -> Listener:
+        """See `guest.transport.GuestSockets.listen`. May be called before `start`, so that no dial is missed."""
+        return self._transport.listen(port, once=once)
+
+    def console_tail(self, lines: int = 40) -> str:
+        """See `compute.ports.Console.console_tail`; also after the end."""
+        return self._console.tail(lines)
+
+    async def start(self) -> None:
+        """See `compute.ports.ComputeSystem.start`. Returns when QEMU's process is there; `wait` has what it thinks of its arguments."""
+        self._life.step(Do.START)
+        try:
+            await self._transport.open(self._spawn())
+        except BaseException as error:
+            await self._give_up(error)
+            raise
+        self._life.step(Do.SPAWNED)
+
+    async def terminate(self) -> None:
+        """See `compute.ports.ComputeSystem.terminate`.
+
+        Raises:
+            DeadlineExceeded: the kernel did not end QEMU within `CLEANUP` seconds of killing it.
+        """
+        if self._child is None:
+            self._end(ExitStatus(ExitHow.TERMINATED))
+            return
+        self._terminated = True
+        self._child.kill()
+        try:
+            await finish(self._gone(self._child), within=CLEANUP)
+        except TimeoutError as error:
+            who = f"{self._name}: QEMU (process {self._child.pid})"
+            raise DeadlineExceeded(f"{who} was killed and is still there after {CLEANUP:g} s") from error
+
+    async def wait(self) -> ExitStatus:
+        """See `compute.ports.ComputeSystem.wait`."""
+        await self._ended.wait()
+        assert self._status is not None  # noqa: S101 (set before the event)
+        return self._status
+
+    async def close(self) -> None:
+        """See `compute.ports.ComputeSystem.close`.
+
+        Raises:
+            DeadlineExceeded: see `terminate`.
+        """
+        await self.terminate()
+        await finish(self._scope.aclose(), within=CLEANUP)
+        self._transport.close()
+        self._ours.close()
+        self._life.step(Do.CLOSE)
+
+    # -- starting: nothing here waits, so that a machine that is starting has either no process or all that belongs to one ------------
+
+    def _spawn(self) -> socket.socket:
+        """Start QEMU and the loops around it, and return our end of the guest connection."""
+        try:
+            with ExitStack() as theirs:
+                monitor, console, sockets = (self._pair(theirs) for _ in range(3))
+                memory = os.memfd_create(f"uvm-{self._id}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+                theirs.callback(os.close, memory)
+                os.truncate(memory, self._launch.memory_bytes)
+                numbers = {
+                    Fd.MEMORY: memory,
+                    Fd.CONSOLE: console[1].fileno(),
+                    Fd.SOCKETS: sockets[1].fileno(),
+                    Fd.MONITOR: monitor[1].fileno(),
+                }
+                self._console.open(console[0])
+                self._monitor = Monitor(self._name, monitor[0])
+                words = self._launch.words(numbers)
+                self._child = Child(words, pass_fds=list(numbers.values()))
+        except OSError as error:
+            raise HostError(f"{self._name}: cannot prepare QEMU's memory and sockets: {error.strerror}") from error
+        event("qemu.spawned", level=logging.DEBUG, vm=self._id, pid=self._child.pid, argv=" ".join(words))
+        self._scope.start("monitor", self._monitor.run())
+        self._scope.start("exit", self._watch(self._child, self._monitor))
+        return sockets[0]
+
+    def _pair(self, theirs: ExitStack) -> tuple[socket.socket, socket.socket]:
+        ours, other = socket.socketpair()
+        self._ours.callback(ours.close)
+        theirs.callback(other.close)
+        return ours, other
+
+    async def _give_up(self, error: BaseException) -> None:
+        """Take back what a failed or cancelled start has done."""
+        if self._child is None and isinstance(error, UtilityVMError):
+            self._end(ExitStatus(ExitHow.FAILED, error.message))
+        self._transport.close()
+        await self.terminate()
+
+    # -- ending -----------------------------------------------------------------------------------------------------
+
+    async def _watch(self, child: Child, monitor: Monitor) -> None:
+        code = await child.wait()
+        async with asyncio.timeout(_LAST_WORDS):
+            await monitor.ended()
+        self._console.close()  # reads what is left
+        self._end(
+            exit_status(
+                code,
+                terminated=self._terminated,
+                shutdown_reason=monitor.shutdown_reason,
+                said=child.output.text(_SAID_LINES),
+                console=self._console.tail(_CONSOLE_LINES),
+            )
+        )
+
+    async def _gone(self, child: Child) -> None:
+        await child.wait()
+        await self._ended.wait()
+
+    def _broken(self, error: Exception) -> None:
+        """A loop of ours failed, which is a bug: without it the machine is out of control, so it ends."""
+        if self._child is not None:
+            self._child.kill()
+        self._end(ExitStatus(ExitHow.FAILED, f"the driver failed: {error!r}"))
+
+    def _end(self, status: ExitStatus) -> None:
+        if self._status is not None:
+            return
+        self._status = status
+        self._life.step(Do.END)
+        self._console.close()
+        if self._child is None:
+            self._transport.close()  # otherwise it ends by itself, after what the guest said last
+        event("qemu.ended", level=logging.DEBUG, vm=self._id, how=status.how.value)
+        self._ended.set()

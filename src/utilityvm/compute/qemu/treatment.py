@@ -1,0 +1,79 @@
+"""What the QEMU driver does with each field of a document. Pure.
+
+A field that is not in `TREATMENT` is refused by its path, so a field that is added to the schema is refused until somebody
+decides about it. In paths ``[*]`` stands for any key of a map or place in a list.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Treatment(StrEnum):
+    """What becomes of a field that is present."""
+
+    CARRIED = "carried"
+    """It is part of the machine, or its one possible value is how the machine always is."""
+    RECORDED = "recorded"
+    """It stays in the document; there is nothing that QEMU could do about it, for the reason beside it."""
+
+
+_C, _R = Treatment.CARRIED, Treatment.RECORDED
+_VM: Final = "$.VirtualMachine"
+_MEMORY: Final = f"{_VM}.ComputeTopology.Memory"
+_DEVICES: Final = f"{_VM}.Devices"
+_SOCKETS: Final = f"{_DEVICES}.HvSocket.HvSocketConfig"
+
+TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
+    {
+        "$.Owner": _R,  # a label
+        "$.SchemaVersion": _C,
+        "$.SchemaVersion.Major": _C,
+        "$.SchemaVersion.Minor": _R,  # minor versions only add fields, and a field that we do not know is refused by itself
+        "$.ShouldTerminateOnLastHandleClosed": _C,
+        _VM: _C,
+        f"{_VM}.StopOnReset": _C,
+        f"{_VM}.Chipset": _C,
+        f"{_VM}.Chipset.LinuxKernelDirect": _C,
+        f"{_VM}.Chipset.LinuxKernelDirect.KernelFilePath": _C,
+        f"{_VM}.Chipset.LinuxKernelDirect.InitRdPath": _C,
+        f"{_VM}.Chipset.LinuxKernelDirect.KernelCmdLine": _C,
+        f"{_VM}.ComputeTopology": _C,
+        _MEMORY: _C,
+        f"{_MEMORY}.SizeInMB": _C,
+        f"{_MEMORY}.AllowOvercommit": _C,
+        f"{_MEMORY}.EnableDeferredCommit": _C,
+        f"{_VM}.ComputeTopology.Processor": _C,
+        f"{_VM}.ComputeTopology.Processor.Count": _C,
+        _DEVICES: _C,
+        f"{_DEVICES}.ComPorts": _C,
+        f"{_DEVICES}.ComPorts[*]": _C,
+        f"{_DEVICES}.ComPorts[*].NamedPipe": _C,
+        f"{_DEVICES}.Scsi": _C,
+        f"{_DEVICES}.Scsi[*]": _C,
+        f"{_DEVICES}.VirtualPMem": _C,
+        f"{_DEVICES}.VirtualPMem.MaximumCount": _R,  # a bound on what may be attached; an empty controller is nothing in QEMU
+        f"{_DEVICES}.VirtualPMem.MaximumSizeBytes": _R,  # likewise
+        f"{_DEVICES}.Plan9": _C,  # 9p is spoken over the guest's sockets, which are always there
+        f"{_DEVICES}.HvSocket": _C,
+        _SOCKETS: _C,
+        f"{_SOCKETS}.DefaultBindSecurityDescriptor": _R,  # only the owner's process has the guest's sockets; there is nobody to tell apart
+        f"{_SOCKETS}.DefaultConnectSecurityDescriptor": _R,  # likewise
+        f"{_SOCKETS}.ServiceTable": _C,
+        f"{_SOCKETS}.ServiceTable[*]": _C,
+        f"{_SOCKETS}.ServiceTable[*].BindSecurityDescriptor": _R,  # likewise
+        f"{_SOCKETS}.ServiceTable[*].ConnectSecurityDescriptor": _R,  # likewise
+    }
+)
+
+LACKS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        f"{_VM}.Chipset.Uefi": "boot by firmware is not carried out by the QEMU driver yet; use LinuxKernelDirect",
+        f"{_MEMORY}.EnableHotHint": "has no meaning for Linux guests on QEMU",
+        f"{_MEMORY}.HighMmioBaseInMB": "QEMU places this gap itself",
+    }
+)
+"""What is said of a refused field where "not carried out by the QEMU driver yet" would not be the truth or not enough."""
+
+NOT_YET: Final = "not carried out by the QEMU driver yet"

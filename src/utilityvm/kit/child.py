@@ -1,0 +1,133 @@
+"""Child processes that live as long as we do and no longer. Tools that run to their end are another module's."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from typing import Final, final
+
+from utilityvm.kit.errors import HostError, NotFound
+
+OUTPUT_KEPT: Final = 64 * 1024
+"""Bytes of a child's output that are kept; the oldest go first."""
+
+_CHUNK: Final = 64 * 1024
+
+# The kernel kills the child when we end. Had we ended before the child could ask for that, it would outlive us: so, once it
+# has asked, it looks whether its parent is still the process that spawned it. From then on there is no moment left to miss.
+_DIES_WITH_OWNER: Final = ("setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
+
+
+@final
+class Tail:
+    """The newest bytes of an output that may be endless; `limit` is how many."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept = bytearray()
+
+    def add(self, data: bytes) -> None:
+        """Keep `data`, dropping what is oldest."""
+        self._kept += data
+        if len(self._kept) > self._limit:
+            del self._kept[: -self._limit]
+
+    @property
+    def data(self) -> bytes:
+        """All that is kept."""
+        return bytes(self._kept)
+
+    def text(self, lines: int) -> str:
+        """Return the last lines that are not blank, fit to be shown: what is not printable is left out, or it could steer a terminal."""
+        words = self._kept.decode(errors="replace").replace("\r", "\n").split("\n")
+        shown = ("".join(c for c in line.replace("\t", " ") if c.isprintable()).rstrip() for line in words)
+        return "\n".join([line for line in shown if line][-lines:])
+
+
+@final
+class Child:
+    """A process spawned by this call, in a session of its own, without input; its output and errors are kept together in `output`.
+
+    It is killed when this process ends, however this process ends. That is tied to the thread that spawned it: make it only
+    in the thread of an event loop that lives on. Descriptors of `pass_fds` keep their numbers in the child; ours stay open.
+
+    Raises:
+        NotFound: ``setpriv`` is missing. A missing program is not an error here: the child ends with code 127.
+        HostError: the process could not be made.
+    """
+
+    def __init__(self, argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.output = Tail(OUTPUT_KEPT)
+        self._code: int | None = None
+        self._exited = asyncio.Event()
+        self._output_fd, theirs = os.pipe()
+        try:
+            # A session of its own: Ctrl-C at our terminal is ours to handle.
+            self._process = subprocess.Popen(
+                [*_DIES_WITH_OWNER, str(os.getpid()), *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=theirs,
+                pass_fds=pass_fds,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(self._output_fd)
+            if isinstance(error, FileNotFoundError):
+                raise NotFound("setpriv: command not found", hint="install the package util-linux") from error
+            raise HostError(f"{argv[0]}: cannot be run: {error.strerror}") from error
+        finally:
+            os.close(theirs)
+        os.set_blocking(self._output_fd, False)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._output_fd, self._read)
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    @property
+    def pid(self) -> int:
+        """Its process id; another process may have it after the end."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, or minus the signal that ended it; None while it runs."""
+        return self._code
+
+    def kill(self) -> None:
+        """End it at once. Nothing happens when it has ended."""
+        if self._code is None:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def wait(self) -> int:
+        """Wait for its end and return `code`. Its last output is in `output` by then."""
+        await self._exited.wait()
+        return self._process.returncode
+
+    def _reap(self) -> None:
+        self._code = self._process.wait()  # does not block: the pidfd says that it has ended
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._read()
+        self._close_output()  # it may have left the other end to a process of its own
+        self._exited.set()
+
+    def _read(self) -> None:
+        while self._output_fd >= 0:
+            try:
+                data = os.read(self._output_fd, _CHUNK)
+            except BlockingIOError:
+                return
+            if not data:
+                self._close_output()
+                return
+            self.output.add(data)
+            if len(data) < _CHUNK:
+                return
+
+    def _close_output(self) -> None:
+        if self._output_fd >= 0:
+            self._loop.remove_reader(self._output_fd)
+            os.close(self._output_fd)
+            self._output_fd = -1
