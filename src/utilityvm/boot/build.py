@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,23 +43,30 @@ def build(out: Path, agent: Path, cache: Path, say: Callable[[str], None]) -> Bo
         HostError: a tool failed, or a file cannot be written.
     """
     try:
-        return _build(out.absolute(), _read_agent(agent), Packages(cache), say)
+        return _build(out.resolve(), _read_agent(agent), Packages(cache), say)
     except OSError as error:
         raise HostError(f"{error.filename or out}: {error.strerror}") from error
 
 
 def _build(out: Path, agent: bytes, packages: Packages, say: Callable[[str], None]) -> BootFiles:
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(out, say), tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+    prefix = f".{out.name}.uvm-build-"
+    with _lock(out, say):
         _refuse_strangers(out)
-        work = Path(temporary)
-        roots = _unpack(packages, work / "packages", say)
-        new = work / "new"
-        new.mkdir()
-        _write(new, roots, agent, say)
-        load(new, digests=True)
-        swap_folder(new, out)
+        for left in out.parent.glob(f"{prefix}*"):  # by a build that was killed: a live one would hold the lock
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=prefix) as temporary:
+            _assemble(out, Path(temporary), agent, packages, say)
     return load(out)
+
+
+def _assemble(out: Path, work: Path, agent: bytes, packages: Packages, say: Callable[[str], None]) -> None:
+    roots = _unpack(packages, work / "packages", say)
+    new = work / "new"
+    new.mkdir()
+    _write(new, roots, agent, say)
+    load(new, digests=True)
+    swap_folder(new, out)
 
 
 def _lock(out: Path, say: Callable[[str], None]) -> FileLock:
@@ -93,11 +101,10 @@ def _unpack(packages: Packages, folder: Path, say: Callable[[str], None]) -> dic
         raise NotFound(f"package {_META_PACKAGE}: depends on no kernel", hint=UPDATE_HINT)
     names = [kernel, _BUSYBOX, *packages.closure(_CRUN)]
     say(f"fetching packages: {' '.join(names)}")
-    roots = {}
-    for package in packages.fetch(names):
-        say(f"unpacking {package.name} {package.version}")
-        roots[package] = folder / package.name
-        packages.unpack(package, roots[package])
+    roots = {package: folder / package.name for package in packages.fetch(names)}
+    say("unpacking them")
+    for package, root in roots.items():
+        packages.unpack(package, root)
     return roots
 
 

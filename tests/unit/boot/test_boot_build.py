@@ -83,3 +83,11 @@ def test_a_place_that_cannot_be_made_is_told(tmp_path: Path, agent: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="file: "):
         build_at(tmp_path / "file" / "boot", agent)
+
+
+@pytest.mark.usefixtures("tools")
+def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path: Path, agent: Path) -> None:
+    (tmp_path / ".boot.uvm-build-x1" / "new").mkdir(parents=True)
+    with pytest.raises(HostError):
+        build_at(tmp_path / "boot", agent)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agent", "bin"]
