@@ -4,11 +4,10 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Mapping
 from contextlib import ExitStack
-from enum import StrEnum
 from typing import Final, final
 
+from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.ports import ExitHow, ExitStatus
 from utilityvm.compute.qemu.console import SerialConsole
 from utilityvm.compute.qemu.ending import exit_status
@@ -32,37 +31,6 @@ _CONSOLE_LINES: Final = 400
 _NONCE_BYTES: Final = 16
 
 
-class State(StrEnum):
-    """Where a machine is in its life."""
-
-    CREATED = "created"
-    STARTING = "starting"
-    RUNNING = "running"
-    STOPPED = "stopped"
-    CLOSED = "closed"
-
-
-class Do(StrEnum):
-    """What may happen to a machine."""
-
-    START = "start"
-    SPAWNED = "report spawned"
-    END = "end"
-    CLOSE = "close"
-
-
-LIFE: Final[Mapping[tuple[State, Do], State]] = {
-    (State.CREATED, Do.START): State.STARTING,
-    (State.CREATED, Do.END): State.STOPPED,
-    (State.STARTING, Do.SPAWNED): State.RUNNING,
-    (State.STARTING, Do.END): State.STOPPED,
-    (State.RUNNING, Do.END): State.STOPPED,
-    (State.STOPPED, Do.CLOSE): State.CLOSED,
-    (State.CLOSED, Do.CLOSE): State.CLOSED,
-}
-"""`close` and `terminate` end a machine first, so they are possible in every state; only `start` can be refused."""
-
-
 @final
 class QemuMachine:
     """A `compute.ports.Machine` on QEMU. `facts` say what it runs on, and with which acceleration."""
@@ -78,6 +46,7 @@ class QemuMachine:
         self._ours = ExitStack()  # our ends of the sockets
         self._child: Child | None = None
         self._monitor: Monitor | None = None
+        self._opening = asyncio.Lock()
         self._terminated = False
         self._status: ExitStatus | None = None
         self._ended = asyncio.Event()
@@ -104,11 +73,11 @@ class QemuMachine:
         """See `compute.ports.ComputeSystem.start`. Returns when QEMU's process is there; `wait` has what it thinks of its arguments."""
         self._life.step(Do.START)
         try:
-            await self._transport.open(self._spawn())
+            async with self._opening:
+                await self._transport.open(self._spawn())
         except BaseException as error:
             await self._give_up(error)
             raise
-        self._life.step(Do.SPAWNED)
 
     async def terminate(self) -> None:
         """See `compute.ports.ComputeSystem.terminate`.
@@ -140,9 +109,7 @@ class QemuMachine:
             DeadlineExceeded: see `terminate`.
         """
         await self.terminate()
-        await finish(self._scope.aclose(), within=CLEANUP)
-        self._transport.close()
-        self._ours.close()
+        await finish(self._release(), within=CLEANUP)
         self._life.step(Do.CLOSE)
 
     # -- starting: nothing here waits, so that a machine that is starting has either no process or all that belongs to one ------------
@@ -201,6 +168,12 @@ class QemuMachine:
                 console=self._console.tail(_CONSOLE_LINES),
             )
         )
+
+    async def _release(self) -> None:
+        await self._scope.aclose()
+        async with self._opening:  # a `start` that is under way sees its end first
+            self._transport.close()
+            self._ours.close()
 
     async def _gone(self, child: Child) -> None:
         await child.wait()

@@ -1,0 +1,33 @@
+"""The life of a compute system, the same for every driver."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+
+class State(StrEnum):
+    """Where a compute system is in its life."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    CLOSED = "closed"
+
+
+class Do(StrEnum):
+    """What may happen to a compute system."""
+
+    START = "start"
+    END = "end"
+    CLOSE = "close"
+
+
+LIFE: Final[Mapping[tuple[State, Do], State]] = {
+    (State.CREATED, Do.START): State.RUNNING,
+    (State.CREATED, Do.END): State.STOPPED,
+    (State.RUNNING, Do.END): State.STOPPED,
+    (State.STOPPED, Do.CLOSE): State.CLOSED,
+    (State.CLOSED, Do.CLOSE): State.CLOSED,
+}
+"""There is no state between created and running: a driver spawns without waiting for anything. Closing ends a system first, and
+ending an ended one is nothing, so `terminate` and `close` are possible in every state; only `start` can be refused."""

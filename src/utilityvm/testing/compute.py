@@ -1,0 +1,142 @@
+"""A compute service without a hypervisor: its machines live, listen and end as real ones do; who plays the guest is the test's choice."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+from utilityvm.compute.life import LIFE, Do, State
+from utilityvm.compute.ports import ExitHow, ExitStatus
+from utilityvm.guest.transport import Listener, Transport
+from utilityvm.kit.aio import Scope, finish
+from utilityvm.kit.errors import UtilityVMError
+from utilityvm.kit.ids import RuntimeId, VmId
+from utilityvm.kit.lifecycle import Life
+from utilityvm.schema.document import ComputeSystem
+
+RUNTIME_ID: Final = RuntimeId("6b8f1f4d-3c2a-4e57-9a61-0f1e2d3c4b5a")
+"""Runtime id of every fake machine."""
+
+GuestBody = Callable[[socket.socket], Awaitable[ExitStatus | None]]
+"""Plays a guest on its end of the guest connection. Its return ends the machine, None as a power-off."""
+
+_CLEANUP: Final = 5.0
+
+
+async def idle_guest(sock: socket.socket) -> None:
+    """A guest that says nothing and listens to nothing until the host hangs up."""
+    with sock:
+        while await asyncio.get_running_loop().sock_recv(sock, 1 << 16):
+            pass
+
+
+@final
+class FakeMachine:
+    """A `compute.ports.Machine`. `ports` are those that were listened to, in order; `console` is what the guest said there."""
+
+    runtime_id: Final = RUNTIME_ID
+
+    def __init__(self, system_id: VmId, document: ComputeSystem, guest: GuestBody, start_fails: UtilityVMError | None) -> None:
+        self.system_id, self.document = system_id, document
+        self.ports: list[int] = []
+        self.console: list[str] = []
+        self._guest, self._start_fails = guest, start_fails
+        self._life = Life(f"vm {system_id}", LIFE, State.CREATED)
+        self._transport = Transport(f"vm {system_id}", bytes(16))
+        self._scope = Scope(f"vm:{system_id}", self._guest_failed)
+        self._status: ExitStatus | None = None
+        self._ended = asyncio.Event()
+        self._opening = asyncio.Lock()
+
+    @property
+    def state(self) -> State:
+        """Where the machine is in its life."""
+        return self._life.state
+
+    def listen(self, port: int, *, once: bool = False) -> Listener:
+        """See `guest.transport.GuestSockets.listen`."""
+        listener = self._transport.listen(port, once=once)
+        self.ports.append(port)
+        return listener
+
+    def console_tail(self, lines: int = 40) -> str:
+        """See `compute.ports.Console.console_tail`."""
+        return "\n".join(self.console[-lines:])
+
+    async def start(self) -> None:
+        """See `compute.ports.ComputeSystem.start`; raises what the service was told to."""
+        self._life.step(Do.START)
+        try:
+            self._fail_if_told()
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            self._scope.start("guest", self._run(theirs))
+            async with self._opening:
+                await self._transport.open(ours)
+        except BaseException as error:
+            self.end(ExitStatus(ExitHow.FAILED, str(error)) if isinstance(error, UtilityVMError) else ExitStatus(ExitHow.TERMINATED))
+            raise
+
+    async def terminate(self) -> None:
+        """See `compute.ports.ComputeSystem.terminate`."""
+        self.end(ExitStatus(ExitHow.TERMINATED))
+        await finish(self._scope.aclose(), within=_CLEANUP)
+
+    async def wait(self) -> ExitStatus:
+        """See `compute.ports.ComputeSystem.wait`."""
+        await self._ended.wait()
+        assert self._status is not None  # noqa: S101 (set before the event)
+        return self._status
+
+    async def close(self) -> None:
+        """See `compute.ports.ComputeSystem.close`."""
+        await self.terminate()
+        async with self._opening:
+            self._transport.close()
+        self._life.step(Do.CLOSE)
+
+    def end(self, status: ExitStatus) -> None:
+        """Let the machine end as `status` says. Nothing happens when it has ended."""
+        if self._status is None:
+            self._status = status
+            self._life.step(Do.END)
+            self._transport.close()
+            self._ended.set()
+
+    def _fail_if_told(self) -> None:
+        if self._start_fails is not None:
+            raise self._start_fails
+
+    async def _run(self, sock: socket.socket) -> None:
+        with sock:
+            self.end(await self._guest(sock) or ExitStatus(ExitHow.POWERED_OFF))
+
+    def _guest_failed(self, error: Exception) -> None:
+        self.end(ExitStatus(ExitHow.FAILED, repr(error)))
+
+
+@final
+class FakeComputeService:
+    """A `compute.ports.ComputeService` that takes every document. `machines` are those that were created, in order.
+
+    `create_fails` and `start_fails` are raised by the next calls; `guest` plays the guest of machines that are created from then on.
+    """
+
+    def __init__(
+        self, guest: GuestBody = idle_guest, *, create_fails: UtilityVMError | None = None, start_fails: UtilityVMError | None = None
+    ) -> None:
+        self.guest, self.create_fails, self.start_fails = guest, create_fails, start_fails
+        self.machines: list[FakeMachine] = []
+
+    @property
+    def documents(self) -> list[ComputeSystem]:
+        """The documents of `machines`."""
+        return [machine.document for machine in self.machines]
+
+    async def create(self, system_id: VmId, document: ComputeSystem) -> FakeMachine:
+        """See `compute.ports.ComputeService.create`."""
+        if self.create_fails is not None:
+            raise self.create_fails
+        machine = FakeMachine(system_id, document, self.guest, self.start_fails)
+        self.machines.append(machine)
+        return machine

@@ -1,0 +1,213 @@
+"""What every driver must do. A test module gives each of `CASES` a `Driver` and expects no exception."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+from utilityvm.compute.ports import ExitHow, Machine
+from utilityvm.kit.errors import ConnectionLost, Exhausted, HostError, StateError
+from utilityvm.testing.kernels import Then
+
+_PORT: Final = 0x4000_0000
+_MOMENTS: Final = 6  # turns of the event loop after which something comes between
+
+
+class Driver(Protocol):
+    """What a driver's test module provides."""
+
+    async def create(self, then: Then) -> Machine:
+        """Create a machine, with an id of its own, whose guest does `then` when it has started."""
+        ...
+
+
+async def a_guest_that_powers_off_ends_its_machine(driver: Driver) -> None:
+    """A power-off is a good end."""
+    machine = await driver.create(Then.POWER_OFF)
+    await machine.start()
+    status = await machine.wait()
+    _expect(status.how is ExitHow.POWERED_OFF, f"a power-off is reported as {status}")
+    _expect(status.error("vm") is None, "a power-off is an error")
+    await machine.close()
+    _expect(await machine.wait() == status, "closing changed how it ended")
+
+
+async def a_guest_that_resets_itself_ends_its_machine(driver: Driver) -> None:
+    """A reset is an end, and an error."""
+    machine = await driver.create(Then.RESET)
+    await machine.start()
+    status = await machine.wait()
+    await machine.close()
+    _expect(status.how is ExitHow.RESET, f"a reset is reported as {status}")
+    _expect(isinstance(status.error("vm"), HostError), "a reset is no error")
+
+
+async def terminate_ends_it_for_all_who_wait(driver: Driver) -> None:
+    """Terminating twice is terminating once; nobody is left waiting."""
+    machine = await driver.create(Then.HANG)
+    await machine.start()
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(machine.wait()) for _ in range(3)]
+        await machine.terminate()
+        await machine.terminate()
+    _expect({task.result().how for task in waiting} == {ExitHow.TERMINATED}, "those who waited were told different ends")
+    await machine.close()
+
+
+async def a_second_start_is_refused_and_changes_nothing(driver: Driver) -> None:
+    """Also after the end, and after the close."""
+    machine = await driver.create(Then.HANG)
+    await machine.start()
+    await _refused(machine)
+    await machine.terminate()
+    await _refused(machine)
+    await machine.close()
+    await _refused(machine)
+    _expect((await machine.wait()).how is ExitHow.TERMINATED, "a refused start changed how it ended")
+
+
+async def a_machine_that_never_started_can_be_ended(driver: Driver) -> None:
+    """Terminate and close are possible before start, and start is not possible after them."""
+    terminated, closed = await driver.create(Then.HANG), await driver.create(Then.HANG)
+    await terminated.terminate()
+    await closed.close()
+    for machine in (terminated, closed):
+        _expect((await machine.wait()).how is ExitHow.TERMINATED, "it does not count as terminated")
+        await _refused(machine)
+        await machine.close()
+        await machine.close()
+
+
+async def it_can_be_closed_at_any_moment_of_its_start(driver: Driver) -> None:
+    """Whether the start was first or is refused, everything is over afterwards."""
+    for turns in range(_MOMENTS):
+        machine = await driver.create(Then.HANG)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_start_that_may_fail(machine))
+            await _turns(turns)
+            await machine.close()
+        _expect((await machine.wait()).how is ExitHow.TERMINATED, f"closed {turns} turns into its start it is not terminated")
+        await machine.close()
+
+
+async def a_cancelled_start_leaves_nothing(driver: Driver) -> None:
+    """At whatever moment the cancellation comes."""
+    for turns in range(_MOMENTS):
+        machine = await driver.create(Then.HANG)
+        async with asyncio.TaskGroup() as group:
+            starting = group.create_task(machine.start())
+            await _turns(turns)
+            starting.cancel()
+        await machine.terminate()
+        _expect((await machine.wait()).how is ExitHow.TERMINATED, f"a start cancelled after {turns} turns is not terminated")
+        await machine.close()
+
+
+async def a_cancelled_close_is_still_carried_out(driver: Driver) -> None:
+    """Cancelling the caller of a cleanup does not cancel the cleanup."""
+    for turns in range(_MOMENTS):
+        machine = await driver.create(Then.HANG)
+        await machine.start()
+        async with asyncio.TaskGroup() as group:
+            closing = group.create_task(machine.close())
+            await _turns(turns + 1)
+            closing.cancel()
+        _expect((await machine.wait()).how is ExitHow.TERMINATED, f"a close cancelled after {turns + 1} turns ended nothing")
+        await machine.close()
+
+
+async def many_may_close_at_once(driver: Driver) -> None:
+    """The second close waits as the first does."""
+    machine = await driver.create(Then.HANG)
+    await machine.start()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(machine.close())
+    await machine.close()
+
+
+async def one_who_stops_waiting_disturbs_nobody(driver: Driver) -> None:
+    """A cancelled wait is forgotten."""
+    machine = await driver.create(Then.HANG)
+    await machine.start()
+    async with asyncio.TaskGroup() as group:
+        staying, leaving = group.create_task(machine.wait()), group.create_task(machine.wait())
+        await _turns(2)
+        leaving.cancel()
+        await machine.terminate()
+    _expect(staying.result().how is ExitHow.TERMINATED, "the one who stayed was not told")
+    await machine.close()
+
+
+async def listeners_end_with_their_machine(driver: Driver) -> None:
+    """Whoever waits for a guest's dial learns that there will be none; a port has one listener."""
+    for start in (True, False):
+        machine = await driver.create(Then.HANG)
+        listener = machine.listen(_PORT)
+        with suppress(Exhausted):
+            machine.listen(_PORT)
+            _expect(False, "a port that is taken was given away")
+        if start:
+            await machine.start()
+        async with asyncio.TaskGroup() as group:
+            accepting = group.create_task(_accept_fails(listener.accept()))
+            await _turns(2)
+            await machine.close()
+        _expect(accepting.result(), "an accept outlived its machine")
+        _expect(await _accept_fails(machine.listen(_PORT + 1).accept()), "an ended machine can be dialled")
+
+
+async def a_machine_has_a_runtime_id_and_a_console_from_the_start(driver: Driver) -> None:
+    """Addresses are made of the one before anything runs; the other is empty until then."""
+    machine = await driver.create(Then.HANG)
+    guid = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+    _expect(re.fullmatch(guid, machine.runtime_id) is not None, f"{machine.runtime_id} is no GUID")
+    _expect(machine.console_tail() == "", "the console spoke before the start")
+    await machine.close()
+
+
+CASES: Final[tuple[Callable[[Driver], Awaitable[None]], ...]] = (
+    a_guest_that_powers_off_ends_its_machine,
+    a_guest_that_resets_itself_ends_its_machine,
+    terminate_ends_it_for_all_who_wait,
+    a_second_start_is_refused_and_changes_nothing,
+    a_machine_that_never_started_can_be_ended,
+    it_can_be_closed_at_any_moment_of_its_start,
+    a_cancelled_start_leaves_nothing,
+    a_cancelled_close_is_still_carried_out,
+    many_may_close_at_once,
+    one_who_stops_waiting_disturbs_nobody,
+    listeners_end_with_their_machine,
+    a_machine_has_a_runtime_id_and_a_console_from_the_start,
+)
+"""Every case."""
+
+
+def _expect(truth: bool, otherwise: str) -> None:
+    if not truth:
+        raise AssertionError(otherwise)
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def _refused(machine: Machine) -> None:
+    with suppress(StateError):
+        await machine.start()
+        raise AssertionError("a start was not refused")
+
+
+async def _start_that_may_fail(machine: Machine) -> None:
+    with suppress(StateError):
+        await machine.start()
+
+
+async def _accept_fails(accepting: Awaitable[object]) -> bool:
+    try:
+        await accepting
+    except ConnectionLost:
+        return True
+    return False

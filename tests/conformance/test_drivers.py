@@ -1,0 +1,64 @@
+"""Every driver is the same driver: one suite over all of them."""
+
+import gc
+import os
+from collections.abc import Awaitable, Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from utilityvm.compute.ports import ExitHow, ExitStatus
+from utilityvm.compute.qemu.service import QemuService
+from utilityvm.compute.qemu.system import QemuMachine
+from utilityvm.kit.ids import VmId
+from utilityvm.schema.document import Chipset, ComputeSystem, LinuxKernelDirect, Memory, Processor, Topology, VirtualMachine
+from utilityvm.testing.compute import FakeComputeService, FakeMachine, idle_guest
+from utilityvm.testing.conformance import CASES, Driver
+from utilityvm.testing.kernels import Then, kernel
+
+
+def document(kernel_path: Path) -> ComputeSystem:
+    return ComputeSystem(
+        should_terminate_on_last_handle_closed=True,
+        virtual_machine=VirtualMachine(
+            stop_on_reset=True,
+            chipset=Chipset(linux_kernel_direct=LinuxKernelDirect(kernel_file_path=str(kernel_path))),
+            compute_topology=Topology(memory=Memory(size_in_mb=16, allow_overcommit=True), processor=Processor(count=1)),
+        ),
+    )
+
+
+class FakeDriver:
+    def __init__(self, _folder: Path) -> None:
+        self._service = FakeComputeService()
+
+    async def create(self, then: Then) -> FakeMachine:
+        async def powers_off(_sock: object) -> None:
+            return None
+
+        async def resets(_sock: object) -> ExitStatus:
+            return ExitStatus(ExitHow.RESET)
+
+        self._service.guest = {Then.POWER_OFF: powers_off, Then.RESET: resets}.get(then, idle_guest)
+        return await self._service.create(VmId("fake"), document(Path("/kernel")))
+
+
+class QemuDriver:
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._numbers = folder, count()
+        self._service = QemuService(cache=folder / "cache", environ={**os.environ, "UVM_ACCEL": "tcg"})
+
+    async def create(self, then: Then) -> QemuMachine:
+        path = self._folder / then.name
+        path.write_bytes(kernel("", then))
+        return await self._service.create(VmId(f"conformance-{next(self._numbers)}"), document(path))
+
+
+@pytest.mark.parametrize("driver", [pytest.param(FakeDriver, id="fake"), pytest.param(QemuDriver, id="qemu", marks=pytest.mark.vm)])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+async def test_driver(case: Callable[[Driver], Awaitable[None]], driver: Callable[[Path], Driver], tmp_path: Path) -> None:
+    descriptors = set(Path("/proc/self/fd").iterdir())
+    await case(driver(tmp_path))
+    gc.collect()
+    assert set(Path("/proc/self/fd").iterdir()) <= descriptors, "descriptors were left open"
