@@ -1,4 +1,4 @@
-"""Each folder is a decision: options and facts, and the document that is made of them. `make golden` writes the documents anew."""
+"""Each folder is a decision: options and facts, and the document that is made of them. `UVM_BLESS=1 make golden` writes them anew."""
 
 import os
 import tomllib
