@@ -53,7 +53,8 @@ lock:
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links -o requirements.lock pyproject.toml
 
 fuzz:
-	$(GO) test -run '^$$' -fuzz . -fuzztime $(FUZZ_SECONDS)s ./wire
+	cd agent && for package in $$(go list ./...); do for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_SECONDS)s $$package || exit 1; done; done
 
 clean:
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
