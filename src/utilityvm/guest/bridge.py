@@ -134,9 +134,10 @@ class Bridge:
         self._recorder.note(f"< {frame.id} {frame.type:#x} {len(frame.body)} bytes")
         if frame.kind != RESPONSE:
             raise ProtocolError(f"{self._name}: bridge received unknown message type {frame.type:#x}")
-        waiting = self._waiting.pop(frame.id, None)
+        waiting = self._waiting.get(frame.id)
         if waiting is None or waiting.word != frame.type:
             raise ProtocolError(f"{self._name}: bridge received unknown rpc response for id {frame.id}, type {frame.type:#x}")
+        del self._waiting[frame.id]
         if not waiting.answer.done():
             waiting.answer.set_result(frame)
         elif waiting.late is not None:

@@ -89,6 +89,7 @@ class FakeGuest:
         self.listening: set[Port] = set()
         """Ports on which the host listens."""
         self._tasks = Scope("fake guest")
+        self._met, self._sending = asyncio.Event(), asyncio.Lock()
 
     async def run(self) -> None:
         """Serve until the host closes the connection."""
@@ -109,10 +110,12 @@ class FakeGuest:
 
     async def send_raw(self, data: bytes) -> None:
         """Send bytes as they are, but tampered with."""
-        await asyncio.get_running_loop().sock_sendall(self._sock, self._tamper(data))
+        async with self._sending:  # a packet must not be cut by another task's
+            await asyncio.get_running_loop().sock_sendall(self._sock, self._tamper(data))
 
     async def dial(self, port: Port) -> GuestConnection:
-        """Open a connection to the host's `port`; `refused` says whether it was."""
+        """Open a connection to the host's `port`, once the host has begun; `refused` says whether it was."""
+        await self._met.wait()
         mine, self._next_port = self._next_port, self._next_port + 1
         connection = GuestConnection(port)
         self._connections[(port, mine)] = connection
@@ -146,6 +149,7 @@ class FakeGuest:
         match packet.op:
             case Control.RESET:
                 await self.send(Packet(Control.RESET_ACK, payload=packet.payload))
+                self._met.set()
             case Control.LISTEN:
                 self.listening.add(packet.dst_port)
                 if (boot := {1: self._entropy, gcs.LOG_PORT: self._logs, gcs.BRIDGE_PORT: self._bridge}.get(packet.dst_port)) is not None:
@@ -250,6 +254,7 @@ class FakeGuest:
         try:
             return await body(self, program)
         finally:
+            gone = self._sock.fileno() < 0
             for end, bits in ((program.stdin, SHUT_BOTH), (program.stdout, SHUT_SEND), (program.stderr, SHUT_SEND)):
-                if end is not None:
+                if end is not None and not gone:
                     await self.shut(end, bits)

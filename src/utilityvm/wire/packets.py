@@ -5,7 +5,7 @@ protocol/SPEC.md sections 2 and 4; VIRTIO 1.2 section 5.10.6. Knows the form of 
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum
 from typing import Final
 
 from utilityvm.kit.errors import ProtocolError
@@ -27,7 +27,7 @@ SHUT_SEND: Final = 2
 SHUT_BOTH: Final = SHUT_RECEIVE | SHUT_SEND
 
 
-class Op(IntEnum):
+class Op(Enum):
     """Operation of a stream packet."""
 
     REQUEST = 1
@@ -39,7 +39,7 @@ class Op(IntEnum):
     CREDIT_REQUEST = 7
 
 
-class Control(IntEnum):
+class Control(Enum):
     """Operation of a control packet."""
 
     RESET = 1
@@ -50,8 +50,8 @@ class Control(IntEnum):
     QUIESCED = 6
 
 
-_WITH_PAYLOAD: Final = frozenset({Op.RW})
-_WITH_NONCE: Final = frozenset({Control.RESET, Control.RESET_ACK})
+_STREAM_OPS: Final = {op.value: op for op in Op}
+_CONTROL_OPS: Final = {op.value: op for op in Control}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def encode(packet: Packet, *, src_cid: int = HOST_CID, dst_cid: int = GUEST_CID)
         packet.dst_port,
         len(packet.payload),
         kind,
-        packet.op,
+        packet.op.value,
         packet.flags,
         packet.buf_alloc,
         packet.fwd_cnt,
@@ -128,11 +128,11 @@ class PacketReader:
         if kind == STREAM:
             if op not in _STREAM_OPS:
                 raise ProtocolError(f"{where}: unknown stream operation {op}")
-            right = size > 0 if op in _WITH_PAYLOAD else size == 0
+            right = size > 0 if _STREAM_OPS[op] is Op.RW else size == 0
         elif kind == CONTROL:
             if op not in _CONTROL_OPS:
                 raise ProtocolError(f"{where}: unknown control operation {op}")
-            right = size == (NONCE_BYTES if op in _WITH_NONCE else 0)
+            right = size == (NONCE_BYTES if _CONTROL_OPS[op] in {Control.RESET, Control.RESET_ACK} else 0)
         else:
             raise ProtocolError(f"{where}: unknown packet type {kind}")
         if not right:
@@ -140,10 +140,6 @@ class PacketReader:
         return size
 
 
-_STREAM_OPS: Final = frozenset(Op)
-_CONTROL_OPS: Final = frozenset(Control)
-
-
 def _packet(fields: tuple[int, ...], payload: bytes) -> Packet:
     _, _, src_port, dst_port, _, kind, op, flags, buf_alloc, fwd_cnt = fields
-    return Packet(Op(op) if kind == STREAM else Control(op), src_port, dst_port, payload, flags, buf_alloc, fwd_cnt)
+    return Packet(_STREAM_OPS[op] if kind == STREAM else _CONTROL_OPS[op], src_port, dst_port, payload, flags, buf_alloc, fwd_cnt)

@@ -1,0 +1,166 @@
+import asyncio
+
+import pytest
+
+from utilityvm.guest.transport import BACKLOG
+from utilityvm.kit.errors import ConnectionLost, ProtocolError
+from utilityvm.wire.packets import GUEST_CID, HOST_CID, Control, Op, Packet, encode
+from utilityvm.wire.vsock import WINDOW
+
+from .conftest import Connect
+
+
+async def test_a_dialled_stream_carries_bytes_both_ways(connect: Connect) -> None:
+    async with connect() as rig:
+        listener = rig.transport.listen(7)
+        async with asyncio.TaskGroup() as tasks:
+            dialled = tasks.create_task(rig.guest.dial(7))
+            stream = await listener.accept()
+        await rig.guest.write(dialled.result(), b"from the guest")
+        assert await stream.read(4) == b"from"
+        assert await stream.read(100) == b" the guest"
+        await stream.write(b"from the host")
+        assert await dialled.result().read() == b"from the host"
+
+
+async def test_megabytes_pass_through_a_window_of_kilobytes(connect: Connect) -> None:
+    payload = bytes(range(256)) * 8192
+    async with connect() as rig:
+        listener = rig.transport.listen(7)
+        async with asyncio.TaskGroup() as tasks:
+            dialled = tasks.create_task(rig.guest.dial(7))
+            stream = await listener.accept()
+
+            async def from_guest() -> None:
+                await rig.guest.write(await dialled, payload)
+                await rig.guest.shut(await dialled)
+
+            async def to_guest() -> None:
+                await stream.write(payload)
+                await stream.write_eof()
+
+            tasks.create_task(from_guest())
+            tasks.create_task(to_guest())
+            assert await stream.read() == payload
+            got = b""
+            while data := await (await dialled).read():
+                got += data
+            assert got == payload
+
+
+async def test_a_reader_that_does_not_read_holds_at_most_the_window(connect: Connect) -> None:
+    async with connect() as rig:
+        listener = rig.transport.listen(7)
+        async with asyncio.TaskGroup() as tasks:
+            dialled = tasks.create_task(rig.guest.dial(7))
+            stream = await listener.accept()
+            connection = await dialled
+            writing = tasks.create_task(rig.guest.write(connection, bytes(3 * WINDOW)))
+            while connection.sent < WINDOW:
+                await asyncio.sleep(0)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert connection.sent == WINDOW
+            got = 0
+            while got < 3 * WINDOW:
+                got += len(await stream.read(1 << 20))
+            await writing
+
+
+async def test_what_was_received_before_a_reset_is_read_before_the_error(connect: Connect) -> None:
+    async with connect() as rig:
+        listener = rig.transport.listen(7)
+        async with asyncio.TaskGroup() as tasks:
+            dialled = tasks.create_task(rig.guest.dial(7))
+            stream = await listener.accept()
+        await rig.guest.write(dialled.result(), b"last words")
+        await rig.guest.send(Packet(Op.RST, 0x80000000, 7))
+        assert await stream.read(100) == b"last words"
+        with pytest.raises(ConnectionLost, match="reset by the guest"):
+            await stream.read(100)
+
+
+async def test_writing_to_a_stream_that_the_guest_reset_is_a_broken_pipe_or_lost(connect: Connect) -> None:
+    async with connect() as rig:
+        listener = rig.transport.listen(7)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(rig.guest.dial(7))
+            stream = await listener.accept()
+        await rig.guest.send(Packet(Op.RST, 0x80000000, 7))
+        with pytest.raises(ConnectionLost):
+            await stream.read(1)
+        with pytest.raises((BrokenPipeError, ConnectionLost)):
+            await stream.write(b"x")
+
+
+async def test_closing_wakes_readers_writers_and_acceptors(connect: Connect) -> None:
+    async with connect() as rig:
+        listener, other = rig.transport.listen(7), rig.transport.listen(8)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(rig.guest.dial(7))
+            stream = await listener.accept()
+        waiting = [asyncio.create_task(stream.read(1)), asyncio.create_task(other.accept())]  # noqa: TID251
+        await asyncio.sleep(0)
+        rig.transport.close()
+        rig.transport.close()
+        done, _ = await asyncio.wait(waiting)
+        assert all(isinstance(task.exception(), ConnectionLost) for task in done)
+        with pytest.raises(ConnectionLost):
+            await rig.transport.listen(9).accept()
+
+
+async def test_a_closed_listener_is_told_and_its_waiting_streams_end(connect: Connect) -> None:
+    async with connect() as rig:
+        listener = rig.transport.listen(7)
+        connection = await rig.guest.dial(7)
+        listener.close()
+        listener.close()
+        assert await connection.read() == b""
+        assert (await rig.guest.dial(7)).refused
+        with pytest.raises(ConnectionLost, match="no longer listened"):
+            await listener.accept()
+
+
+async def test_dials_that_nobody_accepts_are_bounded(connect: Connect) -> None:
+    async with connect() as rig:
+        rig.transport.listen(7)
+        for _ in range(BACKLOG):
+            await rig.guest.dial(7)
+        assert await (await rig.guest.dial(7)).read() == b""
+
+
+async def test_a_broken_packet_ends_the_connection_with_its_reason(connect: Connect) -> None:
+    async with connect() as rig:
+        lost: list[Exception] = []
+        rig.transport._on_lost = lost.append
+        accepting = asyncio.create_task(rig.transport.listen(7).accept())  # noqa: TID251
+        await rig.guest.dial(9)
+        await rig.guest.send_raw(b"\xff" * 44)
+        with pytest.raises(ProtocolError, match="payload of"):
+            await accepting
+        assert [type(error) for error in lost] == [ProtocolError]
+
+
+async def test_a_guest_that_asks_and_never_reads_is_not_listened_to() -> None:
+    """A million questions whose answers nobody takes must not pile up in our memory."""
+    import socket
+
+    from utilityvm.guest.transport import Transport
+
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    transport = Transport("vm t", bytes(16))
+    await transport.open(ours)
+    loop, sent = asyncio.get_running_loop(), 0
+    questions = encode(Packet(Op.CREDIT_UPDATE, 1, 2), src_cid=GUEST_CID, dst_cid=HOST_CID) * 1000
+    await loop.sock_sendall(theirs, encode(Packet(Control.RESET_ACK, payload=bytes(16)), src_cid=GUEST_CID, dst_cid=HOST_CID))
+    try:
+        async with asyncio.timeout(1):
+            while sent < 100_000_000:
+                await loop.sock_sendall(theirs, questions)
+                sent += len(questions)
+    except TimeoutError:
+        pass
+    assert sent < 20_000_000
+    transport.close()
+    theirs.close()
