@@ -5,6 +5,7 @@ import pytest
 from tests.unit.boot import samples
 from utilityvm.boot.build import build
 from utilityvm.kit.errors import Corrupt, Exists, HostError, NotFound, Unsupported
+from utilityvm.kit.files import FileLock
 
 
 def build_at(out: Path, agent: Path) -> None:
@@ -91,3 +92,18 @@ def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path: Path, agent: 
     with pytest.raises(HostError):
         build_at(tmp_path / "boot", agent)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agent", "bin"]
+
+
+@pytest.mark.usefixtures("tools")
+def test_a_second_build_waits_for_the_first(tmp_path: Path, agent: Path) -> None:
+    first = FileLock(tmp_path)
+    first.acquire()
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        first.release()
+
+    with pytest.raises(HostError):
+        build(tmp_path / "boot", agent, tmp_path / "cache", say)
+    assert said == [f"waiting for another build in {tmp_path}"]
