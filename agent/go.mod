@@ -1,0 +1,3 @@
+module utilityvm/agent
+
+go 1.19

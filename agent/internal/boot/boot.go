@@ -1,0 +1,110 @@
+package boot
+
+import (
+	"strings"
+	"syscall"
+
+	"utilityvm/agent/internal/session"
+	"utilityvm/agent/internal/sys"
+)
+
+const (
+	nosuid = syscall.MS_NOSUID
+	nodev  = syscall.MS_NODEV
+	noexec = syscall.MS_NOEXEC
+)
+
+// mounts are made in this order.
+var mounts = []struct {
+	fstype, target string
+	flags          uintptr
+	data           string
+	mode           uint32
+}{
+	{"devtmpfs", "/dev", nosuid, "mode=0755", 0o755},
+	{"proc", "/proc", nosuid | nodev | noexec, "", 0o555},
+	{"sysfs", "/sys", nosuid | nodev | noexec, "", 0o555},
+	{"devpts", "/dev/pts", nosuid | noexec, "mode=0620,gid=5,ptmxmode=0666", 0o755},
+	{"tmpfs", "/dev/shm", nosuid | nodev, "mode=1777", 0o1777},
+	{"tmpfs", "/run", nosuid | nodev, "mode=0755", 0o755},
+	{"tmpfs", "/tmp", nosuid | nodev, "mode=1777", 0o1777},
+	{"cgroup2", "/sys/fs/cgroup", nosuid | nodev | noexec, "", 0o755},
+}
+
+// links are what programs expect in /dev and the kernel does not make.
+var links = []struct{ target, path string }{
+	{"/proc/self/fd", "/dev/fd"},
+	{"/proc/self/fd/0", "/dev/stdin"},
+	{"/proc/self/fd/1", "/dev/stdout"},
+	{"/proc/self/fd/2", "/dev/stderr"},
+}
+
+// modulesFile has lines "group: /path/of/first.ko /path/of/second.ko", in load order.
+const modulesFile = "/etc/utilityvm/modules"
+
+// Prepare makes a machine of a kernel that has just started: file systems, limits, loopback, and the drivers without
+// which there is no carrier.
+func Prepare(k sys.Kernel, args *Args) error {
+	for _, m := range mounts {
+		if err := k.Mkdir(m.target, m.mode); err != nil {
+			return &session.Failure{What: "folder " + m.target, Why: err}
+		}
+		// The kernel mounts devtmpfs itself when it is built so and there is a root file system.
+		if err := k.Mount(m.fstype, m.target, m.flags, m.data); err != nil && err != syscall.EBUSY {
+			return &session.Failure{What: "mounting " + m.fstype + " on " + m.target, Why: err}
+		}
+	}
+	for _, l := range links {
+		if err := k.Symlink(l.target, l.path); err != nil {
+			return &session.Failure{What: "link " + l.path, Why: err}
+		}
+	}
+	if err := k.RaiseLimits(); err != nil {
+		return &session.Failure{What: "limit of open files", Why: err}
+	}
+	if args.CorePattern != "" {
+		if err := k.WriteFile("/proc/sys/kernel/core_pattern", args.CorePattern); err != nil {
+			return &session.Failure{What: "core dump location", Why: err}
+		}
+	}
+	if err := k.LoopbackUp(); err != nil {
+		return &session.Failure{What: "loopback interface", Why: err}
+	}
+	return loadModules(k, "boot")
+}
+
+// loadModules loads the modules of one group. A kernel with everything built in has no list.
+func loadModules(k sys.Kernel, group string) error {
+	text, err := k.ReadFile(modulesFile)
+	if err == syscall.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return &session.Failure{What: modulesFile, Why: err}
+	}
+	for _, line := range strings.Split(string(text), "\n") {
+		name, paths, _ := strings.Cut(line, ":")
+		if name != group {
+			continue
+		}
+		for _, path := range strings.Fields(paths) {
+			if err := k.LoadModule(path); err != nil {
+				return &session.Failure{What: "module " + path, Why: err}
+			}
+		}
+	}
+	return nil
+}
+
+// Shell starts a shell on the console, which the kernel has opened as our standard streams, as the leader of a session
+// that the console controls.
+func Shell(k sys.Kernel) error {
+	_, err := k.Spawn(&sys.Command{
+		Path: "/bin/sh", Args: []string{"sh"}, Dir: "/", Files: [3]int{0, 1, 2}, Console: true,
+		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=linux"},
+	})
+	if err != nil {
+		return &session.Failure{What: "shell", Why: err}
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+// Package gcs answers the host's requests (protocol/SPEC.md sections 5 and 6): a table from message type to handler, and
+// one file a handler.
+package gcs
+
+import (
+	"utilityvm/agent/internal/hvsocket"
+	"utilityvm/agent/internal/logs"
+	"utilityvm/agent/internal/loop"
+	"utilityvm/agent/internal/process"
+	"utilityvm/agent/wire"
+)
+
+// Port is the host's port for the bridge.
+const Port = 0x40000000
+
+// maxAnswers bounds the answers that wait for the host, in bytes; beyond it no requests are read.
+const maxAnswers = 256 * 1024
+
+// Machine is what requests act on.
+type Machine struct {
+	Loop      *loop.Loop
+	Dialler   process.Dialler
+	Processes *process.Table
+	Log       *logs.Logger
+	PowerOff  func(sync bool)
+}
+
+// call is one request and where its answer goes.
+type call struct {
+	bridge   *Bridge
+	kind     wire.MessageType
+	id       uint64
+	activity string
+	body     []byte // valid until the handler returns
+}
+
+type handler func(*call)
+
+var beforeNegotiation = map[wire.MessageType]handler{
+	wire.NegotiateProtocol: negotiate,
+}
+
+var afterNegotiation = map[wire.MessageType]handler{
+	wire.ExecuteProcess:   execute,
+	wire.WaitForProcess:   wait,
+	wire.SignalProcess:    signal,
+	wire.ResizeConsole:    resize,
+	wire.ShutdownGraceful: shutdownGraceful,
+	wire.ShutdownForced:   shutdownForced,
+}
+
+// Bridge serves one connection of the host, from negotiation to its end. It is the user of its stream.
+type Bridge struct {
+	machine  *Machine
+	stream   *hvsocket.Stream
+	handlers map[wire.MessageType]handler
+	frames   wire.FrameReader
+	answers  []byte
+	waiters  map[*process.Waiter]struct{}
+	closed   bool
+}
+
+// Dial connects a new bridge.
+func Dial(m *Machine) *Bridge {
+	b := &Bridge{machine: m, handlers: beforeNegotiation, waiters: make(map[*process.Waiter]struct{})}
+	b.stream = m.Dialler.Dial(Port, b)
+	return b
+}
+
+// Opened implements hvsocket.User.
+func (b *Bridge) Opened() {
+	b.machine.Log.Write(logs.Info, "bridge connected")
+}
+
+// Receive implements hvsocket.User.
+func (b *Bridge) Receive(p []byte) int {
+	if len(b.answers) > maxAnswers {
+		return 0
+	}
+	if err := b.frames.Feed(p, b.frame); err != nil {
+		b.fail(err.Error())
+	}
+	return len(p)
+}
+
+func (b *Bridge) frame(f wire.Frame) {
+	if b.closed {
+		return
+	}
+	if !f.Type.IsRequest() {
+		b.fail("the host sent a message that is no request: " + wire.Hex(uint32(f.Type)))
+		return
+	}
+	c := &call{bridge: b, kind: f.Type, id: f.ID, body: f.Body}
+	handle, known := b.handlers[f.Type]
+	if !known {
+		c.refuseType()
+		return
+	}
+	handle(c)
+}
+
+// refuseType answers a message without a handler.
+func (c *call) refuseType() {
+	if q, err := wire.ParseRequest(c.body); err == nil {
+		c.activity = q.ActivityID
+	}
+	c.fail(&wire.Error{Code: wire.NotImpl, Text: "bridge: function not supported, header type: " + wire.Hex(uint32(c.kind))})
+}
+
+// admit takes note of what every request carries and checks whom it is for: only the utility VM itself exists. Unless
+// it returns true the call has been answered.
+func (c *call) admit(q *wire.Request, err error) bool {
+	c.activity = q.ActivityID
+	if err == nil && q.ContainerID != wire.NullGUID {
+		err = &wire.Error{Code: wire.SystemNotFound, Text: "no such container: " + q.ContainerID}
+	}
+	if err != nil {
+		c.fail(err)
+	}
+	return err == nil
+}
+
+func (c *call) fail(err error) { c.answer(wire.Response{Err: err}) }
+
+// answer sends the response, unless the bridge is gone.
+func (c *call) answer(s wire.Response) {
+	b := c.bridge
+	if b.closed {
+		return
+	}
+	if s.Err != nil {
+		b.machine.Log.Write(logs.Debug, "request failed",
+			logs.Field{Key: "type", Value: wire.Hex(uint32(c.kind))}, logs.Field{Key: "error", Value: s.Err.Error()})
+	}
+	b.answers = wire.AppendFrame(b.answers, c.kind.Response(), c.id, func(out []byte) []byte {
+		return wire.AppendResponse(out, s, c.activity)
+	})
+	b.stream.Ready()
+}
+
+// Fill implements hvsocket.User.
+func (b *Bridge) Fill(p []byte) (int, bool) {
+	n := copy(p, b.answers)
+	b.answers = b.answers[:copy(b.answers, b.answers[n:])]
+	if n == 0 {
+		b.stream.Resume() // requests that were left while too many answers waited
+	}
+	return n, n > 0
+}
+
+// Shut implements hvsocket.User.
+func (b *Bridge) Shut(sends, receives bool) { b.close() }
+
+// Closed implements hvsocket.User.
+func (b *Bridge) Closed() { b.close() }
+
+func (b *Bridge) fail(why string) {
+	b.machine.Log.Write(logs.Error, "bridge failed", logs.Field{Key: "error", Value: why})
+	b.close()
+}
+
+// close ends the bridge. Processes go on; nobody waits for them any more.
+func (b *Bridge) close() {
+	if b.closed {
+		return
+	}
+	b.closed = true
+	for w := range b.waiters {
+		b.machine.Processes.Cancel(w)
+	}
+	b.stream.Shutdown(wire.ShutBoth)
+}

@@ -1,0 +1,27 @@
+package gcs
+
+import (
+	"utilityvm/agent/internal/process"
+	"utilityvm/agent/wire"
+)
+
+// wait answers when a process has ended, or when the time is up.
+func wait(c *call) {
+	q, err := wire.ParseProcessRequest(c.body)
+	if !c.admit(&q.Request, err) {
+		return
+	}
+	b := c.bridge
+	var w *process.Waiter
+	w = b.machine.Processes.Wait(q.ProcessID, q.TimeoutInMs, func(code int, err error) {
+		delete(b.waiters, w)
+		if err != nil {
+			c.fail(err)
+		} else {
+			c.answer(wire.Response{Member: "ExitCode", Number: uint32(code)})
+		}
+	})
+	if w != nil {
+		b.waiters[w] = struct{}{}
+	}
+}

@@ -1,0 +1,153 @@
+package process
+
+import (
+	"utilityvm/agent/internal/loop"
+	"utilityvm/agent/internal/sys"
+	"utilityvm/agent/wire"
+)
+
+// Spec says what to start. Args[0] names the program.
+type Spec struct {
+	Args          []string
+	Env           []string
+	Dir           string
+	User          string
+	Console       bool
+	Height, Width uint16
+}
+
+// files are the descriptors of one process to be: ours to relay, and the child's, which are closed after the start.
+type files struct {
+	ours   [3]int
+	child  [3]int
+	opened []int
+}
+
+func (f *files) add(fds ...int) { f.opened = append(f.opened, fds...) }
+
+// closeAll closes what was opened; with started false ours as well.
+func (f *files) closeAll(started bool) {
+	for _, fd := range f.opened {
+		if started && (fd == f.ours[0] || fd == f.ours[1] || fd == f.ours[2]) {
+			continue
+		}
+		sys.Close(fd)
+	}
+}
+
+// open makes pipes for the streams that stdio has, and /dev/null for the others.
+func (f *files) open(stdio *Stdio, null int) (err error) {
+	for i, e := range []*end{&stdio.in.end, &stdio.out.end, &stdio.err.end} {
+		f.ours[i], f.child[i] = -1, null
+		if e.stream == nil {
+			continue
+		}
+		if f.ours[i], f.child[i], err = sys.Pipe(i != 0); err != nil {
+			f.ours[i] = -1
+			return err
+		}
+		f.add(f.ours[i], f.child[i])
+	}
+	return nil
+}
+
+// openConsole makes a terminal, which is all three streams.
+func (f *files) openConsole(spec *Spec) error {
+	ours, theirs, err := sys.Terminal()
+	if err != nil {
+		return err
+	}
+	f.add(ours, theirs)
+	f.ours, f.child = [3]int{ours, ours, -1}, [3]int{theirs, theirs, theirs}
+	if spec.Height == 0 && spec.Width == 0 {
+		return nil
+	}
+	return sys.Resize(ours, spec.Height, spec.Width)
+}
+
+// spawn starts the process and returns its number and our ends of its streams.
+func (t *Table) spawn(spec *Spec, stdio *Stdio) (int, *files, error) {
+	f := &files{}
+	open := func() error { return f.open(stdio, t.null) }
+	if spec.Console {
+		open = func() error { return f.openConsole(spec) }
+	}
+	pid, err := 0, open()
+	if err == nil {
+		pid, err = t.start(spec, f)
+	}
+	f.closeAll(err == nil)
+	return pid, f, err
+}
+
+func (t *Table) start(spec *Spec, f *files) (int, error) {
+	user, err := t.users.find(spec.User)
+	if err != nil {
+		return 0, err
+	}
+	path, err := lookPath(t.kernel, spec)
+	if err != nil {
+		return 0, t.explain(spec, err)
+	}
+	dir := spec.Dir
+	if dir == "" {
+		dir = "/"
+	}
+	pid, err := t.kernel.Spawn(&sys.Command{
+		Path: path, Args: spec.Args, Env: spec.Env, Dir: dir, Files: f.child, Console: spec.Console, User: user,
+	})
+	if err != nil {
+		return 0, t.explain(spec, err)
+	}
+	return pid, nil
+}
+
+// attach connects our ends of the streams to the host's.
+func (s *Stdio) attach(f *files, console bool) {
+	watch := func(fd int, events uint32, source loop.Source) {
+		if err := s.loop.Watch(fd, events, source); err != nil {
+			s.loop.Stop(err)
+		}
+	}
+	if console {
+		s.attachConsole(f.ours[0], watch)
+		return
+	}
+	if f.ours[0] >= 0 {
+		watch(f.ours[0], sys.Out, s.in)
+		s.in.attach(f.ours[0])
+	}
+	for i, o := range []*output{s.out, s.err} {
+		if fd := f.ours[i+1]; fd >= 0 {
+			o.attach(fd)
+			watch(fd, sys.In, o)
+		}
+	}
+}
+
+// attachConsole gives both directions the terminal; the output owns it, since output may follow the input's end.
+func (s *Stdio) attachConsole(fd int, watch func(int, uint32, loop.Source)) {
+	s.out.attach(fd)
+	s.out.hung = s.in.close
+	s.in.shared = true
+	watch(fd, sys.In|sys.Out, loop.SourceFunc(func(events uint32) {
+		if s.in.stream != nil && events&sys.Out != 0 {
+			s.in.stream.Resume()
+		}
+		s.out.Ready(events)
+	}))
+	if s.in.stream != nil {
+		s.in.attach(fd)
+	}
+}
+
+// explain gives a failed start its HRESULT and names what is missing.
+func (t *Table) explain(spec *Spec, err error) error {
+	subject := spec.Args[0]
+	if spec.Dir != "" {
+		if _, why := t.kernel.ReadDir(spec.Dir); why != nil {
+			subject = "working directory " + spec.Dir
+		}
+	}
+	return &wire.Error{Code: codeOf(err), Text: "failed to call Start for external process: " + subject, Cause: err}
+}

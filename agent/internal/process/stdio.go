@@ -1,0 +1,236 @@
+// Package process starts the utility VM's own processes, relays their standard streams and keeps their exit codes
+// (protocol/SPEC.md section 6).
+package process
+
+import (
+	"utilityvm/agent/internal/hvsocket"
+	"utilityvm/agent/internal/loop"
+	"utilityvm/agent/internal/sys"
+	"utilityvm/agent/wire"
+)
+
+// Dialler opens streams to the host.
+type Dialler interface {
+	Dial(port uint32, user hvsocket.User) *hvsocket.Stream
+}
+
+// Ports are the host's ports for the standard streams; 0 for one that is not relayed.
+type Ports struct{ In, Out, Err uint32 }
+
+// Stdio are the standard streams of a process, first dialled and then attached to what the process reads and writes.
+type Stdio struct {
+	loop    *loop.Loop
+	in      *input
+	out     *output
+	err     *output
+	waiting int
+	done    func(error)
+}
+
+// Connect dials the ports. Then says what follows.
+func Connect(l *loop.Loop, dialler Dialler, ports Ports) *Stdio {
+	s := &Stdio{loop: l, in: &input{fd: -1, loop: l}, out: &output{fd: -1, loop: l}, err: &output{fd: -1, loop: l}}
+	dial := func(port uint32, e *end, name string, user hvsocket.User) {
+		if port != 0 {
+			s.waiting++
+			e.opened = s.opened
+			e.refused = func() { s.refused(name) }
+			e.stream = dialler.Dial(port, user)
+		}
+	}
+	dial(ports.In, &s.in.end, "stdin", s.in)
+	dial(ports.Out, &s.out.end, "stdout", s.out)
+	dial(ports.Err, &s.err.end, "stderr", s.err)
+	return s
+}
+
+// Then calls done when all streams are open, which may be now, or with an error when the host refused one; the others
+// are reset by then. Call it right after Connect.
+func (s *Stdio) Then(done func(error)) {
+	if s.done = done; s.waiting == 0 {
+		done(nil)
+	}
+}
+
+func (s *Stdio) opened() {
+	if s.waiting--; s.waiting == 0 && s.done != nil {
+		s.done(nil)
+	}
+}
+
+func (s *Stdio) refused(name string) {
+	done := s.done
+	s.Reset()
+	if done != nil {
+		done(&wire.Error{Code: wire.Fail, Text: "failed creating " + name + " Connection"})
+	}
+}
+
+// Reset gives the streams up; done is not called any more.
+func (s *Stdio) Reset() {
+	s.done = nil
+	for _, e := range []*end{&s.in.end, &s.out.end, &s.err.end} {
+		if e.stream != nil {
+			e.stream.Reset()
+		}
+	}
+}
+
+// end is what the three streams have in common: the time before they are attached.
+type end struct {
+	stream  *hvsocket.Stream
+	opened  func()
+	refused func() // nil once attached
+}
+
+// Opened implements hvsocket.User.
+func (e *end) Opened() { e.opened() }
+
+// gone calls refused if the stream was not attached yet.
+func (e *end) gone() {
+	if e.refused != nil {
+		e.refused()
+	}
+}
+
+// input carries bytes from the host to a process.
+type input struct {
+	end
+	loop   *loop.Loop
+	fd     int  // -1 before it is attached and after it is closed
+	shared bool // the descriptor is a terminal's, which its output closes
+	closed bool
+}
+
+// attach begins to write to fd.
+func (i *input) attach(fd int) {
+	i.fd, i.refused = fd, nil
+	i.stream.Resume()
+}
+
+// Ready implements loop.Source.
+func (i *input) Ready(events uint32) {
+	if events&sys.Err != 0 {
+		i.close() // nobody reads any more
+	} else {
+		i.stream.Resume()
+	}
+}
+
+// Receive implements hvsocket.User.
+func (i *input) Receive(p []byte) int {
+	if i.closed {
+		return len(p)
+	}
+	if i.fd < 0 {
+		return 0
+	}
+	n, errno := sys.Write(i.fd, p)
+	if errno != 0 && errno != sys.Again {
+		i.close()
+		return len(p)
+	}
+	return n
+}
+
+// Fill implements hvsocket.User.
+func (i *input) Fill([]byte) (int, bool) { return 0, false }
+
+// Shut implements hvsocket.User.
+func (i *input) Shut(sends, _ bool) {
+	if !sends && i.fd >= 0 {
+		i.close()
+	}
+}
+
+// Closed implements hvsocket.User.
+func (i *input) Closed() {
+	i.gone()
+	i.close()
+}
+
+// close ends the process's input and tells the host.
+func (i *input) close() {
+	if i.closed {
+		return
+	}
+	i.closed = true
+	if i.fd >= 0 && !i.shared {
+		i.loop.Close(i.fd)
+	}
+	i.fd = -1
+	if i.stream != nil {
+		i.stream.Shutdown(wire.ShutBoth)
+		i.stream.Resume() // drops what was not read
+	}
+}
+
+// output carries bytes from a process to the host. Without a stream it drops them.
+type output struct {
+	end
+	loop *loop.Loop
+	fd   int // -1 before it is attached and after it is closed
+	hung func()
+}
+
+func (o *output) attach(fd int) {
+	o.fd, o.refused = fd, nil
+}
+
+// Ready implements loop.Source.
+func (o *output) Ready(uint32) {
+	if o.stream != nil {
+		o.stream.Ready()
+		return
+	}
+	var dropped [4096]byte
+	for more := o.fd >= 0; more; {
+		_, more = o.Fill(dropped[:])
+	}
+}
+
+// Fill implements hvsocket.User.
+func (o *output) Fill(p []byte) (int, bool) {
+	if o.fd < 0 {
+		return 0, false
+	}
+	n, errno := sys.Read(o.fd, p)
+	switch {
+	case errno == sys.Again:
+		return 0, false
+	case n > 0:
+		return n, true
+	}
+	o.close(wire.ShutSend) // the end; a terminal says EIO
+	return 0, false
+}
+
+// Receive implements hvsocket.User.
+func (o *output) Receive(p []byte) int { return len(p) }
+
+// Shut implements hvsocket.User.
+func (o *output) Shut(_, receives bool) {
+	if !receives {
+		o.close(wire.ShutBoth)
+	}
+}
+
+// Closed implements hvsocket.User.
+func (o *output) Closed() {
+	o.gone()
+	o.close(wire.ShutBoth)
+}
+
+// close gives our end of the pipe or terminal up, which a program that still writes notices, and tells the host.
+func (o *output) close(bits uint32) {
+	if o.fd >= 0 {
+		o.loop.Close(o.fd)
+		o.fd = -1
+	}
+	if o.hung != nil {
+		o.hung()
+	}
+	if o.stream != nil {
+		o.stream.Shutdown(bits)
+	}
+}

@@ -1,0 +1,162 @@
+// Package session is what the agent does on the guest connection, era after era: entropy, log, bridge
+// (protocol/SPEC.md sections 4 and 7).
+package session
+
+import (
+	"utilityvm/agent/internal/gcs"
+	"utilityvm/agent/internal/hvsocket"
+	"utilityvm/agent/internal/logs"
+	"utilityvm/agent/internal/loop"
+	"utilityvm/agent/internal/process"
+	"utilityvm/agent/internal/sys"
+	"utilityvm/agent/wire"
+)
+
+// Options say which ports are dialled besides the bridge's; 0 for none.
+type Options struct {
+	EntropyPort uint32
+	LogPort     uint32
+}
+
+// Session is the owner of the guest connection.
+type Session struct {
+	options Options
+	kernel  sys.Kernel
+	loop    *loop.Loop
+	socket  *hvsocket.Socket
+	log     *logs.Logger
+	machine *gcs.Machine
+	heard   map[uint32]bool // ports to be dialled that the host listens on
+	seeded  bool            // no entropy is missing any more
+	bridge  *gcs.Bridge
+}
+
+// Failure ends the agent: a step of the boot that went wrong.
+type Failure struct {
+	What string
+	Why  error
+}
+
+func (f *Failure) Error() string { return f.What + ": " + f.Why.Error() }
+
+// Unwrap returns the reason.
+func (f *Failure) Unwrap() error { return f.Why }
+
+// Run serves the guest connection on the carrier until it fails, ends, or the host asks for power-off. endless is as for
+// hvsocket.New. The error is nil after power-off and at the end of the carrier.
+func Run(carrier int, endless bool, options Options, log *logs.Logger, kernel sys.Kernel) error {
+	l, err := loop.New()
+	if err != nil {
+		return &Failure{"event loop", err}
+	}
+	s := &Session{options: options, kernel: kernel, loop: l, log: log, seeded: options.EntropyPort == 0, heard: make(map[uint32]bool)}
+	table, err := process.NewTable(l, kernel)
+	if err != nil {
+		return &Failure{"/dev/null", err}
+	}
+	defer table.KillAll()
+	if s.socket, err = hvsocket.New(l, carrier, endless, s); err != nil {
+		return &Failure{"carrier", err}
+	}
+	s.machine = &gcs.Machine{Loop: l, Dialler: s.socket, Processes: table, Log: log, PowerOff: s.powerOff}
+	l.Serve(s.socket, table.Reap)
+	return l.Run()
+}
+
+func (s *Session) powerOff(sync bool) {
+	if sync {
+		s.kernel.Sync()
+	}
+	s.loop.Stop(nil)
+}
+
+// Reset implements hvsocket.Owner.
+func (s *Session) Reset() {
+	s.bridge = nil
+	s.heard = make(map[uint32]bool)
+	s.log.Write(logs.Info, "guest connection begins")
+}
+
+// Listening implements hvsocket.Owner.
+func (s *Session) Listening(port uint32) {
+	if port == s.options.EntropyPort || port == s.options.LogPort || port == gcs.Port {
+		s.heard[port] = true
+		s.advance()
+	}
+}
+
+// take reports whether port can be dialled, and then not again until the host listens anew.
+func (s *Session) take(port uint32) bool {
+	heard := port != 0 && s.heard[port]
+	delete(s.heard, port)
+	return heard
+}
+
+// advance dials what can be dialled. At boot entropy comes first, so that no process starts without it.
+func (s *Session) advance() {
+	if s.take(s.options.EntropyPort) {
+		e := &entropy{session: s}
+		e.stream = s.socket.Dial(s.options.EntropyPort, e)
+	}
+	if !s.seeded {
+		return
+	}
+	if s.take(s.options.LogPort) {
+		s.log.Attach(s.socket.Dial(s.options.LogPort, s.log))
+	}
+	if s.take(gcs.Port) {
+		s.bridge = gcs.Dial(s.machine)
+	}
+}
+
+// entropy is the user of the stream that brings a seed for the kernel's random numbers.
+type entropy struct {
+	session *Session
+	stream  *hvsocket.Stream
+	got     int
+}
+
+// Opened implements hvsocket.User.
+func (e *entropy) Opened() {}
+
+// Receive implements hvsocket.User.
+func (e *entropy) Receive(p []byte) int {
+	if err := e.session.kernel.AddEntropy(p); err != nil {
+		e.fail(err)
+	}
+	e.got += len(p)
+	return len(p)
+}
+
+// Fill implements hvsocket.User.
+func (e *entropy) Fill([]byte) (int, bool) { return 0, false }
+
+// Shut implements hvsocket.User.
+func (e *entropy) Shut(sends, _ bool) {
+	if sends {
+		return
+	}
+	if e.got == 0 {
+		e.fail(hvsocket.Error("the host sent no entropy"))
+		return
+	}
+	e.stream.Shutdown(wire.ShutBoth)
+	e.session.seeded = true
+	e.session.advance()
+}
+
+// Closed implements hvsocket.User.
+func (e *entropy) Closed() {
+	if e.got == 0 {
+		e.fail(hvsocket.Error("the host refused the connection"))
+	}
+}
+
+// fail ends the boot; later, in a clone, it is only told.
+func (e *entropy) fail(why error) {
+	if e.session.seeded {
+		e.session.log.Write(logs.Warning, "no fresh entropy", logs.Field{Key: "error", Value: why.Error()})
+		return
+	}
+	e.session.loop.Stop(&Failure{"entropy", why})
+}

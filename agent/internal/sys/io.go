@@ -1,0 +1,129 @@
+// Package sys is the one place of system calls.
+//
+// Descriptors are plain numbers and always non-blocking: the agent's single loop asks epoll and never waits elsewhere.
+// Reads and writes therefore use raw system calls, which do not tell the Go scheduler that they may block.
+package sys
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+// Again is the error of a call that would have to wait.
+const Again = syscall.EAGAIN
+
+// Read reads into p. errno is 0 on success; n 0 then means the end.
+func Read(fd int, p []byte) (n int, errno syscall.Errno) {
+	return transfer(syscall.SYS_READ, fd, p)
+}
+
+// Write writes p, or part of it.
+func Write(fd int, p []byte) (n int, errno syscall.Errno) {
+	return transfer(syscall.SYS_WRITE, fd, p)
+}
+
+func transfer(call uintptr, fd int, p []byte) (int, syscall.Errno) {
+	if len(p) == 0 {
+		return 0, 0
+	}
+	for {
+		n, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		if errno == 0 {
+			return int(n), 0
+		}
+		if errno != syscall.EINTR {
+			return 0, errno
+		}
+	}
+}
+
+// Close closes fd.
+func Close(fd int) {
+	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0)
+}
+
+// Pipe returns a pipe whose ends are closed on exec; ours of the two, reading or writing, is non-blocking.
+func Pipe(weRead bool) (ours, theirs int, err error) {
+	var p [2]int
+	if err := syscall.Pipe2(p[:], syscall.O_CLOEXEC); err != nil {
+		return -1, -1, err
+	}
+	ours, theirs = p[0], p[1]
+	if !weRead {
+		ours, theirs = theirs, ours
+	}
+	if err := syscall.SetNonblock(ours, true); err != nil {
+		Close(ours)
+		Close(theirs)
+		return -1, -1, err
+	}
+	return ours, theirs, nil
+}
+
+// OpenNull opens /dev/null for a child.
+func OpenNull() (int, error) {
+	return syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+}
+
+// Epoll returns a new epoll descriptor.
+func Epoll() (int, error) {
+	return syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+}
+
+// Events of Watch and Wait.
+const (
+	In  = syscall.EPOLLIN
+	Out = syscall.EPOLLOUT
+	Hup = syscall.EPOLLHUP
+	Err = syscall.EPOLLERR
+)
+
+const epollET = 1 << 31
+
+// Watch tells epoll to report events of fd with key, each once (edge-triggered): whoever is told must read or write
+// until Again. change says that fd is watched already.
+func Watch(epoll, fd int, events uint32, key uint64, change bool) error {
+	op := syscall.EPOLL_CTL_ADD
+	if change {
+		op = syscall.EPOLL_CTL_MOD
+	}
+	ev := syscall.EpollEvent{Events: events | epollET, Fd: int32(key), Pad: int32(key >> 32)}
+	return syscall.EpollCtl(epoll, op, fd, &ev)
+}
+
+// EventKey returns the key that the event's descriptor was watched with.
+func EventKey(ev *syscall.EpollEvent) uint64 {
+	return uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
+}
+
+// Wait fills events and returns how many. It waits up to ms milliseconds, for ever when ms is negative; then, or when
+// a signal came, it may return none.
+func Wait(epoll int, events []syscall.EpollEvent, ms int) (int, error) {
+	if ms == 0 {
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll),
+			uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		return waited(int(n), errno)
+	}
+	n, err := syscall.EpollWait(epoll, events, ms)
+	if err != nil {
+		return waited(n, err.(syscall.Errno))
+	}
+	return n, nil
+}
+
+func waited(n int, errno syscall.Errno) (int, error) {
+	switch errno {
+	case 0:
+		return n, nil
+	case syscall.EINTR:
+		return 0, nil
+	}
+	return 0, errno
+}
+
+// Now returns the monotonic clock in nanoseconds.
+func Now() int64 {
+	var t syscall.Timespec
+	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 1, uintptr(unsafe.Pointer(&t)), 0)
+	return t.Nano()
+}

@@ -1,0 +1,61 @@
+package sys
+
+// Command says what Spawn starts. Path has been looked up; relative ones are relative to Dir. Files are the child's
+// descriptors 0, 1 and 2. With Console the child's standard input becomes its controlling terminal.
+type Command struct {
+	Path    string
+	Args    []string
+	Env     []string
+	Dir     string
+	Files   [3]int
+	Console bool
+	User    *Credential // nil for the agent's own, which is root's
+}
+
+// Credential is who a process runs as.
+type Credential struct {
+	UID, GID uint32
+	Groups   []uint32
+}
+
+// Kernel is what the agent asks of the kernel besides moving bytes. Errors are syscall.Errno where the kernel gave one.
+type Kernel interface {
+	// Mkdir makes a folder; an existing one is no error.
+	Mkdir(path string, mode uint32) error
+	// Symlink makes path a link to target; an existing entry is no error.
+	Symlink(target, path string) error
+	// Mount mounts a file system.
+	Mount(fstype, target string, flags uintptr, data string) error
+	// ReadFile returns a whole file.
+	ReadFile(path string) ([]byte, error)
+	// WriteFile writes text to an existing file.
+	WriteFile(path, text string) error
+	// ReadDir returns the names in a folder, sorted.
+	ReadDir(path string) ([]string, error)
+	// LoadModule loads a kernel module; one that is loaded already is no error.
+	LoadModule(path string) error
+	// RaiseLimits sets the limit of open files for the agent and its children.
+	RaiseLimits() error
+	// LoopbackUp brings the network interface lo up.
+	LoopbackUp() error
+	// DeviceEvents opens the kernel's announcements of devices, a descriptor to be watched.
+	DeviceEvents() (int, error)
+	// WaitEvent waits until fd, opened by DeviceEvents, has announcements, and takes them; false after ms milliseconds.
+	WaitEvent(fd int, ms int) bool
+	// OpenPort opens a character device for reading and writing without blocking.
+	OpenPort(path string) (int, error)
+	// AddEntropy feeds the kernel's random number generator and credits every bit.
+	AddEntropy(seed []byte) error
+	// Spawn starts a process as a session leader. The error is that of the step that failed, exec included.
+	Spawn(c *Command) (pid int, err error)
+	// Kill sends a signal to one process.
+	Kill(pid, signal int) error
+	// Executable says how access to a program goes: nil, or why not.
+	Executable(path string) error
+	// Sync writes file systems to their disks.
+	Sync()
+	// PowerOff switches the machine off and does not return.
+	PowerOff()
+	// Console writes a line to the console.
+	Console(text string)
+}

@@ -1,0 +1,225 @@
+package sys
+
+import (
+	"sort"
+	"syscall"
+	"unsafe"
+)
+
+// Linux is the kernel that the agent runs on.
+type Linux struct{}
+
+var _ Kernel = Linux{}
+
+const (
+	maxOpenFiles   = 1 << 20
+	rlimitNoFile   = 7
+	rndAddEntropy  = 0x40085203
+	powerOff       = 0x4321fedc
+	sysFinitModule = 313 // amd64
+	userEvents     = 15  // NETLINK_KOBJECT_UEVENT
+	kernelGroup    = 1
+)
+
+// Mkdir implements Kernel.
+func (Linux) Mkdir(path string, mode uint32) error {
+	return unlessExists(syscall.Mkdir(path, mode))
+}
+
+// Symlink implements Kernel.
+func (Linux) Symlink(target, path string) error {
+	return unlessExists(syscall.Symlink(target, path))
+}
+
+func unlessExists(err error) error {
+	if err == syscall.EEXIST {
+		return nil
+	}
+	return err
+}
+
+// Mount implements Kernel.
+func (Linux) Mount(fstype, target string, flags uintptr, data string) error {
+	return syscall.Mount(fstype, target, fstype, flags, data)
+}
+
+// ReadFile implements Kernel.
+func (Linux) ReadFile(path string) ([]byte, error) {
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer Close(fd)
+	var text []byte
+	for piece := make([]byte, 4096); ; {
+		n, errno := Read(fd, piece)
+		if errno != 0 {
+			return nil, errno
+		}
+		if n == 0 {
+			return text, nil
+		}
+		text = append(text, piece[:n]...)
+	}
+}
+
+// WriteFile implements Kernel.
+func (Linux) WriteFile(path, text string) error {
+	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer Close(fd)
+	if _, errno := Write(fd, []byte(text)); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// ReadDir implements Kernel.
+func (Linux) ReadDir(path string) ([]string, error) {
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer Close(fd)
+	var names []string
+	for piece := make([]byte, 4096); ; {
+		n, err := syscall.ReadDirent(fd, piece)
+		if err != nil {
+			return nil, err
+		}
+		if n <= 0 {
+			sort.Strings(names)
+			return names, nil
+		}
+		_, _, names = syscall.ParseDirent(piece[:n], -1, names)
+	}
+}
+
+// LoadModule implements Kernel.
+func (Linux) LoadModule(path string) error {
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer Close(fd)
+	empty := [1]byte{}
+	_, _, errno := syscall.Syscall(sysFinitModule, uintptr(fd), uintptr(unsafe.Pointer(&empty)), 0)
+	if errno != 0 && errno != syscall.EEXIST {
+		return errno
+	}
+	return nil
+}
+
+// RaiseLimits implements Kernel.
+func (Linux) RaiseLimits() error {
+	return syscall.Setrlimit(rlimitNoFile, &syscall.Rlimit{Cur: maxOpenFiles, Max: maxOpenFiles})
+}
+
+// LoopbackUp implements Kernel.
+func (Linux) LoopbackUp() error {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer Close(fd)
+	request := struct {
+		name  [16]byte
+		flags uint16
+		_     [22]byte
+	}{flags: syscall.IFF_UP | syscall.IFF_RUNNING}
+	copy(request.name[:], "lo")
+	return ioctl(fd, syscall.SIOCSIFFLAGS, unsafe.Pointer(&request))
+}
+
+func ioctl(fd int, request uintptr, argument unsafe.Pointer) error {
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), request, uintptr(argument)); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// DeviceEvents implements Kernel.
+func (Linux) DeviceEvents() (int, error) {
+	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, userEvents)
+	if err != nil {
+		return -1, err
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK, Groups: kernelGroup}); err != nil {
+		Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// WaitEvent implements Kernel.
+func (Linux) WaitEvent(fd int, ms int) bool {
+	waiting := struct {
+		fd              int32
+		events, returns int16
+	}{fd: int32(fd), events: In}
+	limit := syscall.NsecToTimespec(int64(ms) * 1e6)
+	n, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&waiting)), 1,
+		uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+	if errno == syscall.EINTR {
+		return true
+	}
+	var message [4096]byte
+	for {
+		// An overflow (ENOBUFS) is news as well: the caller looks at everything again.
+		if _, errno := Read(fd, message[:]); errno == Again {
+			return n == 1
+		}
+	}
+}
+
+// OpenPort implements Kernel.
+func (Linux) OpenPort(path string) (int, error) {
+	return syscall.Open(path, syscall.O_RDWR|syscall.O_CLOEXEC|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+}
+
+// AddEntropy implements Kernel.
+func (Linux) AddEntropy(seed []byte) error {
+	fd, err := syscall.Open("/dev/random", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer Close(fd)
+	pool := struct {
+		bits, size int32
+		seed       [512]byte
+	}{}
+	for len(seed) > 0 {
+		n := copy(pool.seed[:], seed)
+		pool.bits, pool.size = int32(8*n), int32(n)
+		if err := ioctl(fd, rndAddEntropy, unsafe.Pointer(&pool)); err != nil {
+			return err
+		}
+		seed = seed[n:]
+	}
+	return nil
+}
+
+// Sync implements Kernel.
+func (Linux) Sync() { syscall.Sync() }
+
+// PowerOff implements Kernel.
+func (Linux) PowerOff() {
+	_ = syscall.Reboot(powerOff)
+	// Without ACPI the kernel halts and never returns; if it does return, PID 1 ending makes it panic, which -no-reboot
+	// and panic=-1 turn into the machine's end.
+	syscall.Exit(1)
+}
+
+// Console implements Kernel.
+func (Linux) Console(text string) {
+	line := []byte("utilityvm: " + text + "\n")
+	fd, err := syscall.Open("/dev/console", syscall.O_WRONLY|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		_, _ = Write(2, line)
+		return
+	}
+	_, _ = Write(fd, line)
+	Close(fd)
+}
