@@ -87,14 +87,13 @@ class UtilityVM:
     def __init__(
         self,
         vm_id: VmId,
-        owner: str,
         options: OptionsLCOW,
         plan: LcowPlan,
         system: Machine,
         listeners: Mapping[int, Listener],
         output_handler: OutputHandler,
     ) -> None:
-        self.id, self.owner, self.options, self.plan = vm_id, owner, options, plan
+        self.id, self.owner, self.options, self.plan = vm_id, options.owner, options, plan
         self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
         self._life = Life(f"vm {vm_id}", LIFE, State.CREATED)
         self._scope = Scope(f"vm:{vm_id}")

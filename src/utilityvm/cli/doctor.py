@@ -1,0 +1,90 @@
+"""`uvm doctor`: what this host can do for utility VMs, and why not."""
+
+import argparse
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from utilityvm import __version__
+from utilityvm.boot.files import BootFiles, load
+from utilityvm.compute.qemu.facts import Accel
+from utilityvm.compute.qemu.service import QemuService
+from utilityvm.kit.errors import EXIT_CODES, Kind, UtilityVMError
+from utilityvm.store.layout import Layout
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, what was found, and what to do if it is not good."""
+
+    subject: str
+    text: str
+    good: bool = True
+    hint: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb's command line."""
+    parser.description = "Say what this host can do for utility VMs, and why not. Ends with 0 when a VM can boot, else with 6."
+    parser.set_defaults(run=_run)
+
+
+def _run(_args: argparse.Namespace) -> int:
+    found = [_python(), _tool("setpriv", "util-linux", "ends QEMU with its owner"), _memory()]
+    boot, files = _boot_files(Layout.of_user().boot_files)
+    found.append(boot)
+    found += _qemu(files)
+    for finding in found:
+        print(f"{'ok  ' if finding.good else 'FAIL'}  {finding.subject:<12} {finding.text}")
+        if finding.hint:
+            print(f"      {'':<12} hint: {finding.hint}")
+    return 0 if all(finding.good for finding in found) else EXIT_CODES[Kind.UNSUPPORTED]
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("utilityvm", f"{__version__}, Python {version}, uid {os.geteuid()}")
+
+
+def _tool(name: str, package: str, purpose: str) -> Finding:
+    path = shutil.which(name)
+    return Finding(name, f"{path}: {purpose}") if path else Finding(name, "not found", good=False, hint=f"install the package {package}")
+
+
+def _memory() -> Finding:
+    pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return Finding("host", f"{len(os.sched_getaffinity(0))} processors, {pages * size >> 20} MiB of memory free")
+
+
+def _boot_files(folder: Path) -> tuple[Finding, BootFiles | None]:
+    return _tried("boot files", lambda: load(folder, digests=True), lambda files: f"{files.folder}: kernel {files.manifest.kernel.release}")
+
+
+def _qemu(files: BootFiles | None) -> list[Finding]:
+    if files is None:
+        return [Finding("qemu", "not tried: the probe boots the kernel of the boot files", good=False)]
+    finding, facts = _tried(
+        "qemu",
+        lambda: asyncio.run(QemuService().probe(files.vmlinux)),
+        lambda facts: f"{facts.qemu}, version {'.'.join(map(str, facts.version))}",
+    )
+    if facts is None:
+        return [finding]
+    text = f"{facts.accel.value}: {facts.reason}"
+    slow = "software emulation is correct, slower, and no security boundary" if facts.accel is Accel.TCG else ""
+    return [finding, Finding("acceleration", text, hint=slow)]
+
+
+def _tried(subject: str, look: Callable[[], T], say: Callable[[T], str]) -> tuple[Finding, T | None]:
+    try:
+        found = look()
+    except UtilityVMError as error:
+        return Finding(subject, error.message, good=False, hint=error.hint), None
+    return Finding(subject, say(found)), found

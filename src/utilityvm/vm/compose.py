@@ -1,0 +1,147 @@
+"""Wires everything together: options and the host's facts become a plan, the plan a compute system, that a `UtilityVM`.
+
+The one place that knows which driver this host has.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from utilityvm.boot.files import MANIFEST, load
+from utilityvm.compute.ports import ComputeService
+from utilityvm.compute.qemu.facts import Accel
+from utilityvm.compute.qemu.service import QemuService
+from utilityvm.guest.logs import OutputHandler, forward_to_logging
+from utilityvm.kit.errors import InvalidOptions, NotFound, Problem, Unsupported
+from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
+from utilityvm.kit.trace import event
+from utilityvm.options.defaults import DefaultsFacts, boot_files_look_at, defaults_look_at, with_boot_files
+from utilityvm.options.defaults import default_options_lcow as defaults
+from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.paths import PathFlavour
+from utilityvm.options.rules import refuse_not_built, verify_bounds
+from utilityvm.plan.facts import Counted, Facts, Platform
+from utilityvm.plan.lcow import boot_file_paths, plan_lcow
+from utilityvm.plan.normalize import Adjusted
+from utilityvm.store.layout import Layout
+from utilityvm.vm.uvm import UtilityVM
+
+_HINT: Final = "build the boot files: uvm boot-files build"
+_LEVEL_WORDS: Final = ((logging.DEBUG, "debug"), (logging.INFO, "info"), (logging.WARNING, "warning"))
+
+
+def default_options_lcow(**given: object) -> OptionsLCOW:
+    """Return the options of a Linux VM on this host, with those of `given` (field names of `OptionsLCOW`) instead of the defaults.
+
+    Files in another `boot_files_path` are looked for there, unless they are named as well.
+
+    Raises:
+        InvalidOptions: an option that does not exist, or a value of the wrong type; the path says which.
+    """
+    shared = str(Layout.of_user().boot_files)
+    folder = given.get("boot_files_path")
+    look_at = [*defaults_look_at(PathFlavour.POSIX, sys.argv[0], shared)]
+    look_at += boot_files_look_at(PathFlavour.POSIX, folder) if isinstance(folder, str) else ()
+    facts = DefaultsFacts(
+        path_flavour=PathFlavour.POSIX,
+        num_cpu=len(os.sched_getaffinity(0)),
+        argv0=sys.argv[0],
+        shared_boot_files=shared,
+        log_level=_log_level(),
+        files_present=frozenset(path for path in look_at if Path(path).exists()),
+    )
+    options = defaults("", "", facts)
+    if isinstance(folder, str):
+        options = with_boot_files(options, folder, facts)
+    try:
+        return msgspec.convert(msgspec.structs.asdict(options) | given, OptionsLCOW)
+    except msgspec.ValidationError as error:
+        raise InvalidOptions(f"options: {error}", problems=[Problem("$", "type", str(error))]) from error
+
+
+async def create_lcow(
+    options: OptionsLCOW | None = None, *, output_handler: OutputHandler | None = None, require_kvm: bool = False
+) -> UtilityVM:
+    """Create a utility VM with a Linux guest; nothing runs yet.
+
+    `options` None are the defaults of this host. `output_handler` reads the guest's log stream (None: it goes to `logging`, as
+    ``utilityvm.guest``). `require_kvm` refuses to fall back to software emulation.
+
+    Raises:
+        InvalidOptions: the options contradict each other or the host; `problems` has all of it.
+        Unsupported: an option that is not carried out on this host, by name; no QEMU; or no working KVM although required.
+        NotFound, Corrupt: the boot files are not there, or not as they were built.
+    """
+    if sys.platform == "win32":
+        raise Unsupported("the driver for Windows' Host Compute Service is not built yet: create_lcow needs Linux with QEMU")
+    options = options or default_options_lcow()
+    verify_bounds(options)
+    refuse_not_built(options)
+    vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
+    service = QemuService()
+    facts = await _host_facts(options, service, require_kvm=require_kvm)
+    return await create_planned(options, vm_id, facts, service, output_handler)
+
+
+async def create_planned(
+    options: OptionsLCOW, vm_id: VmId, facts: Facts, service: ComputeService, output_handler: OutputHandler | None = None
+) -> UtilityVM:
+    """Plan and create with facts and a service that are given; what `create_lcow` does on a real host.
+
+    Raises:
+        UtilityVMError: as `create_lcow`, but for the bounds on single options, which belong to the doors.
+    """
+    try:
+        plan = plan_lcow(options, facts, vm_id=vm_id, warn=_warn)
+    except NotFound as error:
+        error.hint = error.hint or _HINT
+        raise
+    system = await service.create(vm_id, plan.document)
+    listeners = {port: system.listen(port, once=True) for port in plan.listen_ports}
+    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id))
+
+
+async def _host_facts(options: OptionsLCOW, service: QemuService, *, require_kvm: bool) -> Facts:
+    paths = boot_file_paths(options, PathFlavour.POSIX)
+    present = _checked(Path(options.boot_files_path), {paths.kernel, paths.root_fs})
+    emulated = False
+    if paths.kernel in present:
+        host = await service.probe(Path(paths.kernel))
+        emulated = host.accel is Accel.TCG
+        if emulated and require_kvm:
+            raise Unsupported(f"KVM is required and does not work here: {host.reason}", hint="uvm doctor says what was tried")
+    return Facts(
+        platform=Platform.QEMU,
+        path_flavour=PathFlavour.POSIX,
+        processors=Counted(logical_processors=len(os.sched_getaffinity(0))),
+        files_present=present,
+        emulated=emulated,
+    )
+
+
+def _checked(folder: Path, wanted: set[str]) -> frozenset[str]:
+    """Return which of the files are there; a folder that we built must be as we built it."""
+    present = frozenset(path for path in wanted if Path(path).exists())
+    if present == wanted and (folder / MANIFEST).exists():
+        load(folder)
+    return present
+
+
+def _warn(adjusted: Adjusted) -> None:
+    event(
+        "plan.adjusted",
+        level=logging.WARNING,
+        vm=adjusted.vm_id,
+        message=adjusted.message,
+        requested=adjusted.requested,
+        assigned=adjusted.assigned,
+    )
+
+
+def _log_level() -> str:
+    level = logging.getLogger("utilityvm").getEffectiveLevel()
+    return next((word for limit, word in _LEVEL_WORDS if level <= limit), "error")
