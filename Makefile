@@ -1,7 +1,8 @@
 # make setup   everything a new machine needs          make run    boot a virtual machine and run a command in it
 # make test    every test                              make check  what to run before a commit, about a minute
 PYTEST = .venv/bin/python -m pytest
-GO = cd agent && CGO_ENABLED=0 go
+GO = cd agent && go
+export CGO_ENABLED = 0
 FUZZ_SECONDS = 60
 
 .PHONY: setup run test check lint agent go-test unit golden parity fault vm vm-as-user bench fuzz lock clean
