@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Final, final
 
 from utilityvm.kit.errors import ConnectionLost, QmpError
@@ -37,22 +37,16 @@ class Monitor:
         sock.send(_EARLY)
 
     async def run(self) -> None:
-        """Read until QEMU closes its end. What goes wrong is logged and told to those who execute; a monitor's end is not a VM's end."""
-        from qemu.qmp import QMPError  # noqa: PLC0415 (see the module)
-
+        """Read until QEMU closes its end. A monitor's end is not a VM's end: it is told to those who execute, and logged."""
         self._client = client = _client()
-        try:
-            with client.listen(self._listener()):
-                await client.connect(self._sock)
-                self._ready.set()
-                while client.runstate.name == "RUNNING":
-                    await client.runstate_changed()
-        except QMPError as error:
-            event("qemu.monitor.failed", level=logging.WARNING, vm=self._name, error=str(error))
-        finally:
-            await _disconnect(client)
+        async with AsyncExitStack() as undo:
+            undo.callback(self._over)
+            undo.push_async_callback(self._disconnect, client)
+            undo.enter_context(client.listen(self._listener()))
+            await client.connect(self._sock)
             self._ready.set()
-            self._ended.set()
+            while client.runstate.name == "RUNNING":
+                await client.runstate_changed()
 
     async def ended(self) -> None:
         """Wait until QEMU has closed its end and all that it said was read."""
@@ -75,6 +69,19 @@ class Monitor:
             raise QmpError(f"{self._name}: QEMU refused {command}: {error}", error_class=error.error_class, command=command) from error
         except (ExecInterruptedError, StateError) as error:
             raise ConnectionLost(f"{self._name}: QEMU's monitor ended during {command}") from error
+
+    async def _disconnect(self, client: "QMPClient") -> None:
+        from qemu.qmp import QMPError  # noqa: PLC0415 (see the module)
+
+        try:
+            with suppress(EOFError, OSError):  # QEMU ended: how is for its exit code and its last words to say
+                await client.disconnect()
+        except QMPError as error:
+            event("qemu.monitor.failed", level=logging.WARNING, vm=self._name, error=str(error))
+
+    def _over(self) -> None:
+        self._ready.set()
+        self._ended.set()
 
     def _listener(self) -> "EventListener":
         from qemu.qmp import EventListener  # noqa: PLC0415 (see the module)
@@ -102,8 +109,3 @@ def _client() -> "QMPClient":
     client = Client(readbuflen=_LINE_LIMIT)
     client.await_greeting = client.negotiate = False
     return client
-
-
-async def _disconnect(client: "QMPClient") -> None:
-    with suppress(EOFError, OSError):  # QEMU ended: how is for its exit code and its last words to say
-        await client.disconnect()

@@ -34,7 +34,6 @@ _TCG_ADDRESS_BITS: Final = 40
 _VERSION_TRIAL: Final = 10.0
 _CLEANUP: Final = 5.0
 _KEPT: Final = 16  # answers in a cache file
-_KVM = Path("/dev/kvm")
 
 T = TypeVar("T")
 
@@ -111,16 +110,16 @@ async def qemu_version(qemu: Path, cache: Path) -> tuple[int, int, int]:
     return version
 
 
-async def kvm_verdict(qemu: Path, kernel: Path, cache: Path) -> Verdict:
-    """Say whether KVM works, by booting `kernel` under it. A device node that opens is not enough: on some hosts no guest gets far.
+async def kvm_verdict(qemu: Path, kernel: Path, cache: Path, device: Path = Path("/dev/kvm")) -> Verdict:
+    """Say whether KVM works, by booting `kernel` under it. That `device` opens is not enough: on some hosts no guest gets far.
 
     Raises:
         HostError: QEMU could not be started at all.
     """
     try:
-        os.close(os.open(_KVM, os.O_RDWR | os.O_CLOEXEC))
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        return Verdict(accel=Accel.TCG, reason=f"{_KVM}: {error.strerror}")
+        return Verdict(accel=Accel.TCG, reason=f"{device}: {error.strerror}")
     memory = _Cache(cache / "kvm-verdict.json", Verdict)
     key = f"{_boot_id()} {_identity(qemu)} {_identity(kernel)}"
     if (known := memory.get(key)) is None:

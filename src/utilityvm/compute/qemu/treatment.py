@@ -60,8 +60,8 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         _SOCKETS: _C,
         f"{_SOCKETS}.DefaultBindSecurityDescriptor": _R,  # only the owner's process has the guest's sockets; there is nobody to tell apart
         f"{_SOCKETS}.DefaultConnectSecurityDescriptor": _R,  # likewise
-        f"{_SOCKETS}.ServiceTable": _C,
-        f"{_SOCKETS}.ServiceTable[*]": _C,
+        f"{_SOCKETS}.ServiceTable": _R,  # likewise; what is not a security descriptor is refused
+        f"{_SOCKETS}.ServiceTable[*]": _R,
         f"{_SOCKETS}.ServiceTable[*].BindSecurityDescriptor": _R,  # likewise
         f"{_SOCKETS}.ServiceTable[*].ConnectSecurityDescriptor": _R,  # likewise
     }

@@ -1,0 +1,25 @@
+"""All pairs of state and event: what the table lists happens, everything else is refused and changes nothing."""
+
+import pytest
+
+from utilityvm.compute.life import LIFE, Do, State
+from utilityvm.kit.errors import StateError
+from utilityvm.kit.lifecycle import Life
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", Do)
+def test_each_pair_moves_or_is_refused(state: State, event: Do) -> None:
+    life = Life("vm x", LIFE, state)
+    if (state, event) in LIFE:
+        assert life.step(event) is LIFE[state, event]
+    else:
+        with pytest.raises(StateError, match=f"^vm x: cannot {event.value} while {state.value}$"):
+            life.step(event)
+        assert life.state is state
+
+
+def test_only_start_can_be_refused_to_a_caller() -> None:
+    """Ending comes before closing, so a caller who closes never meets a refusal."""
+    assert {state for state in State if (state, Do.END) not in LIFE} == {State.STOPPED, State.CLOSED}
+    assert {state for state in State if (state, Do.CLOSE) in LIFE} == {State.STOPPED, State.CLOSED}

@@ -1,0 +1,168 @@
+"""Every field of the schema is carried, recorded or refused by its path; nothing is ignored."""
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args, get_origin, get_type_hints
+
+import msgspec
+import pytest
+
+from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.compute.qemu.lower import MAX_PROCESSORS, Fd, check, lower, max_memory_mb
+from utilityvm.compute.qemu.treatment import LACKS, TREATMENT, Treatment
+from utilityvm.kit.errors import InvalidOptions, Unsupported
+from utilityvm.kit.ids import VmId
+from utilityvm.schema.document import Chipset, ComputeSystem, LinuxKernelDirect, Node
+
+OBJECT: dict[str, Any] = {}  # "it is there, with what the base says of it"
+FACTS = HostFacts(qemu="/qemu", version=(7, 2, 0), accel=Accel.TCG, reason="", processors=1, address_bits=40)
+BASE: dict[str, Any] = {
+    "SchemaVersion": {"Major": 2, "Minor": 1},
+    "VirtualMachine": {
+        "StopOnReset": True,
+        "Chipset": {"LinuxKernelDirect": {"KernelFilePath": "/boot/vmlinux"}},
+        "ComputeTopology": {"Memory": {"SizeInMB": 64, "AllowOvercommit": True}, "Processor": {"Count": 1}},
+        "Devices": {"ComPorts": {"0": {"NamedPipe": "/run/console"}}},
+    },
+    "ShouldTerminateOnLastHandleClosed": True,
+}
+
+
+def document(builtins: dict[str, Any]) -> ComputeSystem:
+    return msgspec.convert(builtins, ComputeSystem)
+
+
+def with_value(path: tuple[str, ...], value: object) -> ComputeSystem:
+    """Return the base document with `value` at `path`."""
+    builtins = msgspec.json.decode(msgspec.json.encode(BASE))
+    here = builtins
+    for key in path[:-1]:
+        here = here.setdefault(key, {}) if isinstance(here, dict) else here[0]
+    here[path[-1]] = here.get(path[-1], {}) if value == OBJECT else value
+    return document(builtins)
+
+
+def fields(kind: type[Node], path: tuple[str, ...] = (), pattern: str = "$") -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    """List every member below `kind`: its path with "0" for a key, its pattern and a value that is not zero."""
+    hints = get_type_hints(kind)
+    for member in msgspec.structs.fields(kind):
+        hint = hints[member.name]
+        here, name = (*path, member.encode_name), f"{pattern}.{member.encode_name}"
+        if get_origin(hint) in {types.UnionType, typing.Union}:
+            hint = next(part for part in get_args(hint) if part is not type(None))
+        if get_origin(hint) is dict:
+            inner = get_args(hint)[1]
+            yield here, name, {"0": {}}
+            yield from fields(inner, (*here, "0"), f"{name}[*]")
+        elif get_origin(hint) is list:
+            inner = get_args(hint)[0]
+            yield here, name, ["x"] if inner is str else [{}]
+        elif issubclass(hint, Node):
+            yield here, name, OBJECT
+            yield from fields(hint, here, name)
+        else:
+            yield here, name, {bool: True, int: 3, str: "/x"}[hint]
+
+
+FIELDS = list(fields(ComputeSystem))
+
+
+def test_the_walk_finds_the_schema() -> None:
+    patterns = {pattern for _, pattern, _ in FIELDS}
+    assert len(patterns) > 90
+    assert set(LACKS) <= patterns
+    assert {pattern.removesuffix("[*]") for pattern in TREATMENT} <= patterns
+
+
+@pytest.mark.parametrize(("path", "pattern", "value"), FIELDS, ids=[pattern for _, pattern, _ in FIELDS])
+def test_no_field_is_ignored(path: tuple[str, ...], pattern: str, value: object) -> None:
+    """Saying it (or, where the base says it, unsaying it) changes the launch, or is refused by its path, or it is a recorded field."""
+    said = with_value(path, value)
+    if said == document(BASE) and value is True:
+        said = with_value(path, False)
+    try:
+        launch = lower(VmId("x"), said, FACTS)
+    except (Unsupported, InvalidOptions) as error:
+        refused = [line.strip() for line in str(error).splitlines()[1:]]
+        assert len(refused) == 1
+        named = refused[0].split(": ")[0].replace('["0"]', "[*]")
+        assert pattern == named or pattern.startswith((f"{named}.", f"{named}[*]")) or named.startswith(pattern), refused
+    else:
+        recorded = TREATMENT[pattern] is Treatment.RECORDED
+        object_alone = value == OBJECT  # its members are cases of their own
+        assert recorded or object_alone or launch != lower(VmId("x"), document(BASE), FACTS)
+
+
+def test_all_refusals_come_at_once_and_in_order() -> None:
+    builtins: Mapping[str, Any] = {
+        "VirtualMachine": {
+            "Chipset": {"LinuxKernelDirect": {}, "UseUtc": True},
+            "ComputeTopology": {"Memory": {"SizeInMB": 1 << 30}, "Processor": {"Count": -1, "Limit": 5}},
+            "Devices": {"ComPorts": {"0": {"NamedPipe": r"\\.\pipe\x"}, "1": {"NamedPipe": "/x"}}, "Keyboard": {}},
+        },
+        "SchemaVersion": {"Major": 1},
+    }
+    with pytest.raises(InvalidOptions) as caught:
+        lower(VmId("x"), document(dict(builtins)), FACTS)
+    vm = "$.VirtualMachine"
+    assert [problem.path for problem in caught.value.problems] == [
+        f"{vm}.Chipset.UseUtc",
+        f"{vm}.ComputeTopology.Processor.Limit",
+        f"{vm}.Devices.Keyboard",
+        "$.SchemaVersion.Major",
+        "$.ShouldTerminateOnLastHandleClosed",
+        f"{vm}.StopOnReset",
+        f"{vm}.Chipset.LinuxKernelDirect.KernelFilePath",
+        f"{vm}.ComputeTopology.Memory.AllowOvercommit",
+        f"{vm}.ComputeTopology.Memory.SizeInMB",
+        f"{vm}.ComputeTopology.Processor.Count",
+        f'{vm}.Devices.ComPorts["0"].NamedPipe',
+        f'{vm}.Devices.ComPorts["1"]',
+    ]
+    assert all(problem.path in str(caught.value) for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("VirtualMachine.ComputeTopology.Memory.AllowOvercommit", False, "committed beforehand"),
+        ("VirtualMachine.ComputeTopology.Processor.Count", MAX_PROCESSORS + 1, "at most 255"),
+        ("VirtualMachine.Devices.Scsi", {str(number): {} for number in range(5)}, "5 controllers: at most 4"),
+        ("VirtualMachine.StopOnReset", False, "a guest that resets itself is ended"),
+        ("VirtualMachine.Chipset", {"Uefi": {"Console": "ComPort1"}}, "use LinuxKernelDirect"),
+    ],
+)
+def test_a_refusal_says_which_field_and_why(path: str, value: object, says: str) -> None:
+    with pytest.raises(Unsupported) as caught:
+        check(with_value(tuple(path.split(".")), value))
+    assert len(str(caught.value).splitlines()) == 2
+    assert f"$.{path}" in str(caught.value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("chipset", [None, Chipset(), Chipset(linux_kernel_direct=LinuxKernelDirect(init_rd_path="/initrd"))])
+def test_a_machine_without_a_kernel_is_invalid(chipset: Chipset | None) -> None:
+    base = document(BASE)
+    assert base.virtual_machine is not None
+    without = msgspec.structs.replace(base, virtual_machine=msgspec.structs.replace(base.virtual_machine, chipset=chipset))
+    with pytest.raises(InvalidOptions, match=r"LinuxKernelDirect.*: missing"):
+        check(without)
+
+
+@pytest.mark.parametrize(
+    ("bits", "mib"), [(36, 28 << 10), (39, (512 - 36) << 10), (40, (1012 - 36) << 10), (46, (65536 - 1024 - 36) << 10)]
+)
+def test_memory_is_bounded_by_the_address_bits(bits: int, mib: int) -> None:
+    assert max_memory_mb(bits) == mib
+
+
+def test_the_bound_on_memory_is_checked_only_where_it_is_known() -> None:
+    check(with_value(("VirtualMachine", "ComputeTopology", "Memory", "SizeInMB"), 1 << 40))
+
+
+def test_words_carry_the_descriptors_numbers() -> None:
+    words = lower(VmId("x"), document(BASE), FACTS).words({fd: number for number, fd in enumerate(Fd, start=50)})
+    assert "socket,id=monitor,fd=53" in words
+    assert "memory-backend-file,id=ram0,size=64M,mem-path=/proc/self/fd/50,share=on" in words
+    assert not any("<" in word for word in words)

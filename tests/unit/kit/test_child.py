@@ -1,0 +1,153 @@
+"""Children: their ends, their last words, and that none outlives its owner."""
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from utilityvm.kit.child import OUTPUT_KEPT, Child, Tail
+from utilityvm.kit.errors import NotFound
+
+
+async def ended(child: Child) -> int:
+    async with asyncio.timeout(10):
+        return await child.wait()
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", -15), ("kill -KILL $$", -9)])
+async def test_the_code_is_how_it_ended(script: str, code: int) -> None:
+    child = Child(["sh", "-c", script])
+    assert await ended(child) == code
+    assert child.code == code
+
+
+async def test_many_may_wait() -> None:
+    child = Child(["sh", "-c", "exit 3"])
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(ended(child)) for _ in range(3)]
+    assert [task.result() for task in waiting] == [3, 3, 3]
+
+
+async def test_kill_ends_it_and_again_does_nothing() -> None:
+    child = Child(["sleep", "60"])
+    assert child.code is None
+    child.kill()
+    assert await ended(child) == -signal.SIGKILL
+    child.kill()
+
+
+async def test_its_words_are_kept_and_bounded() -> None:
+    child = Child(["sh", "-c", "echo out; echo err >&2; exit 1"])
+    await ended(child)
+    assert child.output.text(5) == "out\nerr"
+    child = Child(["sh", "-c", "yes 0123456789 | head -c 1000000; echo; echo the end"])
+    await ended(child)
+    assert len(child.output.data) == OUTPUT_KEPT
+    assert child.output.text(1) == "the end"
+
+
+async def test_a_grandchild_that_keeps_the_output_open_delays_nothing(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    child = Child(["sh", "-c", f"sleep 60 & echo $! > {pid_file}; echo words"])
+    assert await ended(child) == 0
+    assert child.output.text(1) == "words"
+    os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+async def test_it_reads_nothing_and_has_a_session_of_its_own() -> None:
+    child = Child(["sh", "-c", "cat; ps -o sid= -p $$ | tr -d ' '; echo $$"])
+    await ended(child)
+    session, pid = child.output.text(2).splitlines()
+    assert session == pid == str(child.pid)
+
+
+async def test_it_gets_the_descriptors_that_are_passed_and_no_others() -> None:
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    child = Child(["sh", "-c", f"echo hello > /proc/self/fd/{writing}; ls /proc/self/fd | tr '\\n' ' '"], pass_fds=[writing])
+    await ended(child)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        assert file.read() == "hello\n"
+    assert {int(fd) for fd in child.output.text(1).split()} - {0, 1, 2, writing} <= {3}  # 3: the folder that ls reads
+
+
+async def test_a_missing_program_is_told_by_its_code() -> None:
+    child = Child(["no-such-program"])
+    assert await ended(child) == 127
+    assert "no-such-program: not found" in child.output.text(1)
+
+
+async def test_a_host_without_setpriv_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with pytest.raises(NotFound, match="^setpriv: command not found$") as caught:
+        Child(["true"])
+    assert caught.value.hint == "install the package util-linux"
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+async def test_nothing_is_left_open() -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(5):
+        await ended(Child(["true"]))
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+OWNER = """
+import asyncio
+from utilityvm.kit.child import Child
+async def main():
+    print("spawning", flush=True)
+    while True:
+        for _ in range(3):
+            Child(["sleep", "{mark}"])
+        await asyncio.sleep(0)
+asyncio.run(main())
+"""
+
+
+def sleepers(mark: str) -> list[int]:
+    """Return the processes on the way to, or at, ``sleep MARK``: all have the mark as their last word."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if words[-2:-1] == [mark.encode()] and state != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+async def test_no_child_outlives_an_owner_killed_while_it_spawns() -> None:
+    seed = int.from_bytes(os.urandom(4))
+    print("seed", seed)
+    chance = random.Random(seed)  # noqa: S311 (moments, not secrets)
+    for attempt in range(12):
+        mark = f"{1000 + attempt}.{os.getpid()}"
+        script = textwrap.dedent(OWNER).replace("{mark}", mark)
+        owner = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+        assert owner.stdout is not None
+        await owner.stdout.readline()
+        await asyncio.sleep(chance.random() * 0.03)
+        owner.kill()
+        await owner.wait()
+        deadline = time.monotonic() + 2
+        while left := sleepers(mark):
+            assert time.monotonic() < deadline, f"seed {seed}: {left} outlived their owner"
+            await asyncio.sleep(0.01)
+
+
+def test_a_tail_keeps_the_newest() -> None:
+    tail = Tail(5)
+    for piece in (b"ab", b"cd", b"ef", b"", b"0123456789"):
+        tail.add(piece)
+    assert tail.data == b"56789"
