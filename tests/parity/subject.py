@@ -1,24 +1,29 @@
 """What is compared: our side of each kind of vector. The one place to change when another object is to be held to the vectors."""
 
+import asyncio
+import logging
 import ntpath
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from utilityvm.kit.errors import UtilityVMError
+from utilityvm.kit.errors import HostError, UtilityVMError
+from utilityvm.kit.ids import VmId
 from utilityvm.options.defaults import DefaultsFacts, default_options_lcow, default_processor_count, program_boot_files
 from utilityvm.options.go import from_go, to_go
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.rules import problems
 from utilityvm.plan.facts import Answered, Counted, Facts, Platform
-from utilityvm.plan.lcow import LcowPlan, plan_lcow
 from utilityvm.plan.normalize import Adjusted, normalize_memory, normalize_processors
 from utilityvm.schema import json
+from utilityvm.testing.compute import FakeComputeService
+from utilityvm.vm.compose import create_planned
+from utilityvm.vm.uvm import UtilityVM
 from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_PORT, LOG_PORT
 
-RUNTIME_ID = "6b8f1f4d-3c2a-4e57-9a61-0f1e2d3c4b5a"
 NORMALIZED_VM_ID = "b5fbd1a2-4f0b-4d0e-8c55-1f6d8f4e2a01"
 
 
@@ -56,47 +61,64 @@ def _lcow(case: Mapping[str, Any]) -> Observed:
     broken = problems(options, facts.build)
     observed.verify = broken[0].message if broken else None
 
-    def warn(adjusted: Adjusted) -> None:
-        observed.warnings.append({"message": adjusted.message, **adjusted.fields})
-
+    refusal = HostError("the host refused it") if case["host"].get("create_fails") else None
+    service = FakeComputeService(create_fails=refusal)
     try:
-        plan = plan_lcow(options, facts, vm_id=options.id, warn=warn)
+        with _warnings(observed.warnings):
+            observed.document, observed.vm = asyncio.run(_create(options, facts, service))
     except UtilityVMError as error:
         observed.error = str(error)
-        return observed
-    if case["host"].get("create_fails"):
-        observed.error = "error while creating the compute system: the host refused it"
-    else:
-        observed.document = json.encode(plan.document)
-        observed.vm = _vm_state(options, plan)
     return observed
 
 
-def _vm_state(options: OptionsLCOW, plan: LcowPlan) -> dict[str, Any]:
-    """Return the state a VM object begins with, as the vectors write it."""
-    root = plan.vpmem_root
+async def _create(options: OptionsLCOW, facts: Facts, service: FakeComputeService) -> tuple[str, dict[str, Any]]:
+    """Create a VM on the fake compute service; return its document and its state."""
+    async with await create_planned(options, VmId(options.id), facts, service) as vm:
+        return json.encode(service.documents[0]), _vm_state(vm, service.machines[0].ports)
+
+
+@contextmanager
+def _warnings(into: list[dict[str, Any]]) -> Iterator[None]:
+    """Collect the warnings that planning logs, with the vectors' names for their fields."""
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            fields = dict(record.__dict__["fields"])
+            into.append({"uvm-id": fields.pop("vm"), **fields})
+
+    logger, collect = logging.getLogger("utilityvm.plan"), Collect()
+    logger.addHandler(collect)
+    try:
+        yield
+    finally:
+        logger.removeHandler(collect)
+
+
+def _vm_state(vm: UtilityVM, ports: list[int]) -> dict[str, Any]:
+    """Return the state that a VM object begins with, as the vectors write it."""
+    root = vm.plan.vpmem_root
     return {
-        "id": options.id,
-        "owner": plan.document.owner,
-        "os": "linux",
-        "processor_count": plan.processor_count,
-        "memory_mb": plan.memory_size_in_mb,
-        "physically_backed": not options.allow_overcommit,
-        "devices_physically_backed": options.fully_physically_backed,
-        "scsi_controller_count": plan.scsi_controller_count,
-        "vpmem_max_count": plan.vpmem_max_count,
-        "vpmem_max_size_bytes": plan.vpmem_max_size_bytes,
-        "is_template": options.is_template,
-        "is_clone": options.is_clone,
+        "id": vm.id,
+        "owner": vm.owner,
+        "os": vm.os,
+        "processor_count": vm.processor_count,
+        "memory_mb": vm.plan.memory_size_in_mb,
+        "physically_backed": vm.physically_backed,
+        "devices_physically_backed": vm.devices_physically_backed,
+        "scsi_controller_count": vm.plan.scsi_controller_count,
+        "vpmem_max_count": vm.plan.vpmem_max_count,
+        "vpmem_max_size_bytes": vm.plan.vpmem_max_size_bytes,
+        "is_template": vm.options.is_template,
+        "is_clone": vm.options.is_clone,
         "template_id": "",
         "vsmb_counter": 0,
         "scsi_locations": [],
         "vpmem_devices": [{"device": 0, "host_path": root.host_path, "uvm_path": root.uvm_path, "ref_count": 1}] if root else [],
         "namespaces": [],
-        "listeners": [{"vm_id": RUNTIME_ID, "service_id": f"{port:08x}-facb-11e6-bd58-64006a7986d3"} for port in plan.listen_ports],
-        "has_entropy_listener": ENTROPY_PORT in plan.listen_ports,
-        "has_output_listener": LOG_PORT in plan.listen_ports,
-        "has_gcs_listener": BRIDGE_PORT in plan.listen_ports,
+        "listeners": [{"vm_id": vm.runtime_id, "service_id": f"{port:08x}-facb-11e6-bd58-64006a7986d3"} for port in ports],
+        "has_entropy_listener": ENTROPY_PORT in ports,
+        "has_output_listener": LOG_PORT in ports,
+        "has_gcs_listener": BRIDGE_PORT in ports,
         "has_nc_proxy": False,
     }
 

@@ -16,7 +16,7 @@ from utilityvm.compute.ports import ComputeService
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
-from utilityvm.kit.errors import InvalidOptions, NotFound, Problem, Unsupported
+from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Problem, Unsupported
 from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
 from utilityvm.kit.trace import event
 from utilityvm.options.defaults import DefaultsFacts, boot_files_look_at, defaults_look_at, with_boot_files
@@ -100,7 +100,10 @@ async def create_planned(
     except NotFound as error:
         error.hint = error.hint or _HINT
         raise
-    system = await service.create(vm_id, plan.document)
+    try:
+        system = await service.create(vm_id, plan.document)
+    except HostError as error:
+        raise HostError(f"error while creating the compute system: {error.message}", hint=error.hint) from error
     listeners = {port: system.listen(port, once=True) for port in plan.listen_ports}
     return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id))
 
