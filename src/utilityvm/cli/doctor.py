@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from utilityvm import __version__
 from utilityvm.boot.files import BootFiles, load
-from utilityvm.compute.qemu.facts import Accel
+from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.kit.errors import EXIT_CODES, Kind, UtilityVMError
 from utilityvm.store.layout import Layout
@@ -70,16 +70,19 @@ def _boot_files(folder: Path) -> tuple[Finding, BootFiles | None]:
 def _qemu(files: BootFiles | None) -> list[Finding]:
     if files is None:
         return [Finding("qemu", "not tried: the probe boots the kernel of the boot files", good=False)]
-    finding, facts = _tried(
-        "qemu",
-        lambda: asyncio.run(QemuService().probe(files.vmlinux)),
-        lambda facts: f"{facts.qemu}, version {'.'.join(map(str, facts.version))}",
-    )
+
+    def look() -> HostFacts:
+        return asyncio.run(QemuService().probe(files.vmlinux))
+
+    finding, facts = _tried("qemu", look, _version)
     if facts is None:
         return [finding]
-    text = f"{facts.accel.value}: {facts.reason}"
     slow = "software emulation is correct, slower, and no security boundary" if facts.accel is Accel.TCG else ""
-    return [finding, Finding("acceleration", text, hint=slow)]
+    return [finding, Finding("acceleration", f"{facts.accel.value}: {facts.reason}", hint=slow)]
+
+
+def _version(facts: HostFacts) -> str:
+    return f"{facts.qemu}, version {'.'.join(map(str, facts.version))}"
 
 
 def _tried(subject: str, look: Callable[[], T], say: Callable[[T], str]) -> tuple[Finding, T | None]:

@@ -145,7 +145,6 @@ async def test_a_lost_connection_is_honest_about_what_may_have_happened(connect:
     async with connect({"forever": forever}, answers={gcs.EXECUTE.word: b""}) as rig:
         client = await rig.client()
         rig.guest._answers[gcs.EXECUTE.word] = b"{}"
-        rig.guest._handle = None  # type: ignore[assignment, method-assign]
         process = asyncio.create_task(client.execute_process(gcs.ProcessParameters(command_args=["x"]), gcs.StdioPorts()))  # noqa: TID251
         await asyncio.wait([process])
         assert process.result() == 0
@@ -156,13 +155,13 @@ async def test_a_lost_connection_is_honest_about_what_may_have_happened(connect:
         assert any("ExecuteProcess" in frame for frame in caught.value.frames)
 
 
-async def test_a_call_in_flight_when_the_guest_goes_is_unknown(connect: Connect) -> None:
+async def test_a_call_in_flight_when_the_guest_goes_is_unknown(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(guest: FakeGuest, program: Program) -> int:  # pragma: no cover (never started)
         raise AssertionError((guest, program))
 
     async with connect({"never": never}) as rig:
         client = await rig.client()
-        rig.guest.dial = _hang  # type: ignore[method-assign]
+        monkeypatch.setattr(rig.guest, "dial", _hang)
         starting = asyncio.create_task(start_process(client, rig.stdio, ProcessSpec(argv=("never",)), "vm t"))  # noqa: TID251
         await asyncio.sleep(0.02)
         rig.transport.close()
@@ -171,10 +170,10 @@ async def test_a_call_in_flight_when_the_guest_goes_is_unknown(connect: Connect)
         assert caught.value.frames
 
 
-async def test_silence_ends_the_bridge_at_the_deadline(connect: Connect) -> None:
+async def test_silence_ends_the_bridge_at_the_deadline(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     async with connect() as rig:
         client = await rig.client()
-        rig.guest._answer = _hang  # type: ignore[method-assign]
+        monkeypatch.setattr(rig.guest, "_answer", _hang)
         with pytest.raises(DeadlineExceeded, match=r"no answer to ResizeConsole within 0\.05 s"):
             await client.bridge.call(gcs.RESIZE, gcs.ResizeRequest(process_id=1, height=1, width=1), within=0.05)
         with pytest.raises(ConnectionLost):
