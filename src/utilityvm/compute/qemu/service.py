@@ -45,7 +45,7 @@ class QemuService:
         assert document.virtual_machine.chipset.linux_kernel_direct is not None  # noqa: S101
         kernel = Path(document.virtual_machine.chipset.linux_kernel_direct.kernel_file_path)
         _must_be_readable(kernel)
-        facts = await self.probe(kernel)
+        facts = await probe(self._cache, kernel, self._environ)
         launch = lower(system_id, document, facts)
         for file in launch.files:
             _must_be_readable(Path(file))
