@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from utilityvm import __version__
 from utilityvm.boot.files import BootFiles, load
-from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.kit.errors import EXIT_CODES, Kind, UtilityVMError
 from utilityvm.store.layout import Layout
@@ -38,9 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(_args: argparse.Namespace) -> int:
     found = [_python(), _tool("setpriv", "util-linux", "ends QEMU with its owner"), _memory()]
-    boot, files = _boot_files(Layout.of_user().boot_files)
-    found.append(boot)
-    found += _qemu(files)
+    files = _boot_files(Layout.of_user().boot_files)
+    if isinstance(files, Finding):
+        found += [files, Finding("qemu", "not tried: the probe boots the kernel of the boot files", good=False)]
+    else:
+        found += [Finding("boot files", f"{files.folder}: kernel {files.manifest.kernel.release}"), *_qemu(files.vmlinux)]
     for finding in found:
         print(f"{'ok  ' if finding.good else 'FAIL'}  {finding.subject:<12} {finding.text}")
         if finding.hint:
@@ -63,31 +65,23 @@ def _memory() -> Finding:
     return Finding("host", f"{len(os.sched_getaffinity(0))} processors, {pages * size >> 20} MiB of memory free")
 
 
-def _boot_files(folder: Path) -> tuple[Finding, BootFiles | None]:
-    return _tried("boot files", lambda: load(folder, digests=True), lambda files: f"{files.folder}: kernel {files.manifest.kernel.release}")
+def _boot_files(folder: Path) -> BootFiles | Finding:
+    return _tried("boot files", lambda: load(folder, digests=True))
 
 
-def _qemu(files: BootFiles | None) -> list[Finding]:
-    if files is None:
-        return [Finding("qemu", "not tried: the probe boots the kernel of the boot files", good=False)]
-
-    def look() -> HostFacts:
-        return asyncio.run(QemuService().probe(files.vmlinux))
-
-    finding, facts = _tried("qemu", look, _version)
-    if facts is None:
-        return [finding]
+def _qemu(kernel: Path) -> list[Finding]:
+    facts = _tried("qemu", lambda: asyncio.run(QemuService().probe(kernel)))
+    if isinstance(facts, Finding):
+        return [facts]
     slow = "software emulation is correct, slower, and no security boundary" if facts.accel is Accel.TCG else ""
-    return [finding, Finding("acceleration", f"{facts.accel.value}: {facts.reason}", hint=slow)]
+    return [
+        Finding("qemu", f"{facts.qemu}, version {'.'.join(map(str, facts.version))}"),
+        Finding("acceleration", f"{facts.accel.value}: {facts.reason}", hint=slow),
+    ]
 
 
-def _version(facts: HostFacts) -> str:
-    return f"{facts.qemu}, version {'.'.join(map(str, facts.version))}"
-
-
-def _tried(subject: str, look: Callable[[], T], say: Callable[[T], str]) -> tuple[Finding, T | None]:
+def _tried(subject: str, look: Callable[[], T]) -> T | Finding:
     try:
-        found = look()
+        return look()
     except UtilityVMError as error:
-        return Finding(subject, error.message, good=False, hint=error.hint), None
-    return Finding(subject, say(found)), found
+        return Finding(subject, error.message, good=False, hint=error.hint)

@@ -8,6 +8,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final, final
 
@@ -94,6 +95,10 @@ class FakeGuest:
     async def run(self) -> None:
         """Serve until the host closes the connection."""
         loop, reader = asyncio.get_running_loop(), PacketReader(src_cid=HOST_CID, dst_cid=GUEST_CID)
+        with closing(self._sock):
+            await self._serve(loop, reader)
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop, reader: PacketReader) -> None:
         try:
             while data := await loop.sock_recv(self._sock, 1 << 16):
                 for packet in reader.feed(data):
@@ -102,7 +107,6 @@ class FakeGuest:
             pass  # the host is gone: so are we
         finally:
             await self._tasks.aclose()
-            self._sock.close()
 
     async def send(self, packet: Packet) -> None:
         """Send one packet as the guest, tampered with."""
