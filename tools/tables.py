@@ -1,0 +1,90 @@
+"""Rewrite the marked tables of our documents: states from the tables in the code, figures from the committed bench run.
+
+A marked block stands between ``<!-- NAME ARGUMENT -->`` and ``<!-- /NAME -->``; see `MAKERS` for the names.
+Run from anywhere: ``.venv/bin/python tools/tables.py``. A test holds the documents to what this prints.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+DOCUMENTS: Final = ("README.md", "ARCHITECTURE.md", "SPECIFICATION.md")
+BENCH: Final = ROOT / "docs" / "measurements" / "bench.json"
+"""A run of `make bench` that was committed; without one the figures are said to be not measured."""
+
+PROMISES: Final[Mapping[str, tuple[str, str]]] = {
+    "cold_boot": ("cold boot to the first process's exit", "≤ 1.35"),
+    "round_trip": ("round trip of a process in a running VM", "≤ 1.5"),
+    "throughput_out": ("throughput out of a process", "≥ 0.9"),
+    "throughput_in": ("throughput into a process", "≥ 0.9"),
+    "version": ("`uvm --version`, raw: `python -c pass`", "≤ 3"),
+}
+"""Rows of the bench, by the name that its results have: what they mean, and the bound on ours / raw."""
+
+_BLOCK: Final = re.compile(r"(<!-- (\w+)(?: (\S+))? -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+
+
+def states(module: str) -> str:
+    """Return the table `LIFE` of a module: a row for each state, a column for each event, in the order of their definition."""
+    life: Mapping[tuple[StrEnum, StrEnum], StrEnum] = import_module(module).LIFE
+    (state, event), *_ = life
+    events = list(type(event))
+    rows = [[here.value, *(_cell(here, life.get((here, event))) for event in events)] for here in type(state)]
+    return _table([f"`{module}`", *(event.value for event in events)], rows)
+
+
+def bench(_argument: str) -> str:
+    """Return the figures of the committed bench run."""
+    measured = {row["name"]: row for row in json.loads(BENCH.read_text())["results"]} if BENCH.exists() else {}
+    rows = [[text, *_figures(measured.get(name)), bound] for name, (text, bound) in PROMISES.items()]
+    return _table(["", "raw QEMU", "ours", "ours / raw", "bound"], rows)
+
+
+MAKERS: Final[Mapping[str, Callable[[str], str]]] = {"states": states, "bench": bench}
+
+
+def rewritten(text: str) -> str:
+    """Return a document with its marked blocks made anew."""
+
+    def block(found: re.Match[str]) -> str:
+        return found[1] + MAKERS[found[2]](found[3] or "") + found[4]
+
+    return _BLOCK.sub(block, text)
+
+
+def _cell(here: StrEnum, there: StrEnum | None) -> str:
+    if there is None:
+        return "refused"
+    return "stays" if there is here else f"→ {there.value}"
+
+
+def _figures(row: Mapping[str, object] | None) -> list[str]:
+    if row is None:
+        return ["not measured"] * 3
+    unit = row["unit"]
+    return [f"{row['raw']:.3g} {unit}", f"{row['ours']:.3g} {unit}", f"{row['ratio']:.2f}" + ("" if row["met"] else " **not met**")]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main() -> None:
+    """Rewrite the documents that are out of date."""
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text()
+        after = rewritten(before)
+        if before != after:
+            path.write_text(after)
+            print(f"{name}: rewritten")
+
+
+if __name__ == "__main__":
+    main()
