@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", "--interactive", action="store_true", help="pass standard input on to the command")
     parser.add_argument("--require-kvm", action="store_true", help="fail where hardware virtualisation does not work")
     add_option_flags(parser)
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="the program and its arguments, after --")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="[--] COMMAND [ARG ...]", help="the program and its arguments")
     parser.set_defaults(run=_run)
 
 
@@ -62,17 +62,18 @@ async def _interruptible(args: argparse.Namespace) -> int:
 
 
 async def _boot(args: argparse.Namespace) -> int:
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
     vm = await create_lcow(default_options_lcow(**given_options(args)), require_kvm=args.require_kvm)
     async with vm:
         await vm.start()
-        if not args.command:
+        if not command:
             print(f"vm {vm.id} runs; Ctrl-C ends it", file=sys.stderr)
             status = await vm.wait()
             return _failed(vm, status.how.value)
         try:
-            process = await vm.create_process(args.command, stdin=args.interactive)
+            process = await vm.create_process(command, stdin=args.interactive)
         except GuestError as error:
-            return _not_started(error, args.command[0])
+            return _not_started(error, command[0])
         return await _relay(process)
 
 
@@ -84,11 +85,12 @@ def _failed(vm: "UtilityVM", how: str) -> int:
 
 
 def _not_started(error: GuestError, program: str) -> int:
-    codes = {FILE_NOT_FOUND: _NOT_FOUND, ACCESS_DENIED: _NOT_EXECUTABLE}
-    if error.result not in codes:
+    known = {FILE_NOT_FOUND: (_NOT_FOUND, "no such program"), ACCESS_DENIED: (_NOT_EXECUTABLE, "cannot be executed")}
+    if error.result not in known:
         raise error
-    print(f"uvm: {program}: {error.message}", file=sys.stderr)
-    return codes[error.result]
+    code, why = known[error.result]
+    print(f"uvm: {program}: {why} in the guest", file=sys.stderr)
+    return code
 
 
 async def _relay(process: "Process") -> int:

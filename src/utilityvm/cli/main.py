@@ -65,7 +65,16 @@ def _parser(words: "Sequence[str]") -> "argparse.ArgumentParser":
 def _configure_logging(verbose: int) -> None:
     import logging
 
-    logging.basicConfig(format="%(levelname).1s %(name)s %(message)s", stream=sys.stderr, level=logging.WARNING)
+    class ForPeople(logging.Formatter):
+        """An event's sentence where it has one, otherwise its name and fields."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            fields: dict[str, object] = getattr(record, "fields", {})
+            return f"uvm: {record.levelname.lower()}: {fields.get('message', record.getMessage())}"
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(ForPeople())
+    logging.getLogger().addHandler(handler)
     logging.getLogger("utilityvm").setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 

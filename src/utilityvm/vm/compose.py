@@ -83,7 +83,7 @@ async def create_lcow(
     refuse_not_built(options)
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
     service = QemuService()
-    facts = await _host_facts(options, service, require_kvm=require_kvm)
+    facts = await _host_facts(options, vm_id, service, require_kvm=require_kvm)
     return await create_planned(options, vm_id, facts, service, output_handler)
 
 
@@ -108,7 +108,7 @@ async def create_planned(
     return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id))
 
 
-async def _host_facts(options: OptionsLCOW, service: QemuService, *, require_kvm: bool) -> Facts:
+async def _host_facts(options: OptionsLCOW, vm_id: VmId, service: QemuService, *, require_kvm: bool) -> Facts:
     paths = boot_file_paths(options, PathFlavour.POSIX)
     present = _checked(Path(options.boot_files_path), {paths.kernel, paths.root_fs})
     emulated = False
@@ -116,7 +116,10 @@ async def _host_facts(options: OptionsLCOW, service: QemuService, *, require_kvm
         host = await service.probe(Path(paths.kernel))
         emulated = host.accel is Accel.TCG
         if emulated and require_kvm:
-            raise Unsupported(f"KVM is required and does not work here: {host.reason}", hint="uvm doctor says what was tried")
+            raise Unsupported(f"KVM is required and not used here: {host.reason}", hint="uvm doctor says what was tried")
+        if emulated:
+            text = f"software emulation, slower and no security boundary: {host.reason}"
+            event("vm.emulated", level=logging.WARNING, vm=vm_id, message=text)
     return Facts(
         platform=Platform.QEMU,
         path_flavour=PathFlavour.POSIX,

@@ -1,18 +1,16 @@
 """The QEMU driver: makes machines of documents."""
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
-from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.lower import check, lower
 from utilityvm.compute.qemu.probe import probe
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.errors import NotFound
 from utilityvm.kit.ids import VmId
-from utilityvm.kit.trace import event
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.store.layout import Layout
 
@@ -27,10 +25,7 @@ class QemuService:
 
     async def probe(self, kernel: Path) -> HostFacts:
         """Find what a machine that boots `kernel` will run on. See `probe.probe` for what it costs and raises."""
-        facts = await probe(self._cache, kernel, self._environ)
-        level = logging.WARNING if facts.accel is Accel.TCG else logging.DEBUG
-        event("qemu.accel", level=level, accel=facts.accel.value, reason=facts.reason)
-        return facts
+        return await probe(self._cache, kernel, self._environ)
 
     async def create(self, system_id: VmId, document: ComputeSystem) -> QemuMachine:
         """See `compute.ports.ComputeService.create`. Refuses what cannot be honoured before it looks for QEMU.
