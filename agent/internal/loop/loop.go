@@ -27,8 +27,8 @@ type Worker interface {
 	Work() (more bool)
 }
 
-// Idle is called before the loop waits without a limit or after a signal came.
-type Idle func()
+// Idle is called before the loop waits, and returns whether it did something, which may have made work.
+type Idle func() bool
 
 // Timer is a deadline, made by After.
 type Timer struct {
@@ -58,7 +58,7 @@ func New() (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Loop{epoll: epoll, idle: func() {}}, nil
+	return &Loop{epoll: epoll}, nil
 }
 
 // Serve sets who works after events and what happens before waiting.
@@ -127,15 +127,10 @@ func (l *Loop) Stop(err error) {
 // Run hands out events until Stop.
 func (l *Loop) Run() error {
 	var events [64]syscall.EpollEvent
-	more := true
-	for !l.stopped {
+	for more := true; !l.stopped; {
 		n, err := sys.Wait(l.epoll, events[:], 0)
-		if err == nil && n == 0 && !more {
-			l.idle()
+		if err == nil && n == 0 && !more && !l.idle() {
 			n, err = sys.Wait(l.epoll, events[:], l.patience())
-			if n == 0 {
-				l.idle()
-			}
 		}
 		if err != nil {
 			return err

@@ -71,12 +71,13 @@ func (t *Table) Start(spec *Spec, stdio *Stdio) (pid int, err error) {
 // Ready implements loop.Source: a process has ended.
 func (t *Table) Ready(uint32) { t.Reap() }
 
-// Reap takes note of every child that has ended. Those that we did not start are orphans: they are only buried.
-func (t *Table) Reap() {
-	for {
+// Reap takes note of every child that has ended. Those that we did not start are orphans: they are only buried. It
+// reports whether there were any.
+func (t *Table) Reap() (some bool) {
+	for ; ; some = true {
 		pid, code, ok := sys.Reap()
 		if !ok {
-			return
+			return some
 		}
 		if p := t.byPID[pid]; p != nil {
 			t.exited(p, code)

@@ -96,19 +96,28 @@ func EventKey(ev *syscall.EpollEvent) uint64 {
 	return uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
 }
 
+// linger is how long Wait keeps the Go scheduler out of a wait, in milliseconds: handing a thread's work over and back
+// costs more than a process that is being started takes to answer. A longer wait lets the runtime's own threads sleep.
+const linger = 20
+
 // Wait fills events and returns how many. It waits up to ms milliseconds, for ever when ms is negative; then, or when
 // a signal came, it may return none.
 func Wait(epoll int, events []syscall.EpollEvent, ms int) (int, error) {
-	if ms == 0 {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll),
-			uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	short := ms
+	if ms < 0 || ms > linger {
+		short = linger
+	}
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll),
+		uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(short), 0, 0)
+	if n != 0 || errno != 0 || short == ms {
 		return waited(int(n), errno)
 	}
-	n, err := syscall.EpollWait(epoll, events, ms)
-	if err != nil {
-		return waited(n, err.(syscall.Errno))
+	if ms > 0 {
+		ms -= linger
 	}
-	return n, nil
+	n, _, errno = syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll),
+		uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
+	return waited(int(n), errno)
 }
 
 func waited(n int, errno syscall.Errno) (int, error) {
