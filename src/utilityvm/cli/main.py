@@ -69,8 +69,11 @@ def _configure_logging(verbose: int) -> None:
         """An event's sentence where it has one, otherwise its name and fields."""
 
         def format(self, record: logging.LogRecord) -> str:
-            fields: dict[str, object] = getattr(record, "fields", {})
-            return f"uvm: {record.levelname.lower()}: {fields.get('message', record.getMessage())}"
+            fields = dict(getattr(record, "fields", {}))
+            if (sentence := fields.pop("message", None)) is None:
+                return f"uvm: {record.levelname.lower()}: {record.getMessage()}"
+            rest = " ".join(f"{name}={value}" for name, value in fields.items() if name != "vm")
+            return f"uvm: {record.levelname.lower()}: {sentence} {rest}".rstrip()
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(ForPeople())
