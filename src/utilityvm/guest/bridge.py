@@ -20,7 +20,7 @@ CALL_TIMEOUT: Final = 300.0
 """Seconds that the guest has for an answer. Exceeding it ends the bridge: the guest's state is no longer known."""
 
 MAX_CALLS: Final = 4096
-"""Calls that may wait for an answer at a time; one more waits for its turn."""
+"""Calls that may wait for an answer at a time, also those whose caller gave up; one more waits for its turn."""
 
 Q = TypeVar("Q", bound=gcs.Request)
 R = TypeVar("R", bound=gcs.Response)
@@ -42,10 +42,12 @@ class Bridge:
         self._recorder = FlightRecorder()
         self._waiting: dict[int, _Waiting] = {}
         self._slots = asyncio.Semaphore(MAX_CALLS)
+        self._outbox: asyncio.Queue[bytes] = asyncio.Queue()  # bounded by the slots: a frame for each call that waits
         self._next_id = 0
         self._ended: UtilityVMError | None = None
         self._scope = Scope(f"{name}:bridge", self._failed)
         self._scope.start("reader", self._read())
+        self._scope.start("writer", self._write())
 
     async def call(
         self,
@@ -69,28 +71,33 @@ class Bridge:
             if undo is not None:
                 self._scope.start(f"undo-{call.name}", self._undo(call, frame, undo))
 
-        async with self._slots:
-            answer = await self._send(call.word, gcs.encode_request(request), call.name, late)
-            try:
-                async with asyncio.timeout(within):
-                    frame = await answer
-            except TimeoutError:
-                why = DeadlineExceeded(f"{self._name}: no answer to {call.name} within {within:g} s; the guest connection was ended")
-                self._end(why)
-                raise why from None
-            except ConnectionLost as lost:
-                if call.idempotent:
-                    raise
-                raise Unknown(f"{call.name} was sent and may have happened: {lost.message}", frames=lost.frames) from lost
+        body = gcs.encode_request(request)
+        await self._slots.acquire()
+        answer = self._send(call.word, body, call.name, late)
+        try:
+            async with asyncio.timeout(within):
+                frame = await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                late(answer.result())  # it came in the same turn of the loop in which the caller gave up
+            raise
+        except TimeoutError:
+            why = DeadlineExceeded(f"{self._name}: no answer to {call.name} within {within:g} s; the guest connection was ended")
+            self._end(why)
+            raise why from None
+        except ConnectionLost as lost:
+            if call.idempotent:
+                raise
+            raise Unknown(f"{call.name} was sent and may have happened: {lost.message}", frames=lost.frames) from lost
         return gcs.decode_response(call, frame)
 
-    async def notify(self, word: int, request: gcs.Request) -> None:
+    def notify(self, word: int, request: gcs.Request) -> None:
         """Send a request that the guest does not answer.
 
         Raises:
             ConnectionLost: the bridge has ended.
         """
-        await self._write(word, gcs.encode_request(request), f"{word:#x}")
+        self._post(word, gcs.encode_request(request), f"{word:#x}")
 
     def run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` for as long as the bridge lives, e.g. to wait for a process."""
@@ -101,27 +108,31 @@ class Bridge:
         self._end(ConnectionLost(f"{self._name}: bridge closed"), tell=False)
         await self._scope.aclose()
 
-    async def _send(self, word: int, body: bytes, name: str, late: Callable[[Frame], None]) -> asyncio.Future[Frame]:
-        answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-        number = self._next_id
-        self._waiting[number] = _Waiting(gcs.response_type(word), answer, late)
+    def _send(self, word: int, body: bytes, name: str, late: Callable[[Frame], None]) -> asyncio.Future[Frame]:
+        """Use the slot that was taken. It is given back with the answer, since the caller may give up long before."""
         try:
-            await self._write(word, body, name)
-        except BaseException:
-            self._waiting.pop(number, None)
+            number = self._post(word, body, name)
+        except UtilityVMError:
+            self._slots.release()
             raise
+        answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = _Waiting(gcs.response_type(word), answer, late)
         return answer
 
-    async def _write(self, word: int, body: bytes, name: str) -> None:
+    def _post(self, word: int, body: bytes, name: str) -> int:
+        """Hand a frame to the writer. The stream takes it in pieces, which a cancelled caller, or another one, must not tear."""
         if self._ended is not None:
             raise self._lost(self._ended)
-        number, self._next_id = self._next_id, self._next_id + 1
+        number = self._next_id
         data = encode(Frame(word, number, body))
+        self._next_id += 1
         self._recorder.note(f"> {number} {name} {len(data)} bytes")
-        try:
-            await self._stream.write(data)
-        except BrokenPipeError as error:
-            raise self._lost(error) from error
+        self._outbox.put_nowait(data)
+        return number
+
+    async def _write(self) -> None:
+        while True:
+            await self._stream.write(await self._outbox.get())
 
     async def _read(self) -> None:
         reader = FrameReader()
@@ -138,6 +149,7 @@ class Bridge:
         if waiting is None or waiting.word != frame.type:
             raise ProtocolError(f"{self._name}: bridge received unknown rpc response for id {frame.id}, type {frame.type:#x}")
         del self._waiting[frame.id]
+        self._slots.release()
         if not waiting.answer.done():
             waiting.answer.set_result(frame)
         elif waiting.late is not None:
@@ -157,6 +169,7 @@ class Bridge:
             return
         self._ended = reason
         for waiting in self._waiting.values():
+            self._slots.release()
             if not waiting.answer.done():
                 waiting.answer.set_exception(self._lost(reason))
                 waiting.answer.exception()  # a caller that was cancelled does not come back for it

@@ -67,11 +67,15 @@ class GuestClient:
 
     async def resize_console(self, process_id: int, *, height: int, width: int) -> None:
         """Set the size of the process's terminal, in characters; nothing happens when the process has ended."""
-        await self._bridge.call(gcs.RESIZE, gcs.ResizeRequest(process_id=process_id, height=height, width=width))
+        try:
+            await self._bridge.call(gcs.RESIZE, gcs.ResizeRequest(process_id=process_id, height=height, width=width))
+        except GuestError as error:
+            if error.result != gcs.NOT_FOUND:  # which it is as soon as its exit code was told
+                raise
 
     async def shut_down(self) -> None:
         """Ask the guest to power off. There is no answer: wait for the VM."""
-        await self._bridge.notify(gcs.SHUTDOWN_GRACEFUL, gcs.Request())
+        self._bridge.notify(gcs.SHUTDOWN_GRACEFUL, gcs.Request())
 
     async def kill_stray(self, process_id: int) -> None:
         """End a process that nobody owns and let the guest forget it."""
