@@ -1,0 +1,60 @@
+"""Short ways to run a program in a VM and to wait for something to become true in it."""
+
+import asyncio
+from typing import NamedTuple
+
+import pytest
+
+from utilityvm import Process, UtilityVM
+
+LIMIT = 60.0
+"""Seconds in which anything that ends at all has ended, on a slow host without KVM too."""
+
+
+class Done(NamedTuple):
+    """How a program ended, and what it said."""
+
+    code: int
+    out: bytes
+    err: bytes = b""
+
+
+async def ended(process: Process) -> Done:
+    """Read all that a process says, and wait for its end."""
+    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
+        out, err = group.create_task(process.stdout.read()), group.create_task(process.stderr.read())
+        code = group.create_task(process.wait())
+    await process.close()
+    return Done(code.result(), out.result(), err.result())
+
+
+async def run(vm: UtilityVM, *argv: str, cwd: str = "/", user: str = "") -> Done:
+    """Run a program to its end."""
+    return await ended(await vm.create_process(argv, cwd=cwd, user=user))
+
+
+async def sh(vm: UtilityVM, script: str) -> Done:
+    """Run a shell's script to its end."""
+    return await run(vm, "sh", "-c", script)
+
+
+async def line(process: Process) -> bytes:
+    """Read one line of a process's output."""
+    said = b""
+    async with asyncio.timeout(LIMIT):
+        while not said.endswith(b"\n"):
+            byte = await process.stdout.read(1)
+            assert byte, f"the output ended after {said!r}"
+            said += byte
+    return said
+
+
+async def until(vm: UtilityVM, script: str) -> None:
+    """Run `script` in the VM again and again until it succeeds."""
+    last = Done(0, b"")
+    try:
+        async with asyncio.timeout(LIMIT):
+            while (last := await sh(vm, script)).code != 0:
+                pass
+    except TimeoutError:
+        pytest.fail(f"did not come true in {LIMIT:g} s: {script}: {last}")
