@@ -88,6 +88,7 @@ class _Bridge:
         self._client: socket.socket | None = None
         self._serial: socket.socket | None = None
         self._to_client = Tail(KEPT)
+        self._client_full = False  # then its writer wakes us, and trying each time would copy all that waits
         self._to_serial = b""
 
     def open(self, serial: socket.socket) -> None:
@@ -108,7 +109,8 @@ class _Bridge:
     def show(self, data: bytes) -> None:
         if self._client is not None:
             self._to_client.add(data)
-            self._write_client()
+            if not self._client_full:
+                self._write_client()
 
     def close(self) -> None:
         self._drop_client()
@@ -140,7 +142,7 @@ class _Bridge:
         self._loop.remove_reader(self._client)
         self._loop.remove_writer(self._client)
         self._client.close()
-        self._client, self._to_serial = None, b""
+        self._client, self._client_full, self._to_serial = None, False, b""
         if self._serial is not None:
             self._loop.remove_writer(self._serial)
         if self._listener is not None:
@@ -158,7 +160,8 @@ class _Bridge:
             return
         self._to_client = Tail(KEPT)
         self._to_client.add(waiting[sent:])
-        if sent < len(waiting):
+        self._client_full = sent < len(waiting)
+        if self._client_full:
             self._loop.add_writer(self._client, self._write_client)
         else:
             self._loop.remove_writer(self._client)

@@ -154,7 +154,10 @@ async def _try_kvm(qemu: Path, kernel: Path) -> Verdict:
 
 async def _end(child: Child) -> None:
     child.kill()
-    await finish(child.wait(), within=_CLEANUP)
+    try:
+        await finish(child.wait(), within=_CLEANUP)
+    except TimeoutError as error:
+        raise HostError(f"QEMU (process {child.pid}) was killed while it was tried out and is still there after {_CLEANUP:g} s") from error
 
 
 def _forced(environ: Mapping[str, str]) -> Verdict | None:
