@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, Self, final
@@ -32,6 +33,9 @@ START_TIMEOUT: Final = 120.0
 
 CLEANUP_TIMEOUT: Final = 10.0
 """Seconds that ending a VM may take, whatever it is doing."""
+
+EXIT_TIMEOUT: Final = 2.0
+"""Seconds in which a VM whose connections are gone ends by itself if it does: its own reason says more than their loss."""
 
 DRAIN_TIMEOUT: Final = 2.0
 """Seconds that the log stream's handler has after the VM's end."""
@@ -102,7 +106,6 @@ class UtilityVM:
         self._output: asyncio.Task[None] | None = None
         self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._fault: UtilityVMError | None = None
-        self._closed: asyncio.Task[None] | None = None
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -166,7 +169,7 @@ class UtilityVM:
                     await self._start(waiting_for)
         except BaseException as error:
             with suppress(TimeoutError):
-                await finish(self._end(), within=CLEANUP_TIMEOUT)
+                await finish(self._end_after(error), within=CLEANUP_TIMEOUT)
             if (failure := self._start_failure(error, waiting_for)) is not None:
                 raise failure from error
             raise
@@ -279,10 +282,12 @@ class UtilityVM:
         if isinstance(error, TimeoutError):
             message = f"vm {self.id}: not ready within {START_TIMEOUT:g} s: waiting for {phase.now}"
             return DeadlineExceeded(message + self._last_words())
-        if isinstance(error, ConnectionLost):
-            status = self._exit.result() if self._exit.done() else None
-            why = str(status and (status.error(f"vm {self.id}") or f"vm {self.id}: ended while starting ({status.detail or status.how})"))
-            return HostError(f"{why}, while waiting for {phase.now}{self._last_words()}")
+        if isinstance(error, ConnectionLost) and self._exit.done():
+            status = self._exit.result()
+            how = replace(status, detail="").error(f"vm {self.id}") or f"vm {self.id}: ended while starting ({status.how.value})"
+            tail = self._system.console_tail()
+            detail = f": {status.detail}" if status.detail and status.detail not in tail else ""
+            return HostError(f"{how}, while waiting for {phase.now}{detail}{self._last_words()}")
         return None
 
     def _last_words(self) -> str:
@@ -305,13 +310,20 @@ class UtilityVM:
 
     async def _end_after_loss(self, reason: UtilityVMError) -> None:
         """A guest without its agent is of no use: unless it is powering off by itself, it is ended."""
-        with suppress(TimeoutError):
-            if isinstance(reason, ConnectionLost):
-                async with asyncio.timeout(DRAIN_TIMEOUT):
-                    await asyncio.wait([self._exit])
+        if isinstance(reason, ConnectionLost):
+            await self._exit_by_itself()
         if not self._exit.done():
             self._fault = reason
             await self._system.terminate()
+
+    async def _end_after(self, error: BaseException) -> None:
+        """End a start that failed."""
+        if isinstance(error, ConnectionLost):
+            await self._exit_by_itself()
+        await self._end()
+
+    async def _exit_by_itself(self) -> None:
+        await asyncio.wait([self._exit], timeout=EXIT_TIMEOUT)
 
     async def _end(self) -> None:
         await self._system.terminate()
