@@ -30,6 +30,7 @@ from utilityvm.plan.normalize import Adjusted
 from utilityvm.store.layout import Layout
 from utilityvm.vm.uvm import UtilityVM
 
+_AGENT: Final = "/bin/gcs"
 _HINT: Final = "build the boot files: uvm boot-files build"
 _LEVEL_WORDS: Final = ((logging.DEBUG, "debug"), (logging.INFO, "info"), (logging.WARNING, "warning"))
 
@@ -110,7 +111,7 @@ async def create_planned(
 
 async def _host_facts(options: OptionsLCOW, vm_id: VmId, service: QemuService, *, require_kvm: bool) -> Facts:
     paths = boot_file_paths(options, PathFlavour.POSIX)
-    present = _checked(Path(options.boot_files_path), {paths.kernel, paths.root_fs})
+    present = _checked(options, {paths.kernel, paths.root_fs})
     emulated = False
     if paths.kernel in present:
         host = await service.probe(Path(paths.kernel))
@@ -129,11 +130,13 @@ async def _host_facts(options: OptionsLCOW, vm_id: VmId, service: QemuService, *
     )
 
 
-def _checked(folder: Path, wanted: set[str]) -> frozenset[str]:
-    """Return which of the files are there; a folder that we built must be as we built it."""
-    present = frozenset(path for path in wanted if Path(path).exists())
+def _checked(options: OptionsLCOW, wanted: set[str]) -> frozenset[str]:
+    """Return which of the files are there; a folder that we built must be as we built it, and its agent able to do what is asked."""
+    folder, present = Path(options.boot_files_path), frozenset(path for path in wanted if Path(path).exists())
     if present == wanted and (folder / MANIFEST).exists():
         load(folder)
+        if options.exec_command_line.split()[:1] != [_AGENT]:
+            raise Unsupported(f"exec_command_line: the agent in {folder} can only be {_AGENT}, not {options.exec_command_line!r}")
     return present
 
 
