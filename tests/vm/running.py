@@ -1,6 +1,8 @@
 """Short ways to run a program in a VM and to wait for something to become true in it."""
 
 import asyncio
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -58,3 +60,19 @@ async def until(vm: UtilityVM, script: str) -> None:
                 pass
     except TimeoutError:
         pytest.fail(f"did not come true in {LIMIT:g} s: {script}: {last}")
+
+
+def of_vm(vm_id: str) -> list[int]:
+    """Return the processes of this host that have the VM's id among their words: its QEMU, and what becomes it."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if vm_id.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
+
+
+def qemu_of(vm_id: str) -> int:
+    """Return the VM's QEMU."""
+    (pid,) = [pid for pid in of_vm(vm_id) if b"qemu" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]]
+    return pid
