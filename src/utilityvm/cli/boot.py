@@ -8,13 +8,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from utilityvm.cli.flags import add_option_flags, given_options
-from utilityvm.cli.stdio import read_some, write_all
+from utilityvm.cli.stdio import open_missing_streams, read_some, write_all
 from utilityvm.kit.aio import Scope
-from utilityvm.kit.errors import GuestError
+from utilityvm.kit.errors import ConnectionLost, GuestError, HostError, InvalidOptions, UtilityVMError
 from utilityvm.vm.compose import create_lcow, default_options_lcow
+from utilityvm.vm.uvm import CLEANUP_TIMEOUT
 from utilityvm.wire.gcs import ACCESS_DENIED, FILE_NOT_FOUND
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from utilityvm.guest.process import Process
     from utilityvm.guest.transport import GuestStream
     from utilityvm.vm.uvm import UtilityVM
@@ -26,6 +29,7 @@ _CHUNK: Final = 64 * 1024
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's command line."""
+    parser.usage = "%(prog)s [OPTION ...] [--] [COMMAND [ARG ...]]"
     parser.description = (
         "Boot a VM and run COMMAND in it. Ends with the command's exit code, 125 for a failure of ours, 126 and 127 when the command "
         "cannot be run or found, 128+N by signal N. Without a command the VM runs until it powers off or Ctrl-C."
@@ -38,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    open_missing_streams()
     return asyncio.run(_interruptible(args))
 
 
@@ -62,7 +67,7 @@ async def _interruptible(args: argparse.Namespace) -> int:
 
 
 async def _boot(args: argparse.Namespace) -> int:
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    command = _command(args.command)
     vm = await create_lcow(default_options_lcow(**given_options(args)), require_kvm=args.require_kvm)
     async with vm:
         await vm.start()
@@ -71,10 +76,30 @@ async def _boot(args: argparse.Namespace) -> int:
             status = await vm.wait()
             return _failed(vm, status.how.value)
         try:
-            process = await vm.create_process(command, stdin=args.interactive)
+            return await _relay(await vm.create_process(command, stdin=args.interactive), interactive=args.interactive)
         except GuestError as error:
             return _not_started(error, command[0])
-        return await _relay(process)
+        except ConnectionLost as lost:
+            raise await _end_of(vm, lost) from lost
+
+
+def _command(words: "Sequence[str]") -> "Sequence[str]":
+    """Return the program and its arguments, before a VM is booted for what cannot be sent to it."""
+    command = words[1:] if words[:1] == ["--"] else words
+    for word in command:
+        if any("\ud800" <= character <= "\udfff" for character in word):  # how Python keeps bytes that are not text
+            raise InvalidOptions(f"{word!a} is not UTF-8, which the words of a command in a guest must be")
+    return command
+
+
+async def _end_of(vm: "UtilityVM", lost: ConnectionLost) -> UtilityVMError:
+    """Say how the VM ended, which says more than the loss of its connections just before."""
+    try:
+        async with asyncio.timeout(CLEANUP_TIMEOUT):
+            status = await vm.wait()
+    except TimeoutError:
+        return lost
+    return vm.exit_error or HostError(f"vm {vm.id}: ended ({status.how.value}) before the command did")
 
 
 def _failed(vm: "UtilityVM", how: str) -> int:
@@ -93,14 +118,16 @@ def _not_started(error: GuestError, program: str) -> int:
     return code
 
 
-async def _relay(process: "Process") -> int:
+async def _relay(process: "Process", *, interactive: bool) -> int:
     """Pass the streams on until the output has ended; input is not waited for, its reader may be gone."""
     scope = Scope("uvm boot")
-    scope.start("stdin", _feed(process.stdin))
+    outputs = [scope.start("stdout", _copy(process.stdout, 1)), scope.start("stderr", _copy(process.stderr, 2))]
+    if interactive:  # otherwise our input is somebody else's to read
+        scope.start("stdin", _feed(process.stdin))
     try:
-        async with asyncio.TaskGroup() as outputs:
-            outputs.create_task(_copy(process.stdout, 1))
-            outputs.create_task(_copy(process.stderr, 2))
+        await asyncio.wait(outputs)
+        if scope.failure is not None:
+            raise scope.failure
         return await process.wait()
     finally:
         await scope.aclose()

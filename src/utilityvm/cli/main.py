@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from utilityvm.kit.errors import UtilityVMError
 
-_OURS: Final = 125  # of boot, run and exec: the failure is ours, not the program's
+_OURS: Final = 125  # the failure is ours, not that of the program which ran in the guest
 _INTERRUPTED: Final = 130  # 128 + SIGINT
 
 _VERBS: Final = {
@@ -18,6 +18,9 @@ _VERBS: Final = {
     "boot-files": "build or show the guest's kernel and initial RAM disk",
 }
 """Each verb is the module of its name; it has `add_arguments(parser)`, which sets the default `run`."""
+
+_RUNNING: Final = frozenset({"boot"})
+"""Verbs that end as a program in a guest did; a failure of ours must not look like the program's."""
 
 
 def main(argv: "Sequence[str] | None" = None) -> int:
@@ -28,33 +31,43 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
         print(f"uvm {__version__}")
         return 0
-    from utilityvm.kit.errors import EXIT_CODES, UtilityVMError
-
-    args = _parser(words).parse_args(words)
-    _configure_logging(args.verbose)
     try:
-        code: int = args.run(args)
-    except UtilityVMError as error:
-        _complain(error)
-        return _OURS if args.verb == "boot" else EXIT_CODES[error.kind]
+        return _run(words, next((word for word in words if not word.startswith("-")), ""))
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _run(words: "Sequence[str]", verb: str) -> int:
+    from utilityvm.kit.errors import EXIT_CODES, UtilityVMError
+
+    try:
+        args = _parser(verb).parse_args(words)
+        _configure_logging(args.verbose)
+        code: int = args.run(args)
+        if sys.stdout is not None:  # which it is when it was closed
+            sys.stdout.flush()
+    except SystemExit as said:  # argparse has printed the help, or what is wrong
+        return _OURS if said.code and verb in _RUNNING else int(said.code or 0)
+    except UtilityVMError as error:
+        _complain(error)
+        return _OURS if verb in _RUNNING else EXIT_CODES[error.kind]
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output is gone; Python must not complain about it at exit
-        return _OURS if args.verb == "boot" else 1
+        _discard_output()
+        return _OURS if verb in _RUNNING else 1
     return code
 
 
-def _parser(words: "Sequence[str]") -> "argparse.ArgumentParser":
+def _parser(chosen: str) -> "argparse.ArgumentParser":
     """Build the parser; only the chosen verb's module is loaded, since asyncio and msgspec cost more than all else."""
     import argparse
     from importlib import import_module
 
+    from utilityvm import __version__
+
     parser = argparse.ArgumentParser(prog="uvm", description="Utility VMs: small virtual machines that hold processes and containers.")
-    parser.add_argument("--version", action="store_true", help="print the version and end")
+    parser.add_argument("--version", action="version", version=f"uvm {__version__}", help="print the version and end")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say what happens; twice: every step and the guest's debug log")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    chosen = next((word for word in words if not word.startswith("-")), "")
     for name, purpose in _VERBS.items():
         verb = verbs.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
         if name == chosen:
@@ -79,6 +92,15 @@ def _configure_logging(verbose: int) -> None:
     handler.setFormatter(ForPeople())
     logging.getLogger().addHandler(handler)
     logging.getLogger("utilityvm").setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
+
+
+def _discard_output() -> None:
+    """Whoever read our output is gone: let Python not stumble over it once more when it ends."""
+    import os
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _complain(error: "UtilityVMError") -> None:

@@ -3,24 +3,60 @@
 import asyncio
 import os
 from collections.abc import Callable
+from typing import Final
+
+from utilityvm.kit.errors import HostError
+
+_NAMES: Final = ("standard input", "standard output", "standard error")
+
+
+def open_missing_streams() -> None:
+    """Open those of our standard streams that are closed, on nothing: or the next socket gets the number, and what is written to it."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 async def read_some(fd: int, limit: int) -> bytes:
-    """Return up to `limit` bytes of `fd`, ``b""`` at its end; waits without blocking the loop."""
+    """Return up to `limit` bytes of `fd`, ``b""`` at its end; waits without blocking the loop.
+
+    Raises:
+        HostError: it cannot be read.
+    """
     loop = asyncio.get_running_loop()
-    await _ready(fd, loop.add_reader, loop.remove_reader)
-    return os.read(fd, limit)
+    while True:
+        await _ready(fd, loop.add_reader, loop.remove_reader)
+        try:
+            return os.read(fd, limit)
+        except BlockingIOError:
+            continue  # somebody else, who shares it, was faster
+        except OSError as error:
+            raise HostError(f"{_NAMES[fd]} cannot be read: {error.strerror}") from error
 
 
 async def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data` to `fd`; waits without blocking the loop while nobody takes it."""
+    """Write all of `data` to `fd`; waits without blocking the loop while nobody takes it.
+
+    Raises:
+        BrokenPipeError: whoever read it is gone.
+        HostError: it cannot be written.
+    """
     loop = asyncio.get_running_loop()
     rest = memoryview(data)
     while rest:
         await _ready(fd, loop.add_writer, loop.remove_writer)
         # The descriptor may be shared with other programs, so it is not set to non-blocking. A pipe that is writable takes PIPE_BUF
         # bytes without blocking; a file takes anything.
-        rest = rest[os.write(fd, rest[: min(len(rest), 4096)]) :]
+        try:
+            rest = rest[os.write(fd, rest[: min(len(rest), 4096)]) :]
+        except BlockingIOError:
+            continue
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise HostError(f"{_NAMES[fd]} cannot be written: {error.strerror}") from error
 
 
 async def _ready(fd: int, add: Callable[..., None], remove: Callable[[int], object]) -> None:
