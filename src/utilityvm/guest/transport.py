@@ -242,7 +242,7 @@ class _Stream:
             if self._eof or limit == 0:
                 return b""
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.with_traceback(None)
             self._readable.clear()
             await self._readable.wait()
         chunk = bytes(self._chunks.popleft())
@@ -257,7 +257,7 @@ class _Stream:
         rest = memoryview(data)
         while rest:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.with_traceback(None)
             if self._broken or self._sent_eof or self._closed:
                 raise BrokenPipeError(f"{self._name}: " + ("the guest takes no more" if self._broken else "closed for writing"))
             self._writable.clear()
@@ -334,7 +334,7 @@ class _Listener:
     async def accept(self) -> GuestStream:
         while not self._waiting:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.with_traceback(None)
             self._changed.clear()
             await self._changed.wait()
         return self._waiting.popleft()
