@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from utilityvm.compute.qemu import lower
+from utilityvm.vm.uvm import DEFAULT_ENVIRONMENT
 from utilityvm.wire import frames, gcs, packets, vsock
 
 ROOT = Path(__file__).parents[2]
@@ -146,3 +147,5 @@ def test_the_path_without_an_environment() -> None:
     path = re.search(r'defaultPath = "(.*)"', AGENT["internal/process/lookup.go"])
     assert path is not None
     assert f"`{path[1]}`" in section(6)
+    assert path[1] == DEFAULT_ENVIRONMENT["PATH"]
+    assert f'"PATH={path[1]}"' in AGENT["internal/boot/boot.go"]
