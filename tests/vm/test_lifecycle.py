@@ -6,12 +6,22 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from utilityvm import ConnectionLost, HostError, Process, StateError, UtilityVM, UtilityVMError, create_lcow, default_options_lcow
+from utilityvm import (
+    ConnectionLost,
+    HostError,
+    Process,
+    StateError,
+    Unsupported,
+    UtilityVM,
+    UtilityVMError,
+    create_lcow,
+    default_options_lcow,
+)
 from utilityvm.boot.files import BootFiles
 from utilityvm.compute.ports import ExitHow
 from utilityvm.vm.uvm import State
@@ -40,7 +50,7 @@ async def started(vm: UtilityVM) -> AsyncIterator[UtilityVM]:
     assert of_vm(vm.id) == []
 
 
-def refused(vm: UtilityVM, what: str) -> object:
+def refused(vm: UtilityVM, what: str) -> AbstractContextManager[object]:
     return pytest.raises(StateError, match=f"^vm {vm.id}: cannot {what} while {vm.state}$")
 
 
@@ -228,10 +238,18 @@ async def failure(vm: UtilityVM) -> HostError:
         return caught.value
 
 
-async def test_a_kernel_without_a_root_panics_and_the_error_has_its_console(make: Make, boot_files: BootFiles, tmp_path: Path) -> None:
+def other_folder(tmp_path: Path, boot_files: BootFiles, initrd: bytes | None = None) -> str:
+    """Make a folder that nobody has checked, with an initrd of ours if it is given."""
     (tmp_path / "vmlinux").symlink_to(boot_files.vmlinux)
-    (tmp_path / "initrd.img").write_bytes(b"not an archive\n" * 5000)
-    error = await failure(await make(boot_files_path=str(tmp_path)))
+    if initrd is None:
+        (tmp_path / "initrd.img").symlink_to(boot_files.initrd)
+    else:
+        (tmp_path / "initrd.img").write_bytes(initrd)
+    return str(tmp_path)
+
+
+async def test_a_kernel_without_a_root_panics_and_the_error_has_its_console(make: Make, boot_files: BootFiles, tmp_path: Path) -> None:
+    error = await failure(await make(boot_files_path=other_folder(tmp_path, boot_files, b"not an archive\n" * 5000)))
     assert "the guest's kernel panicked, while waiting for the guest to ask for entropy" in error.message
     assert "last lines of its console:\n" in error.message
     assert error.message.count("Unable to mount root fs") == 1
@@ -246,8 +264,11 @@ async def test_boot_options_that_leave_no_init_panic(make: Make) -> None:
     assert "Kernel panic" in vm.exit_error.message
 
 
-async def test_a_program_that_the_agent_does_not_know_is_named(make: Make) -> None:
-    error = await failure(await make(exec_command_line="/bin/nothing --at-all"))
+async def test_a_program_that_the_agent_does_not_know_is_refused_by_us_or_by_it(make: Make, boot_files: BootFiles, tmp_path: Path) -> None:
+    line = "/bin/nothing --at-all"
+    with pytest.raises(Unsupported, match="^exec_command_line: .* not '/bin/nothing --at-all'$"):
+        await make(exec_command_line=line)
+    error = await failure(await make(exec_command_line=line, boot_files_path=other_folder(tmp_path, boot_files)))
     assert "ended while starting (powered_off)" in error.message
     assert "utilityvm: command line: only /bin/gcs can be run, not: /bin/nothing --at-all" in error.message
 
@@ -294,10 +315,10 @@ async def test_the_console_is_a_socket_with_a_shell_on_it(make: Make, tmp_path: 
     await _leave_stale_socket(path)
     async with started(await make(console_pipe=str(path))) as vm:
         reader, writer = await asyncio.open_unix_connection(path)
-        writer.write(b"\necho $((6 * 7)) on $(tty)\n")
+        writer.write(b"\necho $((6 * 7)) answers\n")
         said = b""
         async with asyncio.timeout(LIMIT):
-            while b"42 on /dev/" not in said:
+            while b"42 answers" not in said:
                 data = await reader.read(4096)
                 assert data, f"the console ended after {said!r}"
                 said += data
@@ -313,7 +334,7 @@ async def _leave_stale_socket(path: Path) -> None:
     server = await asyncio.start_unix_server(lambda _reader, _writer: None, path)
     server.close()
     await server.wait_closed()
-    assert path.is_socket()
+    assert path.is_socket()  # noqa: ASYNC240
 
 
 # -- the owner ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,277 @@
+"""`uvm` as a command: its exit codes, its streams, its ends, and one sentence instead of a traceback for every mistake."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from utilityvm.boot.files import BootFiles
+from utilityvm.compute.qemu.facts import Accel
+from utilityvm.compute.qemu.service import QemuService
+
+from .running import LIMIT, Done, of_vm
+
+UVM = (sys.executable, "-m", "utilityvm")
+SMALL = ("--memory", "256", "--cpus", "1")
+PIPE = asyncio.subprocess.PIPE
+numbers = count()
+
+
+@asynccontextmanager
+async def boot(
+    *command: str, flags: Sequence[str] = (), stdin: int = asyncio.subprocess.DEVNULL, stdout: int = PIPE, stderr: int = PIPE
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Run `uvm boot` with `command`, and see that nothing of its VM is left at the end. Gives the process and the VM's id."""
+    vm_id = f"cli-{os.getpid()}-{next(numbers)}"
+    uvm = await asyncio.create_subprocess_exec(
+        *UVM, "boot", *SMALL, "--id", vm_id, *flags, "--", *command, stdin=stdin, stdout=stdout, stderr=stderr
+    )
+    try:
+        async with asyncio.timeout(LIMIT):
+            yield uvm, vm_id
+            await uvm.wait()
+            while of_vm(vm_id):
+                await asyncio.sleep(0.01)
+    finally:
+        if uvm.returncode is None:
+            uvm.kill()
+            await uvm.communicate()
+
+
+async def outcome(*command: str, flags: Sequence[str] = (), given: bytes | None = None) -> Done:
+    """Run `uvm boot` to its end; what it says when it falls back to emulation is left out."""
+    async with boot(*command, flags=flags, stdin=PIPE if given is not None else asyncio.subprocess.DEVNULL) as (uvm, _):
+        out, err = await uvm.communicate(given)
+    assert uvm.returncode is not None
+    return Done(uvm.returncode, out, told(err))
+
+
+async def uvm(*words: str, env: dict[str, str] | None = None) -> Done:
+    """Run `uvm` with any words, to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *UVM, *words, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env={**os.environ, **(env or {})}
+    )
+    async with asyncio.timeout(LIMIT):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return Done(process.returncode, out, told(err))
+
+
+def told(err: bytes) -> bytes:
+    assert b"Traceback" not in err, err.decode()
+    return re.sub(rb"(?m)^uvm: warning: software emulation.*\n", b"", err)
+
+
+async def until_running(vm_id: str) -> None:
+    """Wait for a second process that names the VM: the first is `uvm` itself."""
+    while len(of_vm(vm_id)) < 2:
+        await asyncio.sleep(0.005)
+
+
+# -- programs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("sh", "-c", "exit 7"), Done(7, b"")),
+        (("sh", "-c", "echo out; echo err >&2; kill -TERM $$"), Done(143, b"out\n", b"err\n")),
+        (("no-such-program",), Done(127, b"", b"uvm: no-such-program: no such program in the guest\n")),
+        (("/etc/passwd",), Done(126, b"", b"uvm: /etc/passwd: cannot be executed in the guest\n")),
+    ],
+)
+async def test_the_exit_code_and_the_streams_are_the_programs(command: tuple[str, ...], expected: Done) -> None:
+    assert await outcome(*command) == expected
+
+
+async def test_with_i_what_is_piped_in_reaches_the_program() -> None:
+    data = bytes(range(256)) * 4096
+    assert await outcome("cat", flags=["-i"], given=data) == Done(0, data)
+
+
+async def test_without_i_what_is_piped_in_is_left_to_others() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"not yours")
+    os.close(writing)
+    async with boot("cat", stdin=reading) as (uvm, _):
+        out, _ = await uvm.communicate()
+    assert (uvm.returncode, out) == (0, b"")
+    assert os.read(reading, 100) == b"not yours"
+    os.close(reading)
+
+
+async def test_a_slow_reader_gets_everything() -> None:
+    async with boot("sh", "-c", "seq 300000; echo end >&2") as (uvm, _):
+        assert uvm.stdout is not None
+        assert uvm.stderr is not None
+        whole = b""
+        while data := await uvm.stdout.read(50_000):
+            whole += data
+            await asyncio.sleep(0)
+        assert told(await uvm.stderr.read()) == b"end\n"
+    assert uvm.returncode == 0
+    assert whole == b"".join(b"%d\n" % number for number in range(1, 300_001))
+
+
+async def test_a_reader_that_leaves_ends_it() -> None:
+    reading, writing = os.pipe()
+    async with boot("yes", stdout=writing) as (uvm, _):
+        os.close(writing)
+        assert (await asyncio.to_thread(os.read, reading, 2)) == b"y\n"
+        os.close(reading)
+        _, err = await uvm.communicate()
+    assert (uvm.returncode, told(err)) == (125, b"")
+
+
+async def test_a_full_disk_is_told() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    async with boot("echo", "hi", stdout=full) as (uvm, _):
+        _, err = await uvm.communicate()
+    os.close(full)
+    assert (uvm.returncode, told(err)) == (125, b"uvm: standard output cannot be written: No space left on device\n")
+
+
+async def test_closed_standard_streams_cost_only_what_would_have_gone_there() -> None:
+    vm_id = f"cli-{os.getpid()}-closed"
+    script = 'exec "$@" <&- >&-'
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", script, "sh", *UVM, "boot", *SMALL, "--id", vm_id, "-i", "--", "sh", "-c", "cat; echo lost; exit 5", stderr=PIPE
+    )
+    async with asyncio.timeout(LIMIT):
+        _, err = await process.communicate()
+    assert (process.returncode, told(err)) == (5, b"")
+    assert of_vm(vm_id) == []
+
+
+async def test_a_vm_that_ends_before_the_command_is_a_failure_of_ours_with_the_reason() -> None:
+    done = await outcome("poweroff", "-f")
+    assert (done.code, done.out) == (125, b"")
+    assert done.err.endswith(b": ended (powered_off) before the command did\n")
+    done = await outcome("sh", "-c", "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger")
+    assert (done.code, done.out) == (125, b"")
+    assert b"the guest's kernel panicked: Kernel panic - not syncing: sysrq triggered crash" in done.err
+
+
+async def test_without_a_command_it_lasts_as_long_as_the_vm() -> None:
+    async with boot() as (uvm, vm_id):
+        assert uvm.stderr is not None
+        async for said in uvm.stderr:
+            if said == f"vm {vm_id} runs; Ctrl-C ends it\n".encode():
+                break
+        uvm.send_signal(signal.SIGINT)
+        assert told(await uvm.stderr.read()) == b""
+    assert uvm.returncode == 130
+
+
+# -- signals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("moment", ["during the boot", "during the command"])
+async def test_a_signal_ends_it_in_order(number: signal.Signals, moment: str) -> None:
+    async with boot("sh", "-c", "echo ready; sleep 1000") as (uvm, vm_id):
+        assert uvm.stdout is not None
+        if moment == "during the boot":
+            await until_running(vm_id)
+        else:
+            assert await uvm.stdout.readline() == b"ready\n"
+        uvm.send_signal(number)
+        async with asyncio.timeout(10):
+            out, err = await uvm.communicate()
+    assert (uvm.returncode, out, told(err)) == (128 + number, b"", b"")
+
+
+async def test_when_it_is_killed_nothing_is_left() -> None:
+    async with boot("sleep", "1000") as (uvm, vm_id):
+        await until_running(vm_id)
+        uvm.kill()
+        await uvm.communicate()
+        async with asyncio.timeout(2):
+            while of_vm(vm_id):
+                await asyncio.sleep(0.01)
+
+
+# -- mistakes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["boot", "--no-such-option"], 125, b"unrecognized arguments: --no-such-option"),
+        (["boot", "--memory", "much"], 125, b"argument --memory/--memory-size-in-mb: invalid int value: 'much'"),
+        (["boot", "--memory", "-5"], 125, b"memory_size_in_mb must be between 1 and"),
+        (["boot", "--id", "a/b"], 125, b"id 'a/b' cannot name a VM"),
+        (["boot", "--processor-limit", "5"], 125, b"$.VirtualMachine.ComputeTopology.Processor.Limit: not carried out"),
+        (["boot", "--enable-graphics-console"], 125, b"$.VirtualMachine.Devices.VideoMonitor: not carried out"),
+        (["boot", "--is-template"], 125, b"is_template"),
+        (
+            ["boot", "--boot-files-path", "/nowhere"],
+            125,
+            b"uvm: kernel: '/nowhere/kernel' not found\nuvm: hint: build the boot files: uvm boot-files",
+        ),
+        (["boot", "--console-pipe", "relative"], 125, b"is the absolute path of a socket"),
+        (["boot", "--", os.fsdecode(b"\xff")], 125, b"is not UTF-8"),
+        (["doctor", "really"], 2, b"unrecognized arguments: really"),
+        (["boot-files", "show", "--out", "/nowhere"], 3, b"/nowhere/manifest.json: no such boot file"),
+        (["nonsense"], 2, b"invalid choice: 'nonsense'"),
+        ([], 2, b"the following arguments are required: VERB"),
+    ],
+)
+async def test_a_mistake_is_answered_in_words(boot_files: BootFiles, words: list[str], code: int, says: bytes) -> None:
+    assert boot_files.folder.is_dir()
+    done = await uvm(*words)
+    assert (done.code, done.out) == (code, b"")
+    assert says in done.err
+
+
+async def test_kvm_can_be_required(boot_files: BootFiles) -> None:
+    facts = await QemuService().probe(boot_files.vmlinux)
+    if facts.accel is Accel.KVM:
+        pytest.skip("KVM works here")
+    done = await uvm("boot", "--require-kvm")
+    assert (done.code, done.out) == (125, b"")
+    assert facts.reason.encode() in done.err
+
+
+async def test_emulation_can_be_asked_for_and_nonsense_cannot(boot_files: BootFiles) -> None:
+    assert boot_files.folder.is_dir()
+    assert (await uvm("boot", "--require-kvm", env={"UVM_ACCEL": "tcg"})).code == 125
+    done = await uvm("boot", env={"UVM_ACCEL": "magic"})
+    assert done.code == 125
+    assert b"UVM_ACCEL" in done.err
+
+
+# -- other verbs --------------------------------------------------------------------------------------------------------
+
+
+async def test_doctor_says_what_was_found(boot_files: BootFiles) -> None:
+    done = await uvm("doctor")
+    assert done.code == 0, done
+    assert done.err == b""
+    for words in (b"ok    boot files   " + bytes(boot_files.folder), b"ok    qemu         ", b"ok    acceleration "):
+        assert words in done.out
+
+
+async def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
+    done = await uvm("doctor", env={"UVM_QEMU": str(tmp_path / "no-qemu")})
+    assert done.code == 6
+    assert b"FAIL  qemu         " in done.out
+    assert b"no-qemu" in done.out
+
+
+async def test_the_version_is_told_without_loading_what_is_not_needed() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-X", "importtime", *UVM[1:], "--version", stdout=PIPE, stderr=PIPE)
+    async with asyncio.timeout(LIMIT):
+        out, err = await process.communicate()
+    assert process.returncode == 0
+    assert re.fullmatch(rb"uvm \d+\.\d+\.\d+\n", out)
+    loaded = {line.rpartition(b"|")[2].strip().decode() for line in err.splitlines()}
+    assert "utilityvm" in loaded
+    assert not loaded & {"asyncio", "msgspec", "argparse", "logging", "socket", "platformdirs", "rich", "qemu.qmp"}
