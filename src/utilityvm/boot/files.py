@@ -15,7 +15,8 @@ INITRD = "initrd.img"
 MANIFEST = "manifest.json"
 ARCHITECTURE = "x86_64"
 
-_BUILD_HINT = "build the boot files: uvm boot-files build"
+BUILD_HINT = "build the boot files: uvm boot-files build"
+"""What to do about boot files that are missing or broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def load(folder: Path, *, digests: bool = False) -> BootFiles:
                 raise Corrupt(f"{folder / MANIFEST}: says nothing about {name}")
             _check_file(folder / name, record, check, digests=digests)
     except UtilityVMError as error:
-        error.hint = error.hint or _BUILD_HINT
+        error.hint = error.hint or BUILD_HINT
         raise
     return BootFiles(folder, manifest)
 

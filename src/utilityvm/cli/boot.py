@@ -74,7 +74,7 @@ async def _boot(args: argparse.Namespace) -> int:
         if not command:
             print(f"vm {vm.id} runs; Ctrl-C ends it", file=sys.stderr)
             status = await vm.wait()
-            return _failed(vm, status.how.value)
+            return _ended(vm, status.how.value)
         try:
             return await _relay(await vm.create_process(command, stdin=args.interactive), interactive=args.interactive)
         except GuestError as error:
@@ -102,7 +102,7 @@ async def _end_of(vm: "UtilityVM", lost: ConnectionLost) -> UtilityVMError:
     return vm.exit_error or HostError(f"vm {vm.id}: ended ({status.how.value}) before the command did")
 
 
-def _failed(vm: "UtilityVM", how: str) -> int:
+def _ended(vm: "UtilityVM", how: str) -> int:
     if vm.exit_error is not None:
         raise vm.exit_error
     print(f"vm {vm.id}: {how}", file=sys.stderr)

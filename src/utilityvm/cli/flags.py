@@ -1,4 +1,4 @@
-"""Flags of the command line from the declaration of the options: one for each field, with its meaning and default."""
+"""Flags of the command line from the declaration of the options: one for each field, with its meaning."""
 
 import argparse
 from typing import Final

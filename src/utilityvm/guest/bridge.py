@@ -20,7 +20,7 @@ CALL_TIMEOUT: Final = 300.0
 """Seconds that the guest has for an answer. Exceeding it ends the bridge: the guest's state is no longer known."""
 
 MAX_CALLS: Final = 4096
-"""Calls that may wait for an answer at a time, also those whose caller gave up; one more waits for its turn."""
+"""Calls with a deadline that may wait for an answer at a time, also those whose caller gave up; one more waits for its turn."""
 
 Q = TypeVar("Q", bound=gcs.Request)
 R = TypeVar("R", bound=gcs.Response)
@@ -30,7 +30,8 @@ R = TypeVar("R", bound=gcs.Response)
 class _Waiting:
     word: int
     answer: asyncio.Future[Frame]
-    late: Callable[[Frame], None] | None
+    late: Callable[[Frame], None]
+    slot: asyncio.Semaphore | None  # to be given back with the answer
 
 
 @final
@@ -42,7 +43,7 @@ class Bridge:
         self._recorder = FlightRecorder()
         self._waiting: dict[int, _Waiting] = {}
         self._slots = asyncio.Semaphore(MAX_CALLS)
-        self._outbox: asyncio.Queue[bytes] = asyncio.Queue()  # bounded by the slots: a frame for each call that waits
+        self._outbox: asyncio.Queue[bytes] = asyncio.Queue()  # bounded as `_waiting` is
         self._next_id = 0
         self._ended: UtilityVMError | None = None
         self._scope = Scope(f"{name}:bridge", self._failed)
@@ -57,7 +58,7 @@ class Bridge:
         within: float | None = CALL_TIMEOUT,
         undo: Callable[[R], Coroutine[Any, Any, None]] | None = None,
     ) -> R:
-        """Send `request` and return the guest's answer. `within` None waits as long as the guest lives.
+        """Send `request` and return the guest's answer. `within` None waits as long as the guest lives, and takes none of `MAX_CALLS`.
 
         When the caller is cancelled after sending, the late answer is dropped; a successful one is handed to `undo` first.
 
@@ -71,9 +72,11 @@ class Bridge:
             if undo is not None:
                 self._scope.start(f"undo-{call.name}", self._undo(call, frame, undo))
 
-        body = gcs.encode_request(request)
-        await self._slots.acquire()
-        answer = self._send(call.word, body, call.name, late)
+        body, slot = gcs.encode_request(request), None
+        if within is not None:
+            await self._slots.acquire()
+            slot = self._slots
+        answer = self._send(call, body, late, slot)
         try:
             async with asyncio.timeout(within):
                 frame = await answer
@@ -100,7 +103,14 @@ class Bridge:
         self._post(word, gcs.encode_request(request), f"{word:#x}")
 
     def run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` for as long as the bridge lives, e.g. to wait for a process."""
+        """Run `work` for as long as the bridge lives, e.g. to wait for a process.
+
+        Raises:
+            ConnectionLost: the bridge has ended; `work` was not begun.
+        """
+        if self._ended is not None:
+            work.close()
+            raise self._lost(self._ended)
         self._scope.start(name, work)
 
     async def aclose(self) -> None:
@@ -108,15 +118,18 @@ class Bridge:
         self._end(ConnectionLost(f"{self._name}: bridge closed"), tell=False)
         await self._scope.aclose()
 
-    def _send(self, word: int, body: bytes, name: str, late: Callable[[Frame], None]) -> asyncio.Future[Frame]:
+    def _send(
+        self, call: gcs.Call[Q, R], body: bytes, late: Callable[[Frame], None], slot: asyncio.Semaphore | None
+    ) -> asyncio.Future[Frame]:
         """Use the slot that was taken. It is given back with the answer, since the caller may give up long before."""
         try:
-            number = self._post(word, body, name)
+            number = self._post(call.word, body, call.name)
         except UtilityVMError:
-            self._slots.release()
+            if slot is not None:
+                slot.release()
             raise
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = _Waiting(gcs.response_type(word), answer, late)
+        self._waiting[number] = _Waiting(gcs.response_type(call.word), answer, late, slot)
         return answer
 
     def _post(self, word: int, body: bytes, name: str) -> int:
@@ -149,11 +162,12 @@ class Bridge:
         if waiting is None or waiting.word != frame.type:
             raise ProtocolError(f"{self._name}: bridge received unknown rpc response for id {frame.id}, type {frame.type:#x}")
         del self._waiting[frame.id]
-        self._slots.release()
-        if not waiting.answer.done():
-            waiting.answer.set_result(frame)
-        elif waiting.late is not None:
+        if waiting.slot is not None:
+            waiting.slot.release()
+        if waiting.answer.done():
             waiting.late(frame)
+        else:
+            waiting.answer.set_result(frame)
 
     async def _undo(self, call: gcs.Call[Q, R], frame: Frame, undo: Callable[[R], Coroutine[Any, Any, None]]) -> None:
         try:
@@ -169,7 +183,8 @@ class Bridge:
             return
         self._ended = reason
         for waiting in self._waiting.values():
-            self._slots.release()
+            if waiting.slot is not None:
+                waiting.slot.release()
             if not waiting.answer.done():
                 waiting.answer.set_exception(self._lost(reason))
                 waiting.answer.exception()  # a caller that was cancelled does not come back for it

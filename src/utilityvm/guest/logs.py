@@ -1,6 +1,6 @@
 """The guest's log stream: JSON objects, one a line, become records of Python's `logging`.
 
-uvm_semantics: the original's default output handler. Unlike it, a broken line costs that line and not the rest of the stream.
+As the original's default output handler; unlike there, a broken line costs that line and not the rest of the stream.
 """
 
 import json

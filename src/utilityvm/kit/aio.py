@@ -15,19 +15,22 @@ T = TypeVar("T")
 class Scope:
     """Daemon tasks of one owner. The first that fails cancels the others; the owner hears of it once.
 
-    `on_failure` is called in the loop with the first failure (never with a cancellation).
+    `on_failure` is called in the loop with the first failure (never with a cancellation); an owner without one looks at `failure`.
     """
 
     def __init__(self, name: str, on_failure: Callable[[Exception], None] | None = None) -> None:
         self._name, self._on_failure = name, on_failure
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: Exception | None = None
+        self._closed = False
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` until it ends or the scope is closed."""
+        """Run `work` until it ends or the scope is closed. In a closed scope it is cancelled before it begins."""
         task = asyncio.create_task(work, name=f"{self._name}:{name}")  # noqa: TID251 (this is the owner)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        if self._closed:
+            task.cancel()
         return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -45,12 +48,13 @@ class Scope:
 
     async def aclose(self) -> None:
         """Cancel what still runs and wait until it has ended. May be called from one of the scope's own tasks."""
+        self._closed = True
         mine = asyncio.current_task()
         tasks = [task for task in self._tasks if task is not mine]
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks)  # what they start meanwhile is cancelled before it begins
 
 
 async def finish(work: Coroutine[Any, Any, T], *, within: float) -> T:

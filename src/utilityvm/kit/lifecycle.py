@@ -25,10 +25,6 @@ class Life(Generic[S, E]):
         """The present state."""
         return self._state
 
-    def allows(self, event: E) -> bool:
-        """Say whether `event` may happen now."""
-        return (self._state, event) in self._table
-
     def step(self, event: E) -> S:
         """Move by `event` and return the new state.
 

@@ -1,6 +1,6 @@
-"""Spans and events: one measured stretch of work is one log record, and what `--timeline` prints.
+"""Events and spans: a log record is a name plus fields, and a measured stretch of work is one.
 
-An event is a name plus fields. Names and field names are listed here, so that one thing is not logged under two spellings.
+Field names are listed here, so that one thing is not logged under two spellings.
 """
 
 import logging
@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-FIELDS: Final = frozenset(
-    {"vm", "us", "error", "kind", "accel", "reason", "pid", "port", "message", "requested", "assigned", "how", "argv", "frame", "count"}
-)
+FIELDS: Final = frozenset({"vm", "us", "error", "pid", "message", "requested", "assigned", "how", "argv"})
 """Every field name that an event may carry."""
 
 FRAMES_KEPT: Final = 256

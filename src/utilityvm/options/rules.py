@@ -102,8 +102,8 @@ BOUNDS: tuple[Rule, ...] = (
     ),
 )
 
-NOT_BUILT = ("network_config_proxy", "is_template", "is_clone", "template_config")
-"""Options that planning takes and that have no place in a document."""
+NOT_BUILT = ("fully_physically_backed", "network_config_proxy", "is_template", "is_clone", "template_config")
+"""Options that planning takes and that have no place in a Linux guest's document."""
 
 
 def problems(options: OptionsLCOW, build: int, rules: Sequence[Rule] = VERIFY) -> tuple[Problem, ...]:

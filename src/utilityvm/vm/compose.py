@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from utilityvm.boot.files import MANIFEST, load
+from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
 from utilityvm.compute.ports import ComputeService
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.service import QemuService
@@ -31,7 +31,6 @@ from utilityvm.store.layout import Layout
 from utilityvm.vm.uvm import UtilityVM
 
 _AGENT: Final = "/bin/gcs"
-_HINT: Final = "build the boot files: uvm boot-files build"
 _LEVEL_WORDS: Final = ((logging.DEBUG, "debug"), (logging.INFO, "info"), (logging.WARNING, "warning"))
 
 
@@ -99,7 +98,7 @@ async def create_planned(
     try:
         plan = plan_lcow(options, facts, vm_id=vm_id, warn=_warn)
     except NotFound as error:
-        error.hint = error.hint or _HINT
+        error.hint = error.hint or BUILD_HINT
         raise
     try:
         system = await service.create(vm_id, plan.document)

@@ -6,14 +6,14 @@ Semantics: the original's `internal/uvm` create, start, wait, terminate and clos
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from types import TracebackType
-from typing import Final, Self, final
+from typing import Any, Final, Self, final
 
-from utilityvm.compute.ports import ExitStatus, Machine
+from utilityvm.compute.ports import ExitHow, ExitStatus, Machine
 from utilityvm.guest.bridge import Bridge
 from utilityvm.guest.client import GuestClient
 from utilityvm.guest.logs import OutputHandler
@@ -57,7 +57,7 @@ class Do(StrEnum):
     """What may happen to a VM."""
 
     START = "start"
-    STARTED = "report started"
+    STARTED = "finish starting"
     USE = "run a process"
     EXIT = "exit"
     CLOSE = "close"
@@ -100,7 +100,7 @@ class UtilityVM:
         self.id, self.owner, self.options, self.plan = vm_id, options.owner, options, plan
         self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
         self._life = Life(f"vm {vm_id}", LIFE, State.CREATED)
-        self._scope = Scope(f"vm:{vm_id}")
+        self._scope = Scope(f"vm:{vm_id}", self._broken)
         self._stdio = Stdio(system)
         self._client: GuestClient | None = None
         self._output: asyncio.Task[None] | None = None
@@ -168,13 +168,12 @@ class UtilityVM:
                 async with asyncio.timeout(START_TIMEOUT):
                     await self._start(waiting_for)
         except BaseException as error:
-            with suppress(TimeoutError):
-                await finish(self._end_after(error), within=CLEANUP_TIMEOUT)
+            with suppress(UtilityVMError):  # why the start failed says more
+                await self._finish(self._end_after(error))
             if (failure := self._start_failure(error, waiting_for)) is not None:
                 raise failure from error
             raise
-        if self._life.state is State.STARTING:
-            self._life.step(Do.STARTED)
+        self._life.step(Do.STARTED)
 
     async def create_process(
         self,
@@ -220,7 +219,7 @@ class UtilityVM:
     async def terminate(self) -> None:
         """End the VM at once, as by pulling the plug, and wait until it has ended. A stopped VM stays as it is."""
         if self._life.state is not State.CLOSED:
-            await finish(self._end(), within=CLEANUP_TIMEOUT)
+            await self._finish(self._end())
 
     async def wait(self) -> ExitStatus:
         """Wait until the VM has ended and its log stream was read to the end."""
@@ -231,7 +230,7 @@ class UtilityVM:
     async def close(self) -> None:
         """End the VM if it runs and release all that belongs to it. May be called at any time, and again."""
         self._life.step(Do.CLOSE)
-        await finish(self._release(), within=CLEANUP_TIMEOUT)
+        await self._finish(self._release())
 
     async def __aenter__(self) -> Self:
         return self
@@ -295,6 +294,17 @@ class UtilityVM:
         return f"\nlast lines of its console:\n{tail}" if tail else "\nits console said nothing"
 
     # -- ending -----------------------------------------------------------------------------------------------------
+
+    async def _finish(self, cleanup: Coroutine[Any, Any, None]) -> None:
+        try:
+            await finish(cleanup, within=CLEANUP_TIMEOUT)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"vm {self.id}: ending it took longer than {CLEANUP_TIMEOUT:g} s") from error
+
+    def _broken(self, error: Exception) -> None:
+        """A watcher of ours failed: the VM may be anywhere, and nobody must wait for it for ever."""
+        self._fault = self._fault or HostError(f"vm {self.id}: out of control: {error}")
+        self._exited(ExitStatus(ExitHow.FAILED, str(error)))
 
     async def _watch_exit(self) -> None:
         self._exited(await self._system.wait())

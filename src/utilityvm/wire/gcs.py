@@ -23,7 +23,6 @@ NO_TIMEOUT: Final = 0xFFFF_FFFF
 FILE_NOT_FOUND: Final = 0x8007_0002
 ACCESS_DENIED: Final = 0x8007_0005
 NOT_FOUND: Final = 0x8007_0490
-SYSTEM_NOT_FOUND: Final = 0xC037_010E
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -117,8 +117,6 @@ class HostSocket:
         self._streams: dict[StreamId, _Stream] = {}
         self._listening: dict[int, bool] = {}
         self._out: list[bytes] = [encode(Packet(Control.RESET, payload=nonce))]
-        self.refused = 0
-        """Dials that were answered with a reset."""
 
     # -- bytes ------------------------------------------------------------------------------------------------------
 
@@ -187,7 +185,8 @@ class HostSocket:
         if state is None:
             return
         state.taken = (state.taken + count) % _WRAP
-        if (state.taken - state.told) % _WRAP > WINDOW // 2 and not state.peer_shut & SHUT_SEND:
+        known = WINDOW - (state.received - state.told) % _WRAP
+        if known < WINDOW // 2 and not state.peer_shut & SHUT_SEND:
             self._emit(stream, state, Op.CREDIT_UPDATE)
 
     def shut_send(self, stream: StreamId) -> None:
@@ -249,7 +248,6 @@ class HostSocket:
             del self._streams[stream]
             events.append(Ended(stream, orderly=False))
         if state is not None or port not in self._listening or len(self._streams) >= MAX_STREAMS:
-            self.refused += 1
             self._answer_rst(stream)
             return
         if self._listening[port]:
@@ -263,7 +261,6 @@ class HostSocket:
         if packet.op is Op.RW:
             unread = (state.received - state.taken) % _WRAP + len(packet.payload)
             if unread > WINDOW or state.peer_shut & SHUT_SEND:
-                self.refused += 1
                 self.reset(stream)
                 events.append(Ended(stream, orderly=False))
                 return

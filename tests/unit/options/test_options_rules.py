@@ -130,6 +130,6 @@ def test_our_bounds_do_not_say_again_what_the_original_says() -> None:
 def test_options_that_nothing_carries_out_are_refused_by_name() -> None:
     refuse_not_built(OptionsLCOW())
     template = TemplateConfig(uvm_id="t", create_options=OptionsLCOW())
-    options = OptionsLCOW(network_config_proxy="p", is_template=True, is_clone=True, template_config=template)
+    options = OptionsLCOW(fully_physically_backed=True, network_config_proxy="p", is_template=True, is_clone=True, template_config=template)
     with pytest.raises(Unsupported, match="^" + ", ".join(NOT_BUILT) + ": this version"):
         refuse_not_built(options)

@@ -77,7 +77,7 @@ class Monitor:
             with suppress(EOFError, OSError):  # QEMU ended: how is for its exit code and its last words to say
                 await client.disconnect()
         except QMPError as error:
-            event("qemu.monitor.failed", level=logging.WARNING, vm=self._name, error=str(error))
+            event("qemu.monitor.failed", level=logging.WARNING, vm=self._name.removeprefix("vm "), error=str(error))
 
     def _over(self) -> None:
         self._ready.set()

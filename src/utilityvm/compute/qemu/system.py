@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shlex
 import socket
 from contextlib import ExitStack
 from typing import Final, final
@@ -25,7 +26,7 @@ from utilityvm.kit.trace import event
 CLEANUP: Final = 5.0
 """Seconds that a killed QEMU may take to be gone."""
 
-_LAST_WORDS: Final = 10.0  # seconds for what an ended QEMU wrote to be read; it is in our socket's buffer already
+_LAST_WORDS: Final = 3.0  # seconds for what an ended QEMU wrote to be read; it is in our socket's buffer already
 _SAID_LINES: Final = 20
 _CONSOLE_LINES: Final = 400
 _NONCE_BYTES: Final = 16
@@ -134,7 +135,7 @@ class QemuMachine:
                 self._child = Child(words, pass_fds=list(numbers.values()))
         except OSError as error:
             raise HostError(f"{self._name}: cannot prepare QEMU's memory and sockets: {error.strerror}") from error
-        event("qemu.spawned", level=logging.DEBUG, vm=self._id, pid=self._child.pid, argv=" ".join(words))
+        event("qemu.spawned", level=logging.DEBUG, vm=self._id, pid=self._child.pid, argv=shlex.join(words))
         self._scope.start("monitor", self._monitor.run())
         self._scope.start("exit", self._watch(self._child, self._monitor))
         return sockets[0]
