@@ -32,7 +32,7 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's command line."""
-    parser.description = "Say what this host can do for utility VMs, and why not. Ends with 0 when a VM can boot, else with 6."
+    parser.description = "Say what this host can do for utility VMs, and why not. KVM is tried anew. Ends with 0 when a VM can boot, else with 6."
     parser.set_defaults(run=_run)
 
 
@@ -70,7 +70,7 @@ def _boot_files(folder: Path) -> BootFiles | Finding:
 
 
 def _qemu(kernel: Path) -> list[Finding]:
-    facts = _tried("qemu", lambda: asyncio.run(QemuService().probe(kernel)))
+    facts = _tried("qemu", lambda: asyncio.run(QemuService().probe(kernel, anew=True)))
     if isinstance(facts, Finding):
         return [facts]
     slow = "software emulation is correct, slower, and no security boundary" if facts.accel is Accel.TCG else ""

@@ -31,7 +31,7 @@ from utilityvm.wire import gcs
 START_TIMEOUT: Final = 120.0
 """Seconds from `start` to a negotiated guest connection."""
 
-CLEANUP_TIMEOUT: Final = 10.0
+CLEANUP_TIMEOUT: Final = 15.0
 """Seconds that ending a VM may take, whatever it is doing."""
 
 EXIT_TIMEOUT: Final = 2.0

@@ -47,8 +47,8 @@ def say(text): os.write(fd, text.encode() + b"\\n")
     def calls(self) -> str:
         return self._calls.read_text() if self._calls.exists() else ""
 
-    async def verdict(self) -> Verdict:
-        return await kvm_verdict(self.path, self.kernel, self.cache, self.device)
+    async def verdict(self, *, anew: bool = False) -> Verdict:
+        return await kvm_verdict(self.path, self.kernel, self.cache, self.device, anew=anew)
 
 
 @pytest.fixture
@@ -108,6 +108,18 @@ async def test_the_verdict_is_kept_for_this_qemu_and_kernel(qemu: Fake) -> None:
     qemu.does(boot="sys.exit(1)")
     assert (await qemu.verdict()).accel is Accel.TCG
     assert qemu.calls == "bbb"
+
+
+async def test_a_verdict_asked_for_anew_takes_the_place_of_the_kept_one(qemu: Fake) -> None:
+    busy = qemu.path.with_name("busy")
+    busy.touch()
+    qemu.does(boot=f"if not os.path.exists({str(busy)!r}): {BOOTS}")
+    assert (await qemu.verdict()).accel is Accel.TCG
+    busy.unlink()
+    assert (await qemu.verdict()).accel is Accel.TCG
+    assert (await qemu.verdict(anew=True)).accel is Accel.KVM
+    assert (await qemu.verdict()).accel is Accel.KVM
+    assert qemu.calls == "bb"
 
 
 async def test_a_verdict_of_another_host_boot_does_not_count(qemu: Fake) -> None:

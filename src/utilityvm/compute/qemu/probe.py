@@ -45,11 +45,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-async def probe(cache: Path, kernel: Path, environ: Mapping[str, str] = os.environ) -> HostFacts:
+async def probe(cache: Path, kernel: Path, environ: Mapping[str, str] = os.environ, *, anew: bool = False) -> HostFacts:
     """Find what a machine that boots `kernel` will run on; at most a little over `KVM_TRIAL` seconds, once per host boot.
 
     `cache` is a folder, made when missing. The environment may name QEMU (`UVM_QEMU`) and decide on acceleration
-    (`UVM_ACCEL`: ``kvm`` or ``tcg``).
+    (`UVM_ACCEL`: ``kvm`` or ``tcg``). `anew` passes over a kept verdict on KVM, which a busy moment may have spoilt.
 
     Raises:
         Unsupported: QEMU is missing or too old.
@@ -61,7 +61,7 @@ async def probe(cache: Path, kernel: Path, environ: Mapping[str, str] = os.envir
     version = await qemu_version(qemu, cache)
     if version < OLDEST:
         raise Unsupported(f"{qemu}: is version {'.'.join(map(str, version))}, the oldest that works is {OLDEST[0]}.{OLDEST[1]}")
-    verdict = forced or await kvm_verdict(qemu, kernel, cache)
+    verdict = forced or await kvm_verdict(qemu, kernel, cache, anew=anew)
     return HostFacts(
         qemu=str(qemu),
         version=version,
@@ -110,7 +110,7 @@ async def qemu_version(qemu: Path, cache: Path) -> tuple[int, int, int]:
     return version
 
 
-async def kvm_verdict(qemu: Path, kernel: Path, cache: Path, device: Path = Path("/dev/kvm")) -> Verdict:
+async def kvm_verdict(qemu: Path, kernel: Path, cache: Path, device: Path = Path("/dev/kvm"), *, anew: bool = False) -> Verdict:
     """Say whether KVM works, by booting `kernel` under it. That `device` opens is not enough: on some hosts no guest gets far.
 
     Raises:
@@ -122,7 +122,7 @@ async def kvm_verdict(qemu: Path, kernel: Path, cache: Path, device: Path = Path
         return Verdict(accel=Accel.TCG, reason=f"{device}: {error.strerror}")
     memory = _Cache(cache / "kvm-verdict.json", Verdict)
     key = f"{_boot_id()} {_identity(qemu)} {_identity(kernel)}"
-    if (known := memory.get(key)) is None:
+    if anew or (known := memory.get(key)) is None:
         known = await _try_kvm(qemu, kernel)
         memory.put(key, known)
     return known

@@ -23,9 +23,9 @@ class QemuService:
         self._cache = Layout.of_user().cache / "qemu" if cache is None else cache
         self._environ = environ
 
-    async def probe(self, kernel: Path) -> HostFacts:
-        """Find what a machine that boots `kernel` will run on. See `probe.probe` for what it costs and raises."""
-        return await probe(self._cache, kernel, self._environ)
+    async def probe(self, kernel: Path, *, anew: bool = False) -> HostFacts:
+        """Find what a machine that boots `kernel` will run on; `anew` tries KVM again. See `probe.probe` for what it costs and raises."""
+        return await probe(self._cache, kernel, self._environ, anew=anew)
 
     async def create(self, system_id: VmId, document: ComputeSystem) -> QemuMachine:
         """See `compute.ports.ComputeService.create`. Refuses what cannot be honoured before it looks for QEMU.
