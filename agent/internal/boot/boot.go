@@ -99,12 +99,13 @@ func loadModules(k sys.Kernel, group string) error {
 // Shell starts a shell on the console, which the kernel has opened as our standard streams, as the leader of a session
 // that the console controls.
 func Shell(k sys.Kernel) error {
-	_, err := k.Spawn(&sys.Command{
+	shell, err := k.Spawn(&sys.Command{
 		Path: "/bin/sh", Args: []string{"sh"}, Dir: "/", Files: [3]int{0, 1, 2}, Console: true,
 		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=linux"},
 	})
 	if err != nil {
 		return &session.Failure{What: "shell", Why: err}
 	}
+	sys.Close(shell.Event) // it is reaped as an orphan is
 	return nil
 }

@@ -75,6 +75,13 @@ func (st *Stream) Shutdown(bits uint32) {
 	}
 }
 
+// Finish is Shutdown in no hurry: the packet may wait a little for others to go with.
+func (st *Stream) Finish(bits uint32) {
+	before := len(st.socket.out)
+	st.Shutdown(bits)
+	st.socket.lazy += len(st.socket.out) - before
+}
+
 // Reset ends the stream at once. The user hears no more.
 func (st *Stream) Reset() {
 	st.user = deaf{}

@@ -21,10 +21,13 @@ type SourceFunc func(events uint32)
 // Ready implements Source.
 func (f SourceFunc) Ready(events uint32) { f(events) }
 
-// Worker does what is left to do after events were handed out. It returns whether it wants to be called again at once,
-// without waiting for an event.
+// Forever as a time to wait has no end.
+const Forever = -1
+
+// Worker does what is left to do after events were handed out. It returns how many milliseconds the loop may wait for
+// the next event before it calls again: none, some, or Forever.
 type Worker interface {
-	Work() (more bool)
+	Work() (patience int)
 }
 
 // Idle is called before the loop waits, and returns whether it did something, which may have made work.
@@ -127,10 +130,10 @@ func (l *Loop) Stop(err error) {
 // Run hands out events until Stop.
 func (l *Loop) Run() error {
 	var events [64]syscall.EpollEvent
-	for more := true; !l.stopped; {
+	for patience := 0; !l.stopped; {
 		n, err := sys.Wait(l.epoll, events[:], 0)
-		if err == nil && n == 0 && !more && !l.idle() {
-			n, err = sys.Wait(l.epoll, events[:], l.patience())
+		if err == nil && n == 0 && patience != 0 && !l.idle() {
+			n, err = sys.Wait(l.epoll, events[:], l.untilTimer(patience))
 		}
 		if err != nil {
 			return err
@@ -139,7 +142,7 @@ func (l *Loop) Run() error {
 			l.hand(&events[i])
 		}
 		l.expire()
-		more = l.worker.Work() && !l.stopped
+		patience = l.worker.Work()
 	}
 	return l.stop
 }
@@ -152,16 +155,19 @@ func (l *Loop) hand(event *syscall.EpollEvent) {
 	}
 }
 
-// patience returns the milliseconds until the next timer, rounded up, or -1.
-func (l *Loop) patience() int {
+// untilTimer returns the milliseconds until the next timer, rounded up, or patience if that is less.
+func (l *Loop) untilTimer(patience int) int {
 	if len(l.timers) == 0 {
-		return -1
+		return patience
 	}
 	ms := (l.timers[0].at - sys.Now() + 1e6 - 1) / 1e6
-	switch {
-	case ms < 0:
-		return 0
-	case ms > 1<<30:
+	if ms < 0 {
+		ms = 0
+	}
+	if patience != Forever && ms > int64(patience) {
+		return patience
+	}
+	if ms > 1<<30 {
 		return 1 << 30
 	}
 	return int(ms)

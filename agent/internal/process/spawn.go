@@ -65,45 +65,45 @@ func (f *files) openConsole(spec *Spec) error {
 	return sys.Resize(ours, spec.Height, spec.Width)
 }
 
-// spawn starts the process and returns its number and our ends of its streams.
-func (t *Table) spawn(spec *Spec, stdio *Stdio) (int, *files, error) {
-	f := &files{}
+// spawn starts the process and returns it with our ends of its streams.
+func (t *Table) spawn(spec *Spec, stdio *Stdio) (child sys.Child, f *files, err error) {
+	f = &files{}
 	open := func() error { return f.open(stdio, t.null) }
 	if spec.Console {
 		open = func() error { return f.openConsole(spec) }
 	}
-	pid, err := 0, open()
-	if err == nil {
-		pid, err = t.start(spec, f)
+	if err = open(); err == nil {
+		child, err = t.start(spec, f)
 	}
 	f.closeAll(err == nil)
-	return pid, f, err
+	return child, f, err
 }
 
-func (t *Table) start(spec *Spec, f *files) (int, error) {
+func (t *Table) start(spec *Spec, f *files) (sys.Child, error) {
 	user, err := t.users.find(spec.User)
 	if err != nil {
-		return 0, err
+		return sys.Child{}, err
 	}
 	path, err := lookPath(t.kernel, spec)
 	if err != nil {
-		return 0, t.explain(spec, err)
+		return sys.Child{}, t.explain(spec, err)
 	}
 	dir := spec.Dir
 	if dir == "" {
 		dir = "/"
 	}
-	pid, err := t.kernel.Spawn(&sys.Command{
+	child, err := t.kernel.Spawn(&sys.Command{
 		Path: path, Args: spec.Args, Env: spec.Env, Dir: dir, Files: f.child, Console: spec.Console, User: user,
 	})
 	if err != nil {
-		return 0, t.explain(spec, err)
+		return sys.Child{}, t.explain(spec, err)
 	}
-	return pid, nil
+	return child, nil
 }
 
 // attach connects our ends of the streams to the host's.
 func (s *Stdio) attach(f *files, console bool) {
+	s.running = true
 	watch := func(fd int, events uint32, source loop.Source) {
 		if err := s.loop.Watch(fd, events, source); err != nil {
 			s.loop.Stop(err)

@@ -25,11 +25,13 @@ type Stdio struct {
 	err     *output
 	waiting int
 	done    func(error)
+	running bool // the process has not ended
 }
 
 // Connect dials the ports. Then says what follows.
 func Connect(l *loop.Loop, dialler Dialler, ports Ports) *Stdio {
-	s := &Stdio{loop: l, in: &input{fd: -1, loop: l}, out: &output{fd: -1, loop: l}, err: &output{fd: -1, loop: l}}
+	s := &Stdio{loop: l, in: &input{fd: -1, loop: l}}
+	s.out, s.err = &output{fd: -1, stdio: s}, &output{fd: -1, stdio: s}
 	dial := func(port uint32, e *end, name string, user hvsocket.User) {
 		if port != 0 {
 			s.waiting++
@@ -168,9 +170,9 @@ func (i *input) close() {
 // output carries bytes from a process to the host. Without a stream it drops them.
 type output struct {
 	end
-	loop *loop.Loop
-	fd   int // -1 before it is attached and after it is closed
-	hung func()
+	stdio *Stdio
+	fd    int // -1 before it is attached and after it is closed
+	hung  func()
 }
 
 func (o *output) attach(fd int) {
@@ -224,13 +226,17 @@ func (o *output) Closed() {
 // close gives our end of the pipe or terminal up, which a program that still writes notices, and tells the host.
 func (o *output) close(bits uint32) {
 	if o.fd >= 0 {
-		o.loop.Close(o.fd)
+		o.stdio.loop.Close(o.fd)
 		o.fd = -1
 	}
 	if o.hung != nil {
 		o.hung()
 	}
-	if o.stream != nil {
+	switch {
+	case o.stream == nil:
+	case o.stdio.running && bits == wire.ShutSend:
+		o.stream.Finish(bits) // the process is about to end as well, as a rule
+	default:
 		o.stream.Shutdown(bits)
 	}
 }

@@ -51,21 +51,18 @@ func NewTable(l *loop.Loop, kernel sys.Kernel) (*Table, error) {
 
 // Start starts a process on connected streams. When that fails the streams are reset.
 func (t *Table) Start(spec *Spec, stdio *Stdio) (pid int, err error) {
-	pid, files, err := t.spawn(spec, stdio)
+	child, files, err := t.spawn(spec, stdio)
 	if err != nil {
 		stdio.Reset()
 		return 0, err
 	}
-	p := &Process{pid: pid, stdio: stdio, console: spec.Console}
-	if p.event, err = sys.ExitEvent(pid); err == nil {
-		err = t.loop.Watch(p.event, sys.In, t)
-	}
-	if err != nil {
+	p := &Process{pid: child.PID, event: child.Event, stdio: stdio, console: spec.Console}
+	if err := t.loop.Watch(p.event, sys.In, t); err != nil {
 		t.loop.Stop(err) // without the event its end would go unnoticed
 	}
-	t.byPID[pid] = p
+	t.byPID[p.pid] = p
 	stdio.attach(files, spec.Console)
-	return pid, nil
+	return p.pid, nil
 }
 
 // Ready implements loop.Source: a process has ended.
@@ -88,6 +85,7 @@ func (t *Table) Reap() (some bool) {
 func (t *Table) exited(p *Process, code int) {
 	p.ended, p.code = true, code
 	t.loop.Close(p.event)
+	p.stdio.running = false
 	p.stdio.in.close()
 	waiters := p.waiters
 	p.waiters = nil

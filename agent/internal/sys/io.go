@@ -52,10 +52,11 @@ func Pipe(weRead bool) (ours, theirs int, err error) {
 	if !weRead {
 		ours, theirs = theirs, ours
 	}
-	if err := syscall.SetNonblock(ours, true); err != nil {
+	// A new pipe has no other flags that this could lose.
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(ours), syscall.F_SETFL, syscall.O_NONBLOCK); errno != 0 {
 		Close(ours)
 		Close(theirs)
-		return -1, -1, err
+		return -1, -1, errno
 	}
 	return ours, theirs, nil
 }

@@ -12,6 +12,9 @@ type Command struct {
 	User    *Credential // nil for the agent's own, which is root's
 }
 
+// Child is a process that was started. Event is a descriptor that becomes readable when it has ended.
+type Child struct{ PID, Event int }
+
 // Credential is who a process runs as.
 type Credential struct {
 	UID, GID uint32
@@ -47,7 +50,7 @@ type Kernel interface {
 	// AddEntropy feeds the kernel's random number generator and credits every bit.
 	AddEntropy(seed []byte) error
 	// Spawn starts a process as a session leader. The error is that of the step that failed, exec included.
-	Spawn(c *Command) (pid int, err error)
+	Spawn(c *Command) (Child, error)
 	// Kill sends a signal to one process.
 	Kill(pid, signal int) error
 	// Executable says how access to a program goes: nil, or why not.

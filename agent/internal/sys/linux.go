@@ -12,13 +12,12 @@ type Linux struct{}
 var _ Kernel = Linux{}
 
 const (
-	maxOpenFiles   = 1 << 20
-	rlimitNoFile   = 7
-	rndAddEntropy  = 0x40085203
-	powerOff       = 0x4321fedc
-	sysFinitModule = 313 // amd64
-	userEvents     = 15  // NETLINK_KOBJECT_UEVENT
-	kernelGroup    = 1
+	maxOpenFiles  = 1 << 20
+	rlimitNoFile  = 7
+	rndAddEntropy = 0x40085203
+	powerOff      = 0x4321fedc
+	userEvents    = 15 // NETLINK_KOBJECT_UEVENT
+	kernelGroup   = 1
 )
 
 // Mkdir implements Kernel.

@@ -11,7 +11,16 @@ const (
 )
 
 // Spawn implements Kernel.
-func (Linux) Spawn(c *Command) (int, error) {
+func (Linux) Spawn(c *Command) (Child, error) {
+	child, err := spawn(c)
+	if err == syscall.ENOSYS {
+		return forkExec(c)
+	}
+	return child, err
+}
+
+// forkExec starts c by the standard library's way, which works everywhere.
+func forkExec(c *Command) (Child, error) {
 	attr := syscall.ProcAttr{
 		Dir:   c.Dir,
 		Env:   c.Env,
@@ -21,7 +30,15 @@ func (Linux) Spawn(c *Command) (int, error) {
 	if c.User != nil {
 		attr.Sys.Credential = &syscall.Credential{Uid: c.User.UID, Gid: c.User.GID, Groups: c.User.Groups}
 	}
-	return syscall.ForkExec(c.Path, c.Args, &attr)
+	pid, err := syscall.ForkExec(c.Path, c.Args, &attr)
+	if err != nil {
+		return Child{}, err
+	}
+	event, _, errno := syscall.RawSyscall(sysPidfdOpen, uintptr(pid), 0, 0)
+	if errno != 0 {
+		return Child{}, errno
+	}
+	return Child{pid, int(event)}, nil
 }
 
 // Kill implements Kernel.
@@ -39,15 +56,6 @@ func (Linux) Executable(path string) error {
 		return syscall.EACCES
 	}
 	return nil
-}
-
-// ExitEvent returns a descriptor that becomes readable when the child pid has ended.
-func ExitEvent(pid int) (int, error) {
-	fd, _, errno := syscall.RawSyscall(sysPidfdOpen, uintptr(pid), 0, 0)
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(fd), nil
 }
 
 // Reap returns the next child that has ended and its exit code, 128 plus the signal if one killed it; ok is false when
