@@ -4,6 +4,7 @@ protocol/SPEC.md section 6. The host listens on a port for each stream before it
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Final, final
@@ -145,12 +146,13 @@ async def start_process(client: GuestClient, stdio: Stdio, spec: ProcessSpec, na
         try:
             await streams.accept()
         except BaseException:
-            client.bridge.run("stray", client.kill_stray(pid))
+            with suppress(ConnectionLost):  # it is gone with its guest
+                client.bridge.run("stray", client.kill_stray(pid))
             raise
+        return Process(client, name, pid, streams)
     except BaseException:
         streams.close()
         raise
-    return Process(client, name, pid, streams)
 
 
 def _parameters(spec: ProcessSpec) -> gcs.ProcessParameters:
