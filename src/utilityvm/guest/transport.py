@@ -146,12 +146,11 @@ class Transport:
         if self._lost is not None:
             return
         try:
-            events = self._wire.receive(data)
+            for event in self._wire.receive(data):
+                self._on_event(event)
         except UtilityVMError as error:
             self.lose(error)
             return
-        for event in events:
-            self._on_event(event)
         self.flush()
 
     def hold(self, *, full: bool) -> None:

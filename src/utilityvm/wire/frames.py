@@ -4,6 +4,7 @@ protocol/SPEC.md section 5.
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,22 +52,22 @@ class FrameReader:
     def __init__(self) -> None:
         self._kept = bytearray()
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Take bytes and return the frames that are now complete.
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Take bytes and give the frames that are now complete; those before a refused one come first, however the stream is cut.
 
         Raises:
             ProtocolError: a size that no frame may have; the reader must not be fed again.
         """
         self._kept += data
-        out: list[Frame] = []
         at = 0
-        while len(self._kept) - at >= HEADER.size:
-            word, size, number = HEADER.unpack_from(self._kept, at)
-            if not HEADER.size <= size <= MAX_FRAME:
-                raise ProtocolError(f"invalid message size {size}")
-            if len(self._kept) - at < size:
-                break
-            out.append(Frame(word, number, bytes(self._kept[at + HEADER.size : at + size])))
-            at += size
-        del self._kept[:at]
-        return out
+        try:
+            while len(self._kept) - at >= HEADER.size:
+                word, size, number = HEADER.unpack_from(self._kept, at)
+                if not HEADER.size <= size <= MAX_FRAME:
+                    raise ProtocolError(f"invalid message size {size}")
+                if len(self._kept) - at < size:
+                    break
+                at += size
+                yield Frame(word, number, bytes(self._kept[at - size + HEADER.size : at]))
+        finally:
+            del self._kept[:at]

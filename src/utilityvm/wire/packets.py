@@ -4,6 +4,7 @@ protocol/SPEC.md sections 2 and 4; VIRTIO 1.2 section 5.10.6. Knows the form of 
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -93,29 +94,28 @@ class PacketReader:
         self._kept = bytearray()
         self._offset = 0
 
-    def feed(self, data: bytes) -> list[Packet]:
-        """Take bytes and return the packets that are now complete.
+    def feed(self, data: bytes) -> Iterator[Packet]:
+        """Take bytes and give the packets that are now complete; those before a refused one come first, however the stream is cut.
 
         Raises:
             ProtocolError: the peer sent what no packet may be; the reader must not be fed again.
         """
         self._kept += data
-        out: list[Packet] = []
         at = 0
         try:
-            with memoryview(self._kept) as view:
-                while len(view) - at >= HEADER.size:
-                    fields = HEADER.unpack_from(view, at)
-                    size = self._check(fields, at)
-                    end = at + HEADER.size + size
-                    if end > len(view):
-                        break
-                    out.append(_packet(fields, bytes(view[at + HEADER.size : end])))
-                    at = end
+            while len(self._kept) - at >= HEADER.size:
+                fields = HEADER.unpack_from(self._kept, at)
+                begin = at + HEADER.size
+                end = begin + self._check(fields, at)
+                if end > len(self._kept):
+                    break
+                at = end
+                with memoryview(self._kept) as view:
+                    payload = bytes(view[begin:end])
+                yield _packet(fields, payload)
         finally:
             del self._kept[:at]
             self._offset += at
-        return out
 
     def _check(self, fields: tuple[int, ...], at: int) -> int:
         """Refuse an impossible header before its payload is waited for; return the payload's size."""

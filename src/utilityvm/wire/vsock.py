@@ -4,6 +4,7 @@ protocol/SPEC.md sections 3 and 4. Bytes in (`receive`), events out; calls in, b
 what it can make this object hold is bounded by `MAX_STREAMS` x `WINDOW`, and whatever else it sends is `ProtocolError`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NewType, final
 
@@ -120,25 +121,25 @@ class HostSocket:
 
     # -- bytes ------------------------------------------------------------------------------------------------------
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes from the guest and return what they mean.
+    def receive(self, data: bytes) -> Iterator[Event]:
+        """Take bytes from the guest and give what they mean, up to where the guest broke the protocol if it did.
 
         Raises:
-            ProtocolError: the guest broke the protocol; the connection must be ended.
+            ProtocolError: it did; the connection must be ended.
         """
-        events: list[Event] = []
         if self._before_ack is not None:
             rest = self._discard(self._before_ack, data)
             if rest is None:
-                return []
-            events.append(Ready())
+                return
+            yield Ready()
             data = rest
         for packet in self._reader.feed(data):
             if isinstance(packet.op, Control):
                 self._control(packet)
-            else:
-                self._stream_packet(packet, packet.op, events)
-        return events
+                continue
+            events: list[Event] = []
+            self._stream_packet(packet, packet.op, events)
+            yield from events
 
     def to_send(self) -> list[bytes]:
         """Return what must be written to the guest, in order, and forget it."""

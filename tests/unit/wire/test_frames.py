@@ -12,7 +12,8 @@ frames = st.builds(Frame, type=st.integers(0, 2**32 - 1), id=st.integers(0, 2**6
 def test_a_stream_cut_anywhere_gives_the_same_frames(sent: list[Frame], data: st.DataObject) -> None:
     stream = b"".join(encode(frame) for frame in sent)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
-    reader, got = FrameReader(), []
+    reader = FrameReader()
+    got: list[Frame] = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         got += reader.feed(stream[start:end])
     assert got == sent
@@ -21,12 +22,12 @@ def test_a_stream_cut_anywhere_gives_the_same_frames(sent: list[Frame], data: st
 @pytest.mark.parametrize("size", [0, 15, MAX_FRAME + 1, 2**32 - 1])
 def test_an_impossible_size_is_refused_with_the_originals_words(size: int) -> None:
     with pytest.raises(ProtocolError, match=f"^invalid message size {size}$"):
-        FrameReader().feed(HEADER.pack(0x20100501, size, 0))
+        list(FrameReader().feed(HEADER.pack(0x20100501, size, 0)))
 
 
 def test_a_frame_of_the_largest_size_passes_and_one_byte_more_does_not() -> None:
     frame = Frame(0x20100501, 1, bytes(MAX_FRAME - HEADER.size))
-    assert FrameReader().feed(encode(frame)) == [frame]
+    assert list(FrameReader().feed(encode(frame))) == [frame]
     with pytest.raises(ProtocolError, match="65537 bytes"):
         encode(Frame(0x20100501, 1, bytes(MAX_FRAME - HEADER.size + 1)))
 

@@ -41,7 +41,8 @@ def as_guest(packet: Packet) -> bytes:
 def test_a_stream_cut_anywhere_gives_the_same_packets(sent: list[Packet], data: st.DataObject) -> None:
     stream = b"".join(as_guest(packet) for packet in sent)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
-    reader, got = PacketReader(), []
+    reader = PacketReader()
+    got: list[Packet] = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         got += reader.feed(stream[start:end])
     assert got == sent
@@ -61,7 +62,7 @@ def test_a_stream_fed_byte_by_byte_gives_the_same_packets() -> None:
 @given(st.binary(max_size=400))
 def test_garbage_is_refused_or_waits_for_more(garbage: bytes) -> None:
     with pytest.raises(ProtocolError, match="guest connection, byte") if len(garbage) >= HEADER.size else nullcontext():
-        PacketReader().feed(garbage)
+        list(PacketReader().feed(garbage))
 
 
 @pytest.mark.parametrize(
@@ -79,10 +80,10 @@ def test_garbage_is_refused_or_waits_for_more(garbage: bytes) -> None:
 )
 def test_an_impossible_header_is_refused_before_its_payload_arrives(header: bytes, why: str) -> None:
     with pytest.raises(ProtocolError, match=why):
-        PacketReader().feed(header)
+        list(PacketReader().feed(header))
 
 
 def test_the_offset_of_the_broken_packet_is_told() -> None:
     good = as_guest(Packet(Op.RW, 1, 2, b"x" * 56))
     with pytest.raises(ProtocolError, match="byte 100:"):
-        PacketReader().feed(good + HEADER.pack(9, 9, 0, 0, 0, 1, 1, 0, 0, 0))
+        list(PacketReader().feed(good + HEADER.pack(9, 9, 0, 0, 0, 1, 1, 0, 0, 0)))
