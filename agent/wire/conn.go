@@ -22,7 +22,7 @@ const (
 	EvData                     // the packet's payload is for the reader
 	EvShut                     // PeerShut has changed
 	EvCredit                   // there may be more room to send
-	EvEnded                    // forgotten; Orderly says how
+	EvEnded                    // forgotten
 )
 
 // Conn is the state of one connection: what was sent, what the peer has room for, who has shut what. It decides which
@@ -33,7 +33,6 @@ type Conn struct {
 	State     State
 	PeerShut  uint32 // bits of SHUTDOWN that came
 	Shut      uint32 // bits of SHUTDOWN that we sent
-	Orderly   bool   // ended after both sides had said that they send no more
 
 	peerAlloc, peerTaken uint32
 	sent                 uint32
@@ -101,7 +100,6 @@ func (c *Conn) Shutdown(bits uint32) (p Packet, ok bool) {
 func (c *Conn) Receive(p *Packet) (Event, Op) {
 	if p.Op == OpRst {
 		c.State = Closed
-		c.Orderly = c.Shut&ShutSend != 0 && c.PeerShut&ShutSend != 0 || c.Shut == ShutBoth
 		return EvEnded, 0
 	}
 	if p.Op == OpRequest || (p.Op == OpResponse) != (c.State == Dialling) {
@@ -136,7 +134,7 @@ func (c *Conn) data(size int) (Event, Op) {
 func (c *Conn) peerShut(bits uint32) (Event, Op) {
 	c.PeerShut |= bits
 	if c.Shut&c.PeerShut&ShutSend != 0 {
-		c.State, c.Orderly = Closed, true
+		c.State = Closed
 		return EvShut | EvEnded, OpRst
 	}
 	return EvShut | EvCredit, 0
