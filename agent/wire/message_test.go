@@ -1,0 +1,235 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// message is one entry of protocol/golden/messages.json.
+type message struct {
+	Name    string         `json:"name"`
+	From    string         `json:"from"`
+	Type    MessageType    `json:"type"`
+	Body    string         `json:"body"`
+	Fields  *messageFields `json:"fields"`
+	Error   string         `json:"error"`
+	Written *bool          `json:"written"`
+}
+
+// messageFields are the members of all messages, under the names of the vectors.
+type messageFields struct {
+	ContainerID    string           `json:"container_id"`
+	ActivityID     string           `json:"activity_id"`
+	MinimumVersion uint32           `json:"minimum_version"`
+	MaximumVersion uint32           `json:"maximum_version"`
+	Parameters     parametersFields `json:"parameters"`
+	StdIn          uint32           `json:"std_in"`
+	StdOut         uint32           `json:"std_out"`
+	StdErr         uint32           `json:"std_err"`
+	ProcessID      uint32           `json:"process_id"`
+	TimeoutMs      uint32           `json:"timeout_ms"`
+	Signal         uint32           `json:"signal"`
+	Height         uint32           `json:"height"`
+	Width          uint32           `json:"width"`
+	Result         int32            `json:"result"`
+	ErrorMessage   string           `json:"error_message"`
+	Version        uint32           `json:"version"`
+	ExitCode       uint32           `json:"exit_code"`
+}
+
+type parametersFields struct {
+	CommandLine      string            `json:"command_line"`
+	CommandArgs      []string          `json:"command_args"`
+	User             string            `json:"user"`
+	WorkingDirectory string            `json:"working_directory"`
+	Environment      map[string]string `json:"environment"`
+	EmulateConsole   bool              `json:"emulate_console"`
+	CreateStdInPipe  bool              `json:"create_std_in_pipe"`
+	CreateStdOutPipe bool              `json:"create_std_out_pipe"`
+	CreateStdErrPipe bool              `json:"create_std_err_pipe"`
+	ConsoleSize      []uint32          `json:"console_size"`
+}
+
+func messages(t testing.TB) (fromHost, fromGuest []message) {
+	t.Helper()
+	text, err := os.ReadFile("../../protocol/golden/messages.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []message
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&list); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range list {
+		if m.From == "host" {
+			fromHost = append(fromHost, m)
+		} else {
+			fromGuest = append(fromGuest, m)
+		}
+	}
+	if len(fromHost) == 0 || len(fromGuest) == 0 {
+		t.Fatal("messages of one side are missing")
+	}
+	return fromHost, fromGuest
+}
+
+func fieldsOf(p *Parameters) parametersFields {
+	var environment map[string]string
+	for _, entry := range p.Environment {
+		if environment == nil {
+			environment = map[string]string{}
+		}
+		name, value, _ := strings.Cut(entry, "=")
+		environment[name] = value
+	}
+	return parametersFields{
+		CommandLine: p.CommandLine, CommandArgs: p.CommandArgs, User: p.User, WorkingDirectory: p.WorkingDirectory, Environment: environment,
+		EmulateConsole: p.EmulateConsole, CreateStdInPipe: p.CreateStdInPipe, CreateStdOutPipe: p.CreateStdOutPipe,
+		CreateStdErrPipe: p.CreateStdErrPipe, ConsoleSize: p.ConsoleSize,
+	}
+}
+
+// readRequest reads body as a request of that type, nested JSON included.
+func readRequest(kind MessageType, body []byte) (messageFields, error) {
+	switch kind {
+	case NegotiateProtocol:
+		q, err := ParseNegotiate(body)
+		return messageFields{ContainerID: q.ContainerID, ActivityID: q.ActivityID, MinimumVersion: q.MinimumVersion, MaximumVersion: q.MaximumVersion}, err
+	case ExecuteProcess:
+		q, err := ParseExecute(body)
+		if err != nil {
+			return messageFields{}, err
+		}
+		p, err := ParseParameters(q.Parameters)
+		return messageFields{
+			ContainerID: q.ContainerID, ActivityID: q.ActivityID, Parameters: fieldsOf(&p), StdIn: q.StdIn, StdOut: q.StdOut, StdErr: q.StdErr,
+		}, err
+	case WaitForProcess, SignalProcess, ResizeConsole:
+		q, err := ParseProcessRequest(body)
+		return messageFields{
+			ContainerID: q.ContainerID, ActivityID: q.ActivityID, ProcessID: q.ProcessID, TimeoutMs: q.TimeoutInMs, Signal: q.Signal,
+			Height: q.Height, Width: q.Width,
+		}, err
+	}
+	q, err := ParseRequest(body)
+	return messageFields{ContainerID: q.ContainerID, ActivityID: q.ActivityID}, err
+}
+
+func TestGoldenRequestsAreRead(t *testing.T) {
+	requests, _ := messages(t)
+	for _, m := range requests {
+		got, err := readRequest(m.Type, []byte(m.Body))
+		switch {
+		case m.Error != "":
+			if m.Error != "InvalidJSON" || err == nil || CodeOf(err) != InvalidJSON {
+				t.Errorf("%s: %v, want %s", m.Name, err, m.Error)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", m.Name, err)
+		case !reflect.DeepEqual(got, *m.Fields):
+			t.Errorf("%s: read as %+v, want %+v", m.Name, got, *m.Fields)
+		}
+	}
+}
+
+func TestGoldenResponsesAreWritten(t *testing.T) {
+	_, responses := messages(t)
+	codes := map[HResult]bool{}
+	for _, m := range responses {
+		if m.Error != "" || m.Written != nil && !*m.Written {
+			continue
+		}
+		var s Response
+		switch code := HResult(m.Fields.Result); {
+		case code != 0:
+			s.Err = &Error{Code: code, Text: m.Fields.ErrorMessage}
+			codes[code] = true
+		case m.Type == NegotiateProtocol.Response():
+			s.Negotiate = true
+		case m.Type == ExecuteProcess.Response():
+			s.Member, s.Number = "ProcessId", m.Fields.ProcessID
+		case m.Type == WaitForProcess.Response():
+			s.Member, s.Number = "ExitCode", m.Fields.ExitCode
+		}
+		if got := AppendResponse(nil, s, m.Fields.ActivityID); string(got) != m.Body {
+			t.Errorf("%s: written as\n%s, want\n%s", m.Name, got, m.Body)
+		}
+	}
+	for _, code := range []HResult{
+		NotImpl, Fail, FileNotFound, AccessDenied, InvalidArg, NotFound, Timeout, UnsupportedProtocolVersion, InvalidJSON, SystemNotFound,
+	} {
+		if !codes[code] {
+			t.Errorf("no golden response has %s", Hex(uint32(code)))
+		}
+	}
+}
+
+func TestAResponseToNoActivityNamesTheNullOne(t *testing.T) {
+	if got, want := string(AppendResponse(nil, Response{}, "")), `{"Result":0,"ActivityId":"`+NullGUID+`"}`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+func TestHexHasEightDigits(t *testing.T) {
+	for n, want := range map[uint32]string{0: "0x00000000", 0xf: "0x0000000f", 0x10100b01: "0x10100b01", 0xffffffff: "0xffffffff"} {
+		if got := Hex(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestAnErrorTellsItsCause(t *testing.T) {
+	cause := errors.New("permission denied")
+	err := &Error{Code: AccessDenied, Text: "cannot start", Cause: cause}
+	if err.Error() != "cannot start: permission denied" || !errors.Is(err, cause) {
+		t.Errorf("%v", err)
+	}
+}
+
+// FuzzMessages reads whatever comes as every request and answers it.
+func FuzzMessages(f *testing.F) {
+	fromHost, fromGuest := messages(f)
+	for _, m := range append(fromHost, fromGuest...) {
+		f.Add([]byte(m.Body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if len(body) > MaxFrame-FrameHeaderSize {
+			return
+		}
+		common, commonErr := ParseRequest(body)
+		for _, kind := range []MessageType{NegotiateProtocol, ExecuteProcess, WaitForProcess, ShutdownForced} {
+			q, err := readRequest(kind, body)
+			if err != nil && CodeOf(err) != InvalidJSON {
+				t.Fatalf("%s: %v", Hex(uint32(kind)), err)
+			}
+			if err == nil && (commonErr != nil || q.ContainerID != common.ContainerID || q.ActivityID != common.ActivityID) {
+				t.Fatalf("%s: %+v, but as any request %+v, %v", Hex(uint32(kind)), q, common, commonErr)
+			}
+		}
+		if p, err := ParseParameters(string(body)); err == nil && textOf(&p) > len(body) {
+			t.Fatalf("%d bytes of text out of %d", textOf(&p), len(body))
+		}
+		failed := Response{Err: &Error{Code: Fail, Text: string(body)}}
+		if answer := AppendResponse(nil, failed, common.ActivityID); !json.Valid(answer) || FrameHeaderSize+len(answer) > MaxFrame {
+			t.Fatalf("answered with %d bytes: %.300s", len(answer), answer)
+		}
+	})
+}
+
+// textOf returns how much text p holds; every piece of it was in the request, in at least as many bytes.
+func textOf(p *Parameters) int {
+	n := len(p.CommandLine) + len(p.User) + len(p.WorkingDirectory) + len(p.ConsoleSize)
+	for _, list := range [][]string{p.CommandArgs, p.Environment} {
+		for _, s := range list {
+			n += len(s) + 1
+		}
+	}
+	return n
+}
