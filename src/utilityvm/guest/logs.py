@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from utilityvm.guest.transport import GuestStream
-from utilityvm.kit.errors import ConnectionLost
+from utilityvm.kit.errors import ConnectionLost, ProtocolError
 
 MAX_LINE: Final = 64 * 1024
 """Longest line in bytes; a longer one is cut into pieces of this size."""
@@ -80,8 +80,8 @@ def forward_to_logging(vm_id: str) -> OutputHandler:
             while data := await stream.read(MAX_LINE):
                 for line in reader.feed(data):
                     _emit(line, vm_id)
-        except ConnectionLost:
-            pass  # the VM is gone; what it had said counts
+        except (ConnectionLost, ProtocolError):
+            pass  # the VM is gone, or will be; what it had said counts
         _emit(reader.rest(), vm_id)
 
     return forward

@@ -27,6 +27,7 @@ class GuestStream(Protocol):
 
         Raises:
             ConnectionLost: the stream was reset, or the VM is gone.
+            ProtocolError: the guest broke the protocol, and its connection was ended.
         """
         ...
 
@@ -36,6 +37,7 @@ class GuestStream(Protocol):
         Raises:
             BrokenPipeError: the guest takes no more on this stream.
             ConnectionLost: the stream was reset, or the VM is gone.
+            ProtocolError: the guest broke the protocol, and its connection was ended.
         """
         ...
 
@@ -56,6 +58,7 @@ class Listener(Protocol):
 
         Raises:
             ConnectionLost: the VM is gone.
+            ProtocolError: the guest broke the protocol, and its connection was ended.
         """
         ...
 
@@ -123,8 +126,8 @@ class Transport:
         return self._wire
 
     def flush(self) -> None:
-        """Write what the state machine wants to send."""
-        if self._carrier is not None and (out := self._wire.to_send()):
+        """Write what the state machine wants to send; to nobody once the connection has ended."""
+        if self._carrier is not None and (out := self._wire.to_send()) and self._lost is None:
             self._carrier.writelines(out)
 
     async def room(self) -> None:

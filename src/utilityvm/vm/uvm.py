@@ -281,6 +281,8 @@ class UtilityVM:
         if isinstance(error, TimeoutError):
             message = f"vm {self.id}: not ready within {START_TIMEOUT:g} s: waiting for {phase.now}"
             return DeadlineExceeded(message + self._last_words())
+        if isinstance(error, ConnectionLost) and self._fault is not None:
+            return self._fault  # why it was ended
         if isinstance(error, ConnectionLost) and self._exit.done():
             status = self._exit.result()
             how = replace(status, detail="").error(f"vm {self.id}") or f"vm {self.id}: ended while starting ({status.how.value})"

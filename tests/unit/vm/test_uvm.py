@@ -284,6 +284,18 @@ async def test_a_guest_of_another_protocol_is_refused() -> None:
         assert vm.state is State.STOPPED
 
 
+async def test_a_guest_that_breaks_the_protocol_while_starting_is_told_as_that() -> None:
+    def tamper(_sock: socket.socket, data: bytes) -> bytes:
+        answers = data[20:24] == gcs.BRIDGE_PORT.to_bytes(4, "little") and data[30] == Op.RW.value
+        return data[:48] + b"\xff" * 4 + data[52:] if answers else data  # the size in the frame's header
+
+    of, _ = service(tamper=tamper)
+    async with asyncio.timeout(10), await create(of) as vm:
+        with pytest.raises(ProtocolError, match="invalid message size 4294967295"):
+            await vm.start()
+        assert isinstance(vm.exit_error, ProtocolError)
+
+
 async def started(of: FakeComputeService) -> UtilityVM:
     vm = await create(of)
     await vm.start()
