@@ -89,6 +89,7 @@ class FakeGuest:
         """What the host sent on the entropy port."""
         self.listening: set[Port] = set()
         """Ports on which the host listens."""
+        self._gone = False
         self._tasks = Scope("fake guest")
         self._met, self._sending = asyncio.Event(), asyncio.Lock()
 
@@ -106,7 +107,12 @@ class FakeGuest:
         except ConnectionError:
             pass  # the host is gone: so are we
         finally:
+            self._gone = True
+            for process in self._processes.values():
+                process.cancel()
             await self._tasks.aclose()
+            if self._processes:
+                await asyncio.wait(self._processes.values())
 
     async def send(self, packet: Packet) -> None:
         """Send one packet as the guest, tampered with."""
@@ -258,7 +264,6 @@ class FakeGuest:
         try:
             return await body(self, program)
         finally:
-            gone = self._sock.fileno() < 0
             for end, bits in ((program.stdin, SHUT_BOTH), (program.stdout, SHUT_SEND), (program.stderr, SHUT_SEND)):
-                if end is not None and not gone:
+                if end is not None and not self._gone:
                     await self.shut(end, bits)
