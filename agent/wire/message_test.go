@@ -57,7 +57,7 @@ type parametersFields struct {
 
 func messages(t testing.TB) (fromHost, fromGuest []message) {
 	t.Helper()
-	text, err := os.ReadFile("../../protocol/golden/messages.json")
+	text, err := os.ReadFile(goldenFolder + "messages.json")
 	if err != nil {
 		t.Fatal(err)
 	}
