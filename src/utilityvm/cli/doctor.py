@@ -32,7 +32,9 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's command line."""
-    parser.description = "Say what this host can do for utility VMs, and why not. KVM is tried anew. Ends with 0 when a VM can boot, else with 6."
+    parser.description = (
+        "Say what this host can do for utility VMs, and why not; KVM is tried anew. Ends with 0 when a VM can boot, else with 6."
+    )
     parser.set_defaults(run=_run)
 
 

@@ -39,7 +39,7 @@ VHD = RootFSType.VHD
         ),
         (
             OptionsLCOW(console_pipe="p", enable_graphics_console=True, forward_stderr=False),
-            f' {CONSOLE} console=tty pci=off nr_cpus=2 brd.rd_nr=0 pmtmr=0 -- -e 1 sh -c "/bin/vsockexec {GCS} & exec sh"',
+            f' {CONSOLE} console=tty pci=off nr_cpus=2 brd.rd_nr=0 -- -e 1 sh -c "/bin/vsockexec {GCS} & exec sh"',
         ),
     ],
 )
