@@ -15,6 +15,7 @@ KVM = msgspec.structs.replace(HYPERV, platform=Platform.QEMU, path_flavour=PathF
 TCG = msgspec.structs.replace(KVM, emulated=True)
 GCS = "/bin/gcs -v4 -log-format json -loglevel info"
 TAIL = f"nr_cpus=2 brd.rd_nr=0 pmtmr=0 -- -e 1 /bin/vsockexec -e 109 {GCS}"
+QEMU_TAIL = TAIL.replace(" pmtmr=0", "")
 CONSOLE = "8250_core.nr_uarts=1 8250_core.skip_txen_test=1 console=ttyS0,115200"
 VHD = RootFSType.VHD
 
@@ -39,7 +40,7 @@ VHD = RootFSType.VHD
         ),
         (
             OptionsLCOW(console_pipe="p", enable_graphics_console=True, forward_stderr=False),
-            f' {CONSOLE} console=tty pci=off nr_cpus=2 brd.rd_nr=0 -- -e 1 sh -c "/bin/vsockexec {GCS} & exec sh"',
+            f' {CONSOLE} console=tty pci=off nr_cpus=2 brd.rd_nr=0 pmtmr=0 -- -e 1 sh -c "/bin/vsockexec {GCS} & exec sh"',
         ),
     ],
 )
@@ -52,7 +53,7 @@ def test_the_processors_are_those_that_the_vm_gets() -> None:
 
 
 def test_on_qemu_there_is_always_a_serial_console_and_pci() -> None:
-    assert kernel_command_line(OptionsLCOW(), 2, KVM) == f" 8250.nr_uarts=1 console=ttyS0,115200 panic=-1 quiet cryptomgr.notests {TAIL}"
+    assert kernel_command_line(OptionsLCOW(), 2, KVM) == f" 8250.nr_uarts=1 console=ttyS0,115200 panic=-1 quiet cryptomgr.notests {QEMU_TAIL}"
 
 
 @pytest.mark.parametrize("asked", [OptionsLCOW(console_pipe="p"), OptionsLCOW(enable_graphics_console=True)])
