@@ -358,11 +358,17 @@ func (h *host) call(kind wire.MessageType, body map[string]any) map[string]any {
 	return answer
 }
 
+// result returns the HRESULT of a response.
+func result(answer map[string]any) wire.HResult {
+	n, _ := answer["Result"].(float64)
+	return wire.HResult(int32(n))
+}
+
 // refused calls and returns the HRESULT and the text of the failure.
 func (h *host) refused(kind wire.MessageType, body map[string]any) (wire.HResult, string) {
 	h.t.Helper()
 	answer := h.call(kind, body)
-	code := wire.HResult(int32(answer["Result"].(float64)))
+	code := result(answer)
 	if code == 0 {
 		h.t.Fatalf("%#x succeeded: %v", kind, answer)
 	}
