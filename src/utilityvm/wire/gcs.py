@@ -4,7 +4,7 @@ protocol/SPEC.md sections 5 and 6; the original's `internal/gcs` protocol struct
 """
 
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
 
@@ -32,17 +32,23 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     activity_id: str = msgspec.field(name="ActivityId", default=NULL_GUID)
 
 
+Hresult = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
+"""A signed 32-bit HRESULT, as the guest writes it."""
+
+Uint32 = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+
+
 class ErrorRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One cause of a failure, from inside the guest."""
 
-    result: int = msgspec.field(name="Result", default=0)
+    result: Hresult = msgspec.field(name="Result", default=0)
     message: str = msgspec.field(name="Message", default="")
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
     """What every response carries. `result` is a signed HRESULT, 0 for success."""
 
-    result: int = msgspec.field(name="Result", default=0)
+    result: Hresult = msgspec.field(name="Result", default=0)
     activity_id: str = msgspec.field(name="ActivityId", default=NULL_GUID)
     error_message: str = msgspec.field(name="ErrorMessage", default="")
     error_records: list[ErrorRecord] | None = msgspec.field(name="ErrorRecords", default=None)
@@ -120,7 +126,7 @@ class ExecuteRequest(Request, frozen=True, kw_only=True):
 class ExecuteResponse(Response, frozen=True, kw_only=True):
     """The process is running, or has run."""
 
-    process_id: int = msgspec.field(name="ProcessId", default=0)
+    process_id: Uint32 = msgspec.field(name="ProcessId", default=0)
 
 
 class WaitRequest(Request, frozen=True, kw_only=True):
@@ -133,7 +139,7 @@ class WaitRequest(Request, frozen=True, kw_only=True):
 class WaitResponse(Response, frozen=True, kw_only=True):
     """The exit status, or 128 + the signal that killed the process."""
 
-    exit_code: int = msgspec.field(name="ExitCode", default=0)
+    exit_code: Uint32 = msgspec.field(name="ExitCode", default=0)
 
 
 class SignalOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -187,7 +187,7 @@ class HostSocket:
             return
         state.taken = (state.taken + count) % _WRAP
         known = WINDOW - (state.received - state.told) % _WRAP
-        if known < WINDOW // 2 and not state.peer_shut & SHUT_SEND:
+        if state.taken != state.told and known < WINDOW // 2 and not state.peer_shut & SHUT_SEND:
             self._emit(stream, state, Op.CREDIT_UPDATE)
 
     def shut_send(self, stream: StreamId) -> None:

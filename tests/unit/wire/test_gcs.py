@@ -40,3 +40,9 @@ def test_streams_that_are_not_wanted_have_no_port_on_the_wire() -> None:
     settings = gcs.ExecuteSettings(process_parameters=gcs.encode_parameters(gcs.ProcessParameters(command_args=["true"])))
     sent = json.loads(gcs.encode_request(gcs.ExecuteRequest(settings=settings)))
     assert sent["Settings"] == {"ProcessParameters": '{"CommandArgs":["true"]}', "VsockStdioRelaySettings": {}}
+
+
+@pytest.mark.parametrize("body", [{"ProcessId": -5}, {"ProcessId": 1 << 32}, {"Result": 1 << 32}, {"Result": -(1 << 31) - 1}])
+def test_a_number_that_the_protocol_does_not_have_is_refused(body: object) -> None:
+    with pytest.raises(ProtocolError, match="unmarshal failed"):
+        gcs.decode_response(gcs.EXECUTE, answer(body))
