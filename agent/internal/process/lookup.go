@@ -27,10 +27,10 @@ func lookPath(kernel sys.Kernel, spec *Spec) (string, error) {
 	}
 	var found error = syscall.ENOENT
 	for _, dir := range strings.Split(list, ":") {
-		path := dir + "/" + name
 		if !strings.HasPrefix(dir, "/") {
-			path = spec.Dir + "/" + path // "" means the working directory
+			dir = strings.TrimSuffix(spec.Dir+"/"+dir, "/") // "" means the working directory
 		}
+		path := dir + "/" + name
 		switch err := kernel.Executable(path); err {
 		case nil:
 			return path, nil

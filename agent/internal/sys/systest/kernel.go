@@ -1,0 +1,139 @@
+// Package systest has a kernel for tests: it records what is asked of it and behaves as the files it was given say.
+package systest
+
+import (
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"utilityvm/agent/internal/sys"
+)
+
+// Kernel implements sys.Kernel. Its fields may be set before it is used.
+type Kernel struct {
+	Calls   []string            // what was asked, in order
+	Files   map[string]string   // content by path; a program is a file with content "program"
+	Fail    map[string]error    // by call, as it is recorded
+	News    []map[string]string // files that appear with each device event
+	Spawned []sys.Command
+	Child   sys.Child // what Spawn returns
+}
+
+var _ sys.Kernel = (*Kernel)(nil)
+
+func (k *Kernel) call(words ...string) error {
+	line := strings.Join(words, " ")
+	k.Calls = append(k.Calls, line)
+	return k.Fail[line]
+}
+
+// Mkdir implements sys.Kernel.
+func (k *Kernel) Mkdir(path string, mode uint32) error {
+	return k.call("mkdir", path, strconv.FormatUint(uint64(mode), 8))
+}
+
+// Symlink implements sys.Kernel.
+func (k *Kernel) Symlink(target, path string) error { return k.call("symlink", target, path) }
+
+// Mount implements sys.Kernel.
+func (k *Kernel) Mount(fstype, target string, _ uintptr, _ string) error {
+	return k.call("mount", fstype, target)
+}
+
+// ReadFile implements sys.Kernel. It is not recorded: reading changes nothing.
+func (k *Kernel) ReadFile(path string) ([]byte, error) {
+	if err := k.Fail["read "+path]; err != nil {
+		return nil, err
+	}
+	text, ok := k.Files[path]
+	if !ok {
+		return nil, syscall.ENOENT
+	}
+	return []byte(text), nil
+}
+
+// WriteFile implements sys.Kernel.
+func (k *Kernel) WriteFile(path, text string) error { return k.call("write", path, text) }
+
+// ReadDir implements sys.Kernel. It is not recorded.
+func (k *Kernel) ReadDir(path string) ([]string, error) {
+	names := map[string]bool{}
+	for file := range k.Files {
+		if rest := strings.TrimPrefix(file, path+"/"); rest != file {
+			name, _, _ := strings.Cut(rest, "/")
+			names[name] = true
+		}
+	}
+	if len(names) == 0 {
+		return nil, syscall.ENOENT
+	}
+	var list []string
+	for name := range names {
+		list = append(list, name)
+	}
+	sort.Strings(list)
+	return list, nil
+}
+
+// LoadModule implements sys.Kernel.
+func (k *Kernel) LoadModule(path string) error { return k.call("module", path) }
+
+// RaiseLimits implements sys.Kernel.
+func (k *Kernel) RaiseLimits() error { return k.call("limits") }
+
+// LoopbackUp implements sys.Kernel.
+func (k *Kernel) LoopbackUp() error { return k.call("loopback") }
+
+// DeviceEvents implements sys.Kernel.
+func (k *Kernel) DeviceEvents() (int, error) { return -1, k.call("events") }
+
+// WaitEvent implements sys.Kernel: the next of News appears, or the time is up.
+func (k *Kernel) WaitEvent(_ int, _ int) bool {
+	_ = k.call("wait")
+	if len(k.News) == 0 {
+		return false
+	}
+	for path, text := range k.News[0] {
+		k.Files[path] = text
+	}
+	k.News = k.News[1:]
+	return true
+}
+
+// OpenPort implements sys.Kernel.
+func (k *Kernel) OpenPort(path string) (int, error) { return 1000, k.call("open", path) }
+
+// AddEntropy implements sys.Kernel.
+func (k *Kernel) AddEntropy(seed []byte) error { return k.call("entropy", strconv.Itoa(len(seed))) }
+
+// Spawn implements sys.Kernel.
+func (k *Kernel) Spawn(c *sys.Command) (sys.Child, error) {
+	k.Spawned = append(k.Spawned, *c)
+	return k.Child, k.call("spawn", c.Path)
+}
+
+// Kill implements sys.Kernel.
+func (k *Kernel) Kill(pid, signal int) error {
+	return k.call("kill", strconv.Itoa(pid), strconv.Itoa(signal))
+}
+
+// Executable implements sys.Kernel. It is not recorded.
+func (k *Kernel) Executable(path string) error {
+	switch text, ok := k.Files[path]; {
+	case !ok:
+		return syscall.ENOENT
+	case text != "program":
+		return syscall.EACCES
+	}
+	return nil
+}
+
+// Sync implements sys.Kernel.
+func (k *Kernel) Sync() { _ = k.call("sync") }
+
+// PowerOff implements sys.Kernel, but returns.
+func (k *Kernel) PowerOff() { _ = k.call("power off") }
+
+// Console implements sys.Kernel.
+func (k *Kernel) Console(text string) { _ = k.call("console", text) }
