@@ -31,6 +31,14 @@ class PlatformArgument:
 QEMU_ARGUMENTS: Final = (
     PlatformArgument("cryptomgr.notests", "the kernel tests its crypto at each boot, about a tenth of an emulated boot's processor time"),
     PlatformArgument(
+        "no_timer_check", "the kernel counts ticks to see whether its timer works, a fiftieth of an emulated boot; QEMU's does"
+    ),
+    PlatformArgument(
+        "rodata=off",
+        "write-protecting the kernel and walking all page tables for it is a sixth of an emulated boot, for a boundary as the next one's",
+        emulated_only=True,
+    ),
+    PlatformArgument(
         "mitigations=off",
         "about a twentieth of an emulated boot's processor time, for a boundary that emulation does not claim to hold",
         emulated_only=True,
