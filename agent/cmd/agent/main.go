@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
-	"time"
 
 	"utilityvm/agent/internal/boot"
 	"utilityvm/agent/internal/logs"
@@ -78,7 +77,7 @@ func options(args *boot.Args) session.Options {
 }
 
 func logger(args *boot.Args) *logs.Logger {
-	return logs.New(args.Level, !args.TextLog, time.Now)
+	return logs.New(args.Level, !args.TextLog, sys.WallClock)
 }
 
 func describe(fault any) string {

@@ -59,6 +59,9 @@ func Prepare(k sys.Kernel, args *Args) error {
 			return &session.Failure{What: "link " + l.path, Why: err}
 		}
 	}
+	if err := k.OpenStandard(); err != nil {
+		return &session.Failure{What: "console", Why: err}
+	}
 	if err := k.RaiseLimits(); err != nil {
 		return &session.Failure{What: "limit of open files", Why: err}
 	}
@@ -96,8 +99,7 @@ func loadModules(k sys.Kernel, group string) error {
 	return nil
 }
 
-// Shell starts a shell on the console, which the kernel has opened as our standard streams, as the leader of a session
-// that the console controls.
+// Shell starts a shell on our standard streams, the console, as the leader of a session that the console controls.
 func Shell(k sys.Kernel) error {
 	shell, err := k.Spawn(&sys.Command{
 		Path: "/bin/sh", Args: []string{"sh"}, Dir: "/", Files: [3]int{0, 1, 2}, Console: true,

@@ -69,7 +69,7 @@ func Dial(m *Machine) *Bridge {
 
 // Opened implements hvsocket.User.
 func (b *Bridge) Opened() {
-	b.machine.Log.Write(logs.Info, "bridge connected")
+	b.machine.Log.Write(logs.Debug, "bridge connected")
 }
 
 // Receive implements hvsocket.User.

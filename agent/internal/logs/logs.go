@@ -3,7 +3,6 @@ package logs
 
 import (
 	"strconv"
-	"time"
 
 	"utilityvm/agent/wire"
 )
@@ -49,18 +48,21 @@ type Stream interface {
 	Shutdown(bits uint32)
 }
 
+// Clock returns the seconds since 1970 and the nanoseconds of the running one.
+type Clock func() (seconds, nanoseconds int64)
+
 // Logger writes records at or above its level. As a stream's user it sends them to the host.
 type Logger struct {
 	level   Level
 	json    bool
-	now     func() time.Time
+	now     Clock
 	kept    []byte
 	dropped int
 	stream  Stream
 }
 
 // New returns a logger that keeps its records until Attach. json false writes key=value lines.
-func New(level Level, json bool, now func() time.Time) *Logger {
+func New(level Level, json bool, now Clock) *Logger {
 	return &Logger{level: level, json: json, now: now}
 }
 
@@ -91,8 +93,7 @@ func (l *Logger) Write(level Level, msg string, fields ...Field) {
 }
 
 func (l *Logger) append(level Level, msg string, fields []Field) {
-	at := l.now().UTC().Format(time.RFC3339Nano)
-	all := append([]Field{{"time", at}, {"level", names[level]}, {"msg", msg}}, fields...)
+	all := append([]Field{{"time", timestamp(l.now())}, {"level", names[level]}, {"msg", msg}}, fields...)
 	for i, f := range all {
 		switch {
 		case !l.json && i > 0:
@@ -137,3 +138,38 @@ func (l *Logger) Shut(_, receives bool) {
 
 // Closed implements hvsocket.User.
 func (l *Logger) Closed() { l.stream = nil }
+
+// timestamp writes a time as RFC 3339 in UTC. Package time would do it as well, but formatting by layout is so much code
+// that a fresh clone, which has to translate all that it runs, takes milliseconds for its first record.
+func timestamp(seconds, nanoseconds int64) string {
+	days, rest := seconds/86400, seconds%86400
+	// Counted from 1 March of year 0, leap days come last in their year, century and 400 years.
+	era, day := (days+719468)/146097, (days+719468)%146097
+	year := (day - day/1460 + day/36524 - day/146096) / 365
+	day -= 365*year + year/4 - year/100
+	month := (5*day + 2) / 153
+	day -= (153*month+2)/5 - 1
+	if month += 3; month > 12 {
+		month -= 12
+		year++
+	}
+	b := append(pad(nil, era*400+year, 4), '-')
+	b = append(pad(b, month, 2), '-')
+	b = append(pad(b, day, 2), 'T')
+	b = append(pad(b, rest/3600, 2), ':')
+	b = append(pad(b, rest/60%60, 2), ':')
+	b = append(pad(b, rest%60, 2), '.')
+	return string(append(pad(b, nanoseconds, 9), 'Z'))
+}
+
+// pad appends n in so many digits.
+func pad(b []byte, n int64, digits int) []byte {
+	for i := 0; i < digits; i++ {
+		b = append(b, '0')
+	}
+	for i := len(b) - 1; n > 0; i-- {
+		b[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return b
+}

@@ -2,13 +2,28 @@ package logs
 
 import (
 	"encoding/json"
+	"math/rand"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
 
-func clock() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.FixedZone("", 3600)) }
+func clock() (int64, int64) { return time.Date(2026, 1, 2, 2, 4, 5, 0, time.UTC).Unix(), 678901234 }
+
+func TestTimestampsAreThoseOfTheStandardLibrary(t *testing.T) {
+	random := rand.New(rand.NewSource(1))
+	for i := 0; i < 100_000; i++ {
+		at := time.Unix(random.Int63n(8_000_000_000), 100_000_000+random.Int63n(900_000_000)).UTC() // to the year 2223
+		if i < 1000 {
+			at = time.Date(1970+i/2, time.February, 28+i%2, 23, 59, 59, 123456789, time.UTC)
+		}
+		want := at.Format("2006-01-02T15:04:05.000000000Z07:00")
+		if got := timestamp(at.Unix(), int64(at.Nanosecond())); got != want {
+			t.Fatalf("%s, want %s", got, want)
+		}
+	}
+}
 
 // drain reads all that the logger has.
 func drain(l *Logger) string {

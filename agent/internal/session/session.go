@@ -74,7 +74,7 @@ func (s *Session) powerOff(sync bool) {
 func (s *Session) Reset() {
 	s.bridge = nil
 	s.heard = make(map[uint32]bool)
-	s.log.Write(logs.Info, "guest connection begins")
+	s.log.Write(logs.Debug, "guest connection begins")
 }
 
 // Listening implements hvsocket.Owner.

@@ -133,7 +133,17 @@ func waited(n int, errno syscall.Errno) (int, error) {
 
 // Now returns the monotonic clock in nanoseconds.
 func Now() int64 {
-	var t syscall.Timespec
-	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 1, uintptr(unsafe.Pointer(&t)), 0)
+	t := clock(1)
 	return t.Nano()
+}
+
+// WallClock returns the seconds since 1970 and the nanoseconds of the running one.
+func WallClock() (seconds, nanoseconds int64) {
+	t := clock(0)
+	return int64(t.Sec), int64(t.Nsec)
+}
+
+func clock(id uintptr) (t syscall.Timespec) {
+	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, id, uintptr(unsafe.Pointer(&t)), 0)
+	return t
 }

@@ -37,6 +37,8 @@ type Kernel interface {
 	ReadDir(path string) ([]string, error)
 	// LoadModule loads a kernel module; one that is loaded already is no error.
 	LoadModule(path string) error
+	// OpenStandard makes the console, or /dev/null where there is none, the agent's descriptors 0, 1 and 2.
+	OpenStandard() error
 	// RaiseLimits sets the limit of open files for the agent and its children.
 	RaiseLimits() error
 	// LoopbackUp brings the network interface lo up.

@@ -111,6 +111,31 @@ func (Linux) LoadModule(path string) error {
 	return nil
 }
 
+// OpenStandard implements Kernel. The kernel has opened a console for us already if it could, but by a name that the
+// mounted /dev hides; and where it could not, the next pipe would become a standard stream.
+func (Linux) OpenStandard() error {
+	fd, err := syscall.Open("/dev/console", syscall.O_RDWR|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		if fd, err = OpenNull(); err != nil {
+			return err
+		}
+	}
+	for target := 0; target <= 2 && err == nil; target++ {
+		if target == fd {
+			_, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_SETFD, 0)
+			if errno != 0 {
+				err = errno
+			}
+		} else {
+			err = syscall.Dup3(fd, target, 0)
+		}
+	}
+	if fd > 2 {
+		Close(fd)
+	}
+	return err
+}
+
 // RaiseLimits implements Kernel.
 func (Linux) RaiseLimits() error {
 	return syscall.Setrlimit(rlimitNoFile, &syscall.Rlimit{Cur: maxOpenFiles, Max: maxOpenFiles})

@@ -79,6 +79,9 @@ func (k *Kernel) ReadDir(path string) ([]string, error) {
 // LoadModule implements sys.Kernel.
 func (k *Kernel) LoadModule(path string) error { return k.call("module", path) }
 
+// OpenStandard implements sys.Kernel.
+func (k *Kernel) OpenStandard() error { return k.call("standard streams") }
+
 // RaiseLimits implements sys.Kernel.
 func (k *Kernel) RaiseLimits() error { return k.call("limits") }
 
