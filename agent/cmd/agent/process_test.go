@@ -148,7 +148,7 @@ func TestOrphansAreBuried(t *testing.T) {
 func TestWhatAProcessIsStartedWith(t *testing.T) {
 	h := connected(t)
 	folder := t.TempDir()
-	p := h.spawn(parameters{"CommandLine": `sh -c 'pwd; echo "$A"; ps -o sid= -p $$ | tr -d " "; echo $$'`, "WorkingDirectory": folder,
+	p := h.spawn(parameters{"CommandLine": `sh -c 'pwd; echo "$A"; cut -d" " -f6 /proc/$$/stat; echo $$'`, "WorkingDirectory": folder,
 		"Environment": map[string]string{"A": "1 2", "PATH": "/usr/bin:/bin"}})
 	code := p.code()
 	lines := strings.Split(p.out.data.String(), "\n")
