@@ -61,7 +61,7 @@ async def test_a_grandchild_that_keeps_the_output_open_delays_nothing(tmp_path: 
 
 
 async def test_it_reads_nothing_and_has_a_session_of_its_own() -> None:
-    child = Child(["sh", "-c", "cat; ps -o sid= -p $$ | tr -d ' '; echo $$"])
+    child = Child(["sh", "-c", "cat; cut -d' ' -f6 /proc/$$/stat; echo $$"])
     await ended(child)
     session, pid = child.output.text(2).splitlines()
     assert session == pid == str(child.pid)
