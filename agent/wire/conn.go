@@ -1,7 +1,7 @@
 package wire
 
 // Window is the receive buffer of one connection in bytes: what the peer may send before our reader has taken any.
-const Window = 256 * 1024
+const Window = 512 * 1024
 
 // State is where a connection that we dialled is in its life.
 type State uint8

@@ -101,6 +101,7 @@ type input struct {
 	loop   *loop.Loop
 	fd     int  // -1 before it is attached and after it is closed
 	shared bool // the descriptor is a terminal's, which its output closes
+	large  bool // the pipe was enlarged: it had been full once
 	closed bool
 }
 
@@ -131,6 +132,10 @@ func (i *input) Receive(p []byte) int {
 	if errno != 0 && errno != sys.Again {
 		i.close()
 		return len(p)
+	}
+	if n < len(p) && !i.large {
+		i.large = true
+		sys.Enlarge(i.fd)
 	}
 	return n
 }
@@ -171,7 +176,8 @@ func (i *input) close() {
 type output struct {
 	end
 	stdio *Stdio
-	fd    int // -1 before it is attached and after it is closed
+	fd    int  // -1 before it is attached and after it is closed
+	large bool // the pipe was enlarged: it had held more than was asked for
 	hung  func()
 }
 
@@ -201,6 +207,10 @@ func (o *output) Fill(p []byte) (int, bool) {
 	case errno == sys.Again:
 		return 0, false
 	case n > 0:
+		if n == len(p) && !o.large {
+			o.large = true
+			sys.Enlarge(o.fd)
+		}
 		return n, true
 	}
 	o.close(wire.ShutSend) // the end; a terminal says EIO

@@ -61,6 +61,16 @@ func Pipe(weRead bool) (ours, theirs int, err error) {
 	return ours, theirs, nil
 }
 
+// largePipe is the size of a pipe through which much flows, in bytes: the program and we take turns less often, and each
+// turn costs an emulated processor its translations of addresses.
+const largePipe = 256 * 1024
+
+// Enlarge makes a pipe hold more. It stays as it is where that is forbidden, and where fd is none.
+func Enlarge(fd int) {
+	const setPipeSize = 1031 // F_SETPIPE_SZ
+	_, _, _ = syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), setPipeSize, largePipe)
+}
+
 // OpenNull opens /dev/null for a child.
 func OpenNull() (int, error) {
 	return syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)

@@ -111,7 +111,8 @@ class Transport:
         listener = self._listeners[port] = _Listener(self, port, once=once)
         if self._lost is not None:
             listener.fail(self._lost)
-        self.flush()
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self.flush)  # a request follows at once as a rule: with it, in one write, the guest wakes once
         return listener
 
     def close(self) -> None:
@@ -134,6 +135,12 @@ class Transport:
         """Wait until the carrier is no longer full."""
         if not self._room.is_set():
             await self._room.wait()
+
+    def drop(self, stream: StreamId) -> None:
+        """Close a stream that its reader has given up."""
+        if self._wire.close(stream):
+            self._streams.pop(stream, None)
+        self.flush()
 
     def forget_listener(self, listener: "_Listener") -> None:
         """Drop a closed listener."""
@@ -279,8 +286,7 @@ class _Stream:
         if not self._closed:
             self._closed = self._eof = True
             self._chunks.clear()
-            self._owner.wire.close(self._id)
-            self._owner.flush()
+            self._owner.drop(self._id)
             self._wake()
 
     def received(self, data: bytes) -> None:

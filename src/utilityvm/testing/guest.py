@@ -19,7 +19,7 @@ from utilityvm.wire.frames import encode as encode_frame
 from utilityvm.wire.packets import GUEST_CID, HOST_CID, MAX_PAYLOAD, SHUT_BOTH, SHUT_SEND, Control, Op, Packet, PacketReader, encode
 
 _FIRST_PORT: Final = 0x8000_0000
-_WINDOW: Final = 256 * 1024
+_WINDOW: Final = 512 * 1024
 _NOT_IMPLEMENTED: Final = -2147467263
 
 Port = int

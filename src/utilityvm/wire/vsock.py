@@ -28,7 +28,7 @@ from utilityvm.wire.packets import (
 MAX_STREAMS: Final = 1024
 """Streams that one VM may have open at a time."""
 
-WINDOW: Final = 256 * 1024
+WINDOW: Final = 512 * 1024
 """Receive buffer of one stream, in bytes: what the guest may send before our reader has taken any."""
 
 MAX_DISCARD: Final = 64 * 1024 * 1024
@@ -194,9 +194,14 @@ class HostSocket:
         """Send no more on this stream: the guest's reader sees the end."""
         self._shut(stream, SHUT_SEND)
 
-    def close(self, stream: StreamId) -> None:
-        """Send and take no more; what the guest has sent meanwhile is dropped."""
+    def close(self, stream: StreamId) -> bool:
+        """Send and take no more; what the guest has sent meanwhile is dropped. True: the stream is forgotten, and no event follows."""
+        state = self._streams.get(stream)
+        if state is not None and state.peer_shut & SHUT_SEND and state.sent == state.peer_taken:
+            self.reset(stream)  # nothing is under way in either direction, so a reset loses nothing, and it takes no answer
+            return True
         self._shut(stream, SHUT_BOTH)
+        return False
 
     def reset(self, stream: StreamId) -> None:
         """End the stream at once; no event follows."""

@@ -150,7 +150,7 @@ def test_more_than_the_window_resets_the_stream() -> None:
 
 def test_credit_is_given_back_when_less_than_half_of_the_window_is_known_to_be_free() -> None:
     host = connected()
-    told(host, rw(bytes(65_536)) * 3)
+    told(host, rw(bytes(65_536)) * (WINDOW // 65_536 // 2 + 1))
     host.taken(STREAM, 1000)
     assert [(packet.op, packet.fwd_cnt) for packet in sent(host)] == [(Op.CREDIT_UPDATE, 1000)]
 
@@ -171,10 +171,20 @@ def test_the_second_end_of_sending_frees_the_port_pair() -> None:
 
 def test_the_guests_reset_after_both_ends_is_an_orderly_end() -> None:
     host = connected()
-    told(host, as_guest(Packet(Op.SHUTDOWN, *STREAM, flags=SHUT_SEND)))
-    host.close(STREAM)
-    assert [packet.flags for packet in sent(host)] == [SHUT_BOTH]
+    host.send(STREAM, memoryview(b"under way"))
+    told(host, as_guest(Packet(Op.SHUTDOWN, *STREAM, flags=SHUT_SEND, buf_alloc=100)))
+    assert not host.close(STREAM)
+    assert [packet.flags for packet in sent(host)] == [0, SHUT_BOTH]
     assert told(host, as_guest(Packet(Op.RST, *STREAM))) == [Ended(STREAM, orderly=True)]
+
+
+def test_closing_after_the_guests_last_byte_with_nothing_under_way_is_a_reset_that_takes_no_answer() -> None:
+    host = connected()
+    told(host, as_guest(Packet(Op.SHUTDOWN, *STREAM, flags=SHUT_SEND, buf_alloc=100)))
+    assert host.close(STREAM)
+    assert [packet.op for packet in sent(host)] == [Op.RST]
+    assert not host.close(STREAM)
+    assert sent(host) == []
 
 
 def test_a_reset_in_the_middle_is_not_orderly() -> None:
