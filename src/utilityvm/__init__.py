@@ -1,4 +1,4 @@
-"""Utility VMs: small virtual machines that hold processes and containers.
+"""Utility VMs: small virtual machines that hold processes.
 
     vm = await utilityvm.create_lcow(utilityvm.default_options_lcow())
     async with vm:

@@ -25,6 +25,7 @@ from utilityvm import (
 from utilityvm.boot.files import BootFiles
 from utilityvm.compute.ports import ExitHow
 from utilityvm.vm.uvm import State
+from utilityvm.wire import gcs
 
 from .running import LIMIT, Done, line, of_vm, qemu_of, run, sh
 
@@ -158,6 +159,14 @@ async def test_a_guest_ends_its_vm(make: Make, script: str, how: ExitHow, says: 
         assert str(error or "").startswith(f"vm {vm.id}: {says}" if says else "")
         assert error is None or isinstance(error, HostError)
         assert how is not ExitHow.PANICKED or "sysrq triggered crash" in str(error)
+
+
+@pytest.mark.parametrize("word", [gcs.SHUTDOWN_GRACEFUL, gcs.SHUTDOWN_FORCED])
+async def test_the_agent_powers_the_vm_off_when_the_host_asks(make: Make, word: int) -> None:
+    async with started(await make()) as vm:
+        assert vm._client is not None
+        vm._client.bridge.notify(word, gcs.Request())
+        assert ((await vm.wait()).how, vm.exit_error) == (ExitHow.POWERED_OFF, None)
 
 
 async def test_a_vm_is_terminated_while_others_wait(make: Make) -> None:

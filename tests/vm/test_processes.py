@@ -317,6 +317,7 @@ async def test_orphans_are_buried(vm: UtilityVM) -> None:
     for _ in range(5):
         await sh(vm, "for n in 1 2 3 4 5; do (sleep 0.01 &); done")
     await until(vm, "! grep -l '^State:.Z' /proc/[0-9]*/status && ! pidof sleep")
+    assert (await run(vm, "pidof", "sleep")).code == 1
 
 
 async def test_a_caller_that_gives_up_leaves_no_process(vm: UtilityVM) -> None:

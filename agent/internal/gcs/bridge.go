@@ -60,11 +60,10 @@ type Bridge struct {
 	closed   bool
 }
 
-// Dial connects a new bridge.
-func Dial(m *Machine) *Bridge {
+// Dial connects a new bridge, which lives as long as its stream.
+func Dial(m *Machine) {
 	b := &Bridge{machine: m, handlers: beforeNegotiation, waiters: make(map[*process.Waiter]struct{})}
 	b.stream = m.Dialler.Dial(Port, b)
-	return b
 }
 
 // Opened implements hvsocket.User.

@@ -28,7 +28,6 @@ type Session struct {
 	machine *gcs.Machine
 	heard   map[uint32]bool // ports to be dialled that the host listens on
 	seeded  bool            // no entropy is missing any more
-	bridge  *gcs.Bridge
 }
 
 // Failure ends the agent: a step of the boot that went wrong.
@@ -72,7 +71,6 @@ func (s *Session) powerOff(sync bool) {
 
 // Reset implements hvsocket.Owner.
 func (s *Session) Reset() {
-	s.bridge = nil
 	s.heard = make(map[uint32]bool)
 	s.log.Write(logs.Debug, "guest connection begins")
 }
@@ -105,7 +103,7 @@ func (s *Session) advance() {
 		s.log.Attach(s.socket.Dial(s.options.LogPort, s.log))
 	}
 	if s.take(gcs.Port) {
-		s.bridge = gcs.Dial(s.machine)
+		gcs.Dial(s.machine)
 	}
 }
 

@@ -64,7 +64,7 @@ def _parser(chosen: str) -> "argparse.ArgumentParser":
 
     from utilityvm import __version__
 
-    parser = argparse.ArgumentParser(prog="uvm", description="Utility VMs: small virtual machines that hold processes and containers.")
+    parser = argparse.ArgumentParser(prog="uvm", description="Utility VMs: small virtual machines that hold processes.")
     parser.add_argument("--version", action="version", version=f"uvm {__version__}", help="print the version and end")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say what happens; twice: every step and the guest's debug log")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

@@ -73,10 +73,6 @@ class GuestClient:
             if error.result != gcs.NOT_FOUND:  # which it is as soon as its exit code was told
                 raise
 
-    async def shut_down(self) -> None:
-        """Ask the guest to power off. There is no answer: wait for the VM."""
-        self._bridge.notify(gcs.SHUTDOWN_GRACEFUL, gcs.Request())
-
     async def kill_stray(self, process_id: int) -> None:
         """End a process that nobody owns and let the guest forget it."""
         await self.signal_process(process_id, 0)

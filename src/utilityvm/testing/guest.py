@@ -162,7 +162,9 @@ class FakeGuest:
                 self._met.set()
             case Control.LISTEN:
                 self.listening.add(packet.dst_port)
-                if (boot := {1: self._entropy, gcs.LOG_PORT: self._logs, gcs.BRIDGE_PORT: self._bridge}.get(packet.dst_port)) is not None:
+                if (
+                    boot := {gcs.ENTROPY_PORT: self._entropy, gcs.LOG_PORT: self._logs, gcs.BRIDGE_PORT: self._bridge}.get(packet.dst_port)
+                ) is not None:
                     self._tasks.start("boot", boot())
             case Control.UNLISTEN:
                 self.listening.discard(packet.dst_port)

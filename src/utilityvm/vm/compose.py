@@ -24,7 +24,7 @@ from utilityvm.options.defaults import default_options_lcow as defaults
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.rules import refuse_not_built, verify_bounds
-from utilityvm.plan.facts import Counted, Facts, Platform
+from utilityvm.plan.facts import Counted, Facts, Platform, Refused
 from utilityvm.plan.lcow import boot_file_paths, plan_lcow
 from utilityvm.plan.normalize import Adjusted
 from utilityvm.store.layout import Layout
@@ -111,22 +111,20 @@ async def create_planned(
 async def _host_facts(options: OptionsLCOW, vm_id: VmId, service: QemuService, *, require_kvm: bool) -> Facts:
     paths = boot_file_paths(options, PathFlavour.POSIX)
     present = _checked(options, {paths.kernel, paths.root_fs})
-    emulated = False
-    if paths.kernel in present:
-        host = await service.probe(Path(paths.kernel))
-        emulated = host.accel is Accel.TCG
-        if emulated and require_kvm:
-            raise Unsupported(f"KVM is required and not used here: {host.reason}", hint="uvm doctor says what was tried")
-        if emulated:
-            text = f"software emulation, slower and no security boundary: {host.reason}"
-            event("vm.emulated", level=logging.WARNING, vm=vm_id, message=text)
-    return Facts(
-        platform=Platform.QEMU,
-        path_flavour=PathFlavour.POSIX,
-        processors=Counted(logical_processors=len(os.sched_getaffinity(0))),
-        files_present=present,
-        emulated=emulated,
-    )
+    if paths.kernel not in present:  # planning fails of that; there is nothing to probe with
+        return _facts(present, Refused(reason="there is no kernel to probe the host with"), emulated=False)
+    host = await service.probe(Path(paths.kernel))
+    emulated = host.accel is Accel.TCG
+    if emulated and require_kvm:
+        raise Unsupported(f"KVM is required and not used here: {host.reason}", hint="uvm doctor says what was tried")
+    if emulated:
+        text = f"software emulation, slower and no security boundary: {host.reason}"
+        event("vm.emulated", level=logging.WARNING, vm=vm_id, message=text)
+    return _facts(present, Counted(logical_processors=host.processors), emulated=emulated)
+
+
+def _facts(present: frozenset[str], processors: Counted | Refused, *, emulated: bool) -> Facts:
+    return Facts(platform=Platform.QEMU, path_flavour=PathFlavour.POSIX, processors=processors, files_present=present, emulated=emulated)
 
 
 def _checked(options: OptionsLCOW, wanted: set[str]) -> frozenset[str]:

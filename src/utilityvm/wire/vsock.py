@@ -5,7 +5,7 @@ what it can make this object hold is bounded by `MAX_STREAMS` x `WINDOW`, and wh
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NewType, final
 
 from utilityvm.kit.errors import Exhausted, ProtocolError
@@ -98,7 +98,7 @@ class _Stream:
     told: int = 0  # the `taken` that the peer knows of
     shut: int = 0  # bits that we have sent
     peer_shut: int = 0
-    starved: bool = field(default=False)  # a writer wants credit
+    starved: bool = False  # a writer wants credit
 
     def room(self) -> int:
         return max(0, self.peer_alloc - (self.sent - self.peer_taken) % _WRAP)

@@ -72,6 +72,7 @@ async def test_a_descriptor_that_somebody_made_non_blocking_is_waited_for(pipe: 
     while got < 200_000:
         got += len(await read_some(reading, 65_536))
     await sending
+    assert got == 200_000
 
 
 async def test_a_reader_that_is_gone_is_a_broken_pipe(pipe: tuple[int, int]) -> None:

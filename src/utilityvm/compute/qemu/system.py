@@ -22,6 +22,7 @@ from utilityvm.kit.errors import DeadlineExceeded, HostError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId, new_guid
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event
+from utilityvm.wire.packets import NONCE_BYTES
 
 CLEANUP: Final = 5.0
 """Seconds that a killed QEMU may take to be gone."""
@@ -29,7 +30,6 @@ CLEANUP: Final = 5.0
 _LAST_WORDS: Final = 3.0  # seconds for what an ended QEMU wrote to be read; it is in our socket's buffer already
 _SAID_LINES: Final = 20
 _CONSOLE_LINES: Final = 400
-_NONCE_BYTES: Final = 16
 
 
 @final
@@ -41,7 +41,7 @@ class QemuMachine:
         self._id, self._launch, self._name = system_id, launch, f"vm {system_id}"
         self._runtime_id = RuntimeId(new_guid())
         self._life = Life(self._name, LIFE, State.CREATED)
-        self._transport = Transport(self._name, os.urandom(_NONCE_BYTES))
+        self._transport = Transport(self._name, os.urandom(NONCE_BYTES))
         self._console = SerialConsole(launch.console_path)
         self._scope = Scope(self._name, self._broken)
         self._ours = ExitStack()  # our ends of the sockets
