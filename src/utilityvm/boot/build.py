@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from utilityvm.boot import elf, initrd, pick
+from utilityvm.boot.apt import UPDATE_HINT, Apt
 from utilityvm.boot.files import ARCHITECTURE, INITRD, KERNEL, MANIFEST, VMLINUX, BootFiles, load
 from utilityvm.boot.manifest import FileRecord, KernelRecord, Manifest, PackageRecord, encode
-from utilityvm.boot.packages import UPDATE_HINT, Package, Packages
+from utilityvm.boot.packages import Archive, Package, Packages
 from utilityvm.kit.errors import Exists, HostError, NotFound, Unsupported
 from utilityvm.kit.files import FileLock, replace, swap_folder
 
@@ -33,17 +34,21 @@ def find_agent() -> Path:
     return path
 
 
-def build(out: Path, agent: Path, cache: Path, say: Callable[[str], None]) -> BootFiles:
-    """Build boot files at `out`, replacing those that are there in one step. Packages are kept in `cache`. `say` gets a line a step.
+def build(out: Path, agent: Path, cache: Path, say: Callable[[str], None], archive: Archive | None = None) -> BootFiles:
+    """Build boot files at `out`, replacing those that are there in one step. `say` gets a line a step.
+
+    Packages come from `archive`, by default this host's apt, and are kept in `cache`.
 
     Raises:
         Exists: `out` holds something else than boot files.
         NotFound: the agent, or a package, or something inside a package, is missing.
-        Unsupported: the host has no apt, or the agent is no static program for the guest's architecture.
+        Corrupt: the archive, or a package, is not what it says.
+        DeadlineExceeded: a download took too long.
+        Unsupported: no archive is named and the host has no apt, or the agent is no static program for the guest's architecture.
         HostError: a tool failed, or a file cannot be written.
     """
     try:
-        return _build(out.resolve(), _read_agent(agent), Packages(cache), say)
+        return _build(out.resolve(), _read_agent(agent), Packages(cache, archive or Apt(), say), say)
     except OSError as error:
         raise HostError(f"{error.filename or out}: {error.strerror}") from error
 

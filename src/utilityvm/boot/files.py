@@ -6,8 +6,8 @@ from pathlib import Path
 
 from utilityvm.boot import cpio, elf, kernel
 from utilityvm.boot.manifest import FileRecord, Manifest, decode
-from utilityvm.boot.packages import digest
 from utilityvm.kit.errors import Corrupt, HostError, NotFound, Unsupported, UtilityVMError
+from utilityvm.kit.files import digest
 
 VMLINUX = "vmlinux"
 KERNEL = "kernel"

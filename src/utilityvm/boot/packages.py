@@ -1,33 +1,22 @@
-"""The distribution's packages, fetched by apt and unpacked by dpkg-deb: nothing is installed, nothing needs root.
+"""Debian packages for the guest: brought into a cache once, checked against the digest their archive promises, and unpacked.
 
-apt checks the archive's signature over its lists; the digest in those lists is checked here against every file that is used.
+Nothing is installed and nothing needs root. Where packages come from is an `Archive`: this host's apt (`boot.apt`), or a mirror that is
+asked over HTTP (`boot.mirror`).
 """
 
-import hashlib
-import re
-import shlex
-import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
-from urllib.parse import unquote
+from typing import Protocol, final
 
+from utilityvm.boot import deb
 from utilityvm.kit import files
-from utilityvm.kit.errors import Corrupt, HostError, NotFound, Unsupported
-from utilityvm.kit.proc import run_tool
-
-_LOOKUP_SECONDS = 60
-_DOWNLOAD_SECONDS = 1200
-_UNPACK_SECONDS = 300
-UPDATE_HINT = "bring apt's lists up to date: apt-get update"
-_ONLY_DEPENDS = ("--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces", "--no-enhances", "--no-pre-depends")
+from utilityvm.kit.errors import Corrupt
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Package:
-    """A package as apt's lists have it: the name of its file, that file's size and digest."""
+    """A package as its archive's lists have it: the name of its file in the cache, that file's size in bytes and SHA-256."""
 
     name: str
     version: str
@@ -36,120 +25,88 @@ class Package:
     sha256: str
 
 
+class Archive(Protocol):
+    """Where packages come from. Whoever implements it has checked the signature over the lists; the digests in them are checked here."""
+
+    def dependencies(self, name: str) -> list[str]:
+        """Return the packages that `name` depends on, directly, in its own order. NotFound when there is no such package."""
+
+    def closure(self, name: str) -> list[str]:
+        """Return `name` and all that it depends on, nearest first. NotFound when there is no such package."""
+
+    def find(self, names: Sequence[str]) -> list[Package]:
+        """Return what is offered for each of `names`. NotFound when there is no such package."""
+
+    def download(self, packages: Sequence[Package], folder: Path) -> Iterator[tuple[Package, Path]]:
+        """Download packages to files somewhere in `folder`, and give each as it is there. A file may be moved while it is given."""
+
+
+def _quiet(_line: str) -> None:
+    return
+
+
 @final
 class Packages:
-    """Packages of this host's distribution, kept in the folder `cache`, which is made when missing."""
+    """Packages from `archive`, kept in the folder `cache`, which is made when missing. `say` gets a line where there is a wait."""
 
-    def __init__(self, cache: Path) -> None:
-        if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-            raise Unsupported(
-                "boot files are built from Debian packages, and this host has no apt-get or no dpkg-deb",
-                hint="build them on a Debian host, and copy the folder",
-            )
-        self._cache = cache
+    def __init__(self, cache: Path, archive: Archive, say: Callable[[str], None] = _quiet) -> None:
+        self._cache, self._archive, self._say = cache, archive, say
 
     def dependencies(self, name: str) -> list[str]:
         """Return the packages that `name` depends on, directly, in its own order.
 
         Raises:
-            NotFound: apt's lists have no such package.
+            NotFound: the archive has no such package.
         """
-        return parse_depends(_apt("apt-cache", "depends", *_ONLY_DEPENDS, name)).get(name, [])
+        return self._archive.dependencies(name)
 
     def closure(self, name: str) -> list[str]:
         """Return `name` and all that it depends on, nearest first.
 
         Raises:
-            NotFound: apt's lists have no such package.
+            NotFound: the archive has no such package.
         """
-        depends = parse_depends(_apt("apt-cache", "depends", "--recurse", *_ONLY_DEPENDS, name))
-        found = [name]
-        for package in found:
-            found += [need for need in depends.get(package, []) if need in depends and need not in found]
-        return found
+        return self._archive.closure(name)
 
     def fetch(self, names: Sequence[str]) -> list[Package]:
-        """Bring the newest version of each of `names` into the cache, and return what they are.
+        """Bring each of `names` into the cache, in the version that the archive offers, and return what they are.
+
+        What is whole stays there when a later download fails or is interrupted.
 
         Raises:
-            NotFound: apt's lists have no such package.
+            NotFound: the archive has no such package.
             HostError: the download failed.
-            Corrupt: what came is not what the lists promise.
+            DeadlineExceeded: it took too long.
+            Corrupt: what came is not what the archive's lists promise.
         """
-        found = parse_uris(_apt("apt-get", "download", "--print-uris", *names))
+        found = self._archive.find(names)
         self._cache.mkdir(parents=True, exist_ok=True)
-        missing = [package for package in found if not self._has(package)]
-        if missing:
-            self._download(missing)
+        with self._lock():
+            missing = [package for package in found if not self._has(package)]
+            for package, path in self._archive.download(missing, self._cache) if missing else ():
+                if not path.is_file() or files.digest(path) != package.sha256:
+                    path.unlink(missing_ok=True)
+                    raise Corrupt(f"{package.file_name}: the download is not what the archive's lists promise", hint="try again")
+                path.replace(self._cache / package.file_name)
+            files.sync_folder(self._cache)
         return found
 
     def unpack(self, package: Package, into: Path) -> None:
-        """Unpack the files of a fetched package into the new folder `into`."""
-        into.mkdir(parents=True)
-        run_tool(["dpkg-deb", "--extract", self._cache / package.file_name, into], within=_UNPACK_SECONDS)
+        """Unpack the files of a fetched package into the new folder `into`.
+
+        Raises:
+            Corrupt: it is no package, or one of its files would lie outside of `into`.
+            Unsupported: it is compressed in a way that this Python cannot read.
+        """
+        deb.unpack(self._cache / package.file_name, into)
+
+    def _lock(self) -> files.FileLock:
+        lock = files.FileLock(self._cache)
+        if not lock.acquire(wait=False):
+            self._say(f"waiting for another download to {self._cache}")
+            lock.acquire()
+        return lock
 
     def _has(self, package: Package) -> bool:
         path = self._cache / package.file_name
-        return path.is_file() and path.stat().st_size == package.size and digest(path) == package.sha256
-
-    def _download(self, packages: Sequence[Package]) -> None:
-        with tempfile.TemporaryDirectory(dir=self._cache, prefix=".download-") as temporary:
-            folder = Path(temporary)
-            wanted = [f"{package.name}={package.version}" for package in packages]
-            try:
-                run_tool(["apt-get", "download", "--quiet", *wanted], within=_DOWNLOAD_SECONDS, cwd=folder)
-            except HostError as error:
-                raise HostError(error.message, hint=UPDATE_HINT) from error
-            for package in packages:
-                path = folder / package.file_name
-                if not path.is_file() or digest(path) != package.sha256:
-                    raise Corrupt(f"{package.file_name}: the download is not what apt's lists promise", hint=UPDATE_HINT)
-                path.replace(self._cache / package.file_name)
-        files.sync_folder(self._cache)
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def parse_depends(text: str) -> dict[str, list[str]]:
-    """Read what ``apt-cache depends`` says: for each package the packages it depends on. Of alternatives the first is taken."""
-    depends: dict[str, list[str]] = {}
-    current: list[str] = []
-    alternative = False
-    for line in text.splitlines():
-        kind, colon, name = line.strip().partition(": ")
-        if not line.startswith(" "):
-            current = depends.setdefault(line.strip(), [])
-        elif colon and kind.removeprefix("|") == "Depends":
-            if not alternative:
-                current.append(name)
-            alternative = kind.startswith("|")  # a bar says that the next line is another choice for this one
-    return depends
-
-
-def parse_uris(text: str) -> list[Package]:
-    """Read what ``apt-get download --print-uris`` says: ``'URI' FILE SIZE SHA256:DIGEST`` a line.
-
-    Raises:
-        HostError: a line is not of this form.
-    """
-    found = []
-    for line in text.splitlines():
-        match = re.fullmatch(r"\S+ (?P<file>\S+) (?P<size>\d+) SHA256:(?P<digest>[0-9a-f]{64})", " ".join(shlex.split(line)))
-        if match is None:
-            raise HostError(f"apt-get: cannot be understood: {line}")
-        name, version, _ = match["file"].split("_", 2)
-        found.append(Package(name, unquote(version), match["file"], int(match["size"]), match["digest"]))
-    return found
-
-
-def _apt(*argv: str) -> str:
-    try:
-        return run_tool(argv, within=_LOOKUP_SECONDS)
-    except HostError as error:
-        if "Unable to locate package" in error.message or "No packages found" in error.message:
-            raise NotFound(f"apt's lists lack a package: {error.message}", hint=UPDATE_HINT) from error
-        raise
+        return path.is_file() and path.stat().st_size == package.size and files.digest(path) == package.sha256

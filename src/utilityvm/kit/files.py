@@ -1,8 +1,9 @@
-"""Files that are whole or not there: replace a file, replace a folder, and a lock that the kernel drops with its holder."""
+"""Files that are whole or not there: replace a file or a folder, a file's digest, and a lock that the kernel drops with its holder."""
 
 import ctypes
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -30,6 +31,12 @@ def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -64,7 +64,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tools that are there and must not be run."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("apt-get", "apt-cache", "dpkg-deb"):
+    for name in ("apt-get", "apt-cache"):
         (folder / name).write_text("#!/bin/sh\nexit 99\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from utilityvm.boot.apt import Apt
 from utilityvm.boot.packages import Packages
 from utilityvm.kit.errors import Corrupt, HostError, NotFound
 
@@ -26,7 +27,7 @@ fi
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("bin", "archive"):
         (tmp_path / folder).mkdir()
-    for tool, text in {"apt-get": APT_GET, "dpkg-deb": "#!/bin/sh\n"}.items():
+    for tool, text in {"apt-get": APT_GET, "apt-cache": "#!/bin/sh\n"}.items():
         (tmp_path / "bin" / tool).write_text(text)
         (tmp_path / "bin" / tool).chmod(0o755)
     (tmp_path / "archive" / "content").write_bytes(CONTENT)
@@ -42,38 +43,38 @@ def downloads(archive: Path) -> int:
 
 def test_a_package_is_downloaded_once(archive: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    (package,) = Packages(cache).fetch(["busybox-static"])
+    (package,) = Packages(cache, Apt()).fetch(["busybox-static"])
     assert (package.name, package.version) == ("busybox-static", "1:1.35")
     assert [(path.name, path.read_bytes()) for path in cache.iterdir()] == [(NAME, CONTENT)]
-    assert Packages(cache).fetch(["busybox-static"]) == [package]
+    assert Packages(cache, Apt()).fetch(["busybox-static"]) == [package]
     assert downloads(archive) == 1
     assert (archive / "downloads").read_text() == "download --quiet busybox-static=1:1.35\n"
 
 
 def test_a_damaged_package_in_the_cache_is_downloaded_again(archive: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    Packages(cache).fetch(["busybox-static"])
+    Packages(cache, Apt()).fetch(["busybox-static"])
     (cache / NAME).write_bytes(CONTENT[::-1])
-    Packages(cache).fetch(["busybox-static"])
+    Packages(cache, Apt()).fetch(["busybox-static"])
     assert (cache / NAME).read_bytes() == CONTENT
     assert downloads(archive) == 2
 
 
 def test_a_download_that_is_not_what_was_promised_is_refused_and_not_kept(archive: Path, tmp_path: Path) -> None:
     (archive / "content").write_bytes(CONTENT[::-1])
-    with pytest.raises(Corrupt, match="is not what apt's lists promise"):
-        Packages(tmp_path / "cache").fetch(["busybox-static"])
+    with pytest.raises(Corrupt, match="is not what the archive's lists promise"):
+        Packages(tmp_path / "cache", Apt()).fetch(["busybox-static"])
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_download_that_fails_says_what_may_help(archive: Path, tmp_path: Path) -> None:
     (archive / "content").unlink()
     with pytest.raises(HostError, match="apt-get download") as caught:
-        Packages(tmp_path / "cache").fetch(["busybox-static"])
+        Packages(tmp_path / "cache", Apt()).fetch(["busybox-static"])
     assert "apt-get update" in caught.value.hint
 
 
 @pytest.mark.usefixtures("archive")
 def test_a_package_that_the_lists_lack_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="Unable to locate package nothing"):
-        Packages(tmp_path / "cache").fetch(["nothing"])
+        Packages(tmp_path / "cache", Apt()).fetch(["nothing"])

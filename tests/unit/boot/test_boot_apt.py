@@ -1,6 +1,7 @@
 import pytest
 
-from utilityvm.boot.packages import Package, parse_depends, parse_uris
+from utilityvm.boot.apt import parse_depends, parse_uris
+from utilityvm.boot.packages import Package
 from utilityvm.kit.errors import HostError
 
 DEPENDS = """\
