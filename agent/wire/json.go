@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"math"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -314,17 +315,30 @@ func (r *jsonReader) hex4() rune {
 }
 
 // AppendString appends s as a JSON string; bytes that are not UTF-8 become U+FFFD.
-func AppendString(b []byte, s string) []byte {
+func AppendString(b []byte, s string) []byte { return appendWithin(b, s, math.MaxInt32) }
+
+// appendWithin appends as much of s as its JSON string, without the quotes, has room for in max bytes.
+func appendWithin(b []byte, s string, max int) []byte {
 	const digits = "0123456789abcdef"
 	b = append(b, '"')
+	start := len(b)
 	for _, c := range s {
+		before := len(b)
 		switch {
 		case c == '"' || c == '\\':
 			b = append(b, '\\', byte(c))
+		case c == '\n':
+			b = append(b, '\\', 'n')
+		case c == '\t':
+			b = append(b, '\\', 't')
 		case c < ' ':
 			b = append(b, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
 		default:
 			b = utf8.AppendRune(b, c)
+		}
+		if len(b)-start > max {
+			b = b[:before]
+			break
 		}
 	}
 	return append(b, '"')

@@ -13,7 +13,9 @@ const (
 	WaitForProcess    MessageType = 0x10100601
 	SignalProcess     MessageType = 0x10100701
 	ResizeConsole     MessageType = 0x10100801
+	GetProperties     MessageType = 0x10100901
 	NegotiateProtocol MessageType = 0x10100b01
+	DumpStacks        MessageType = 0x10100c01
 )
 
 const (
@@ -37,6 +39,8 @@ const (
 	NoTimeout = 0xffffffff
 	// maxActivity is the longest activity id, which every response repeats, in bytes.
 	maxActivity = 64
+	// MaxText is the most of a text that a success adds, in bytes as they are written; what is over is cut off.
+	MaxText = 60 * 1024
 	// MaxErrorText is the most of an error's text that a response carries, in bytes: the text may quote the request,
 	// and it is written twice.
 	MaxErrorText = 28 * 1024
@@ -227,13 +231,14 @@ func ParseProcessRequest(body []byte) (q ProcessRequest, err error) {
 // Response is the body of a response: success with what the message adds, or a failure.
 type Response struct {
 	Err       error  // nil for success
-	Member    string // name of the number that a success adds, if any
+	Member    string // name of what a success adds, if anything
 	Number    uint32
-	Negotiate bool // the success of NegotiateProtocol
+	Text      string // instead of Number, unless it is empty
+	Negotiate bool   // the success of NegotiateProtocol
 }
 
 const capabilities = `,"Version":4,"Capabilities":{"SupportedSchemaVersions":[{"Major":2,"Minor":1}],"RuntimeOsType":"Linux",` +
-	`"GuestDefinedCapabilities":{"SignalProcessSupported":true}}`
+	`"GuestDefinedCapabilities":{"SignalProcessSupported":true,"DumpStacksSupported":true}}`
 
 // AppendResponse appends the JSON text of s, which answers a request with activity, to b.
 func AppendResponse(b []byte, s Response, activity string) []byte {
@@ -251,6 +256,9 @@ func AppendResponse(b []byte, s Response, activity string) []byte {
 		b = appendFailure(b, code, s.Err.Error())
 	case s.Negotiate:
 		b = append(b, capabilities...)
+	case s.Text != "":
+		b = append(AppendString(append(b, ','), s.Member), ':')
+		b = appendWithin(b, s.Text, MaxText)
 	case s.Member != "":
 		b = append(AppendString(append(b, ','), s.Member), ':')
 		b = strconv.AppendUint(b, uint64(s.Number), 10)
@@ -259,10 +267,7 @@ func AppendResponse(b []byte, s Response, activity string) []byte {
 }
 
 func appendFailure(b []byte, code HResult, text string) []byte {
-	message := AppendString(nil, text)
-	if len(message) > MaxErrorText {
-		message = AppendString(nil, text[:MaxErrorText/6]) // an escape takes at most six bytes
-	}
+	message := appendWithin(nil, text, MaxErrorText)
 	b = append(append(b, `,"ErrorMessage":`...), message...)
 	b = append(append(b, `,"ErrorRecords":[{"Result":`...), strconv.Itoa(int(int32(code)))...)
 	b = append(append(b, `,"Message":`...), message...)

@@ -36,10 +36,19 @@ type messageFields struct {
 	Signal         uint32           `json:"signal"`
 	Height         uint32           `json:"height"`
 	Width          uint32           `json:"width"`
+	PropertyTypes  []string         `json:"property_types"`
 	Result         int32            `json:"result"`
 	ErrorMessage   string           `json:"error_message"`
 	Version        uint32           `json:"version"`
 	ExitCode       uint32           `json:"exit_code"`
+	GuestStacks    string           `json:"guest_stacks"`
+	Properties     propertiesFields `json:"properties"`
+}
+
+type propertiesFields struct {
+	AvailableMemory uint64 `json:"available_memory"`
+	AssignedMemory  uint64 `json:"assigned_memory"`
+	ProcessList     []int  `json:"process_list"`
 }
 
 type parametersFields struct {
@@ -111,6 +120,9 @@ func readRequest(kind MessageType, body []byte) (messageFields, error) {
 		return messageFields{
 			ContainerID: q.ContainerID, ActivityID: q.ActivityID, Parameters: fieldsOf(&p), StdIn: q.StdIn, StdOut: q.StdOut, StdErr: q.StdErr,
 		}, err
+	case GetProperties:
+		q, err := ParseQuery(body)
+		return messageFields{ContainerID: q.ContainerID, ActivityID: q.ActivityID, PropertyTypes: q.Types}, err
 	case WaitForProcess, SignalProcess, ResizeConsole:
 		q, err := ParseProcessRequest(body)
 		return messageFields{
@@ -157,6 +169,15 @@ func TestGoldenResponsesAreWritten(t *testing.T) {
 			s.Member, s.Number = "ProcessId", m.Fields.ProcessID
 		case m.Type == WaitForProcess.Response():
 			s.Member, s.Number = "ExitCode", m.Fields.ExitCode
+		case m.Type == GetProperties.Response():
+			f := m.Fields.Properties
+			p := Properties{Listed: f.ProcessList != nil, Processes: f.ProcessList}
+			if f.AssignedMemory != 0 {
+				p.Memory = &Memory{Available: f.AvailableMemory, Assigned: f.AssignedMemory}
+			}
+			s.Member, s.Text = "Properties", string(AppendProperties(nil, &p))
+		case m.Type == DumpStacks.Response():
+			s.Member, s.Text = "GuestStacks", m.Fields.GuestStacks
 		}
 		if got := AppendResponse(nil, s, m.Fields.ActivityID); string(got) != m.Body {
 			t.Errorf("%s: written as\n%s, want\n%s", m.Name, got, m.Body)
@@ -204,7 +225,7 @@ func FuzzMessages(f *testing.F) {
 			return
 		}
 		common, commonErr := ParseRequest(body)
-		for _, kind := range []MessageType{NegotiateProtocol, ExecuteProcess, WaitForProcess, ShutdownForced} {
+		for _, kind := range []MessageType{NegotiateProtocol, ExecuteProcess, WaitForProcess, GetProperties, ShutdownForced} {
 			q, err := readRequest(kind, body)
 			if err != nil && CodeOf(err) != InvalidJSON {
 				t.Fatalf("%s: %v", Hex(uint32(kind)), err)
@@ -216,9 +237,10 @@ func FuzzMessages(f *testing.F) {
 		if p, err := ParseParameters(string(body)); err == nil && textOf(&p) > len(body) {
 			t.Fatalf("%d bytes of text out of %d", textOf(&p), len(body))
 		}
-		failed := Response{Err: &Error{Code: Fail, Text: string(body)}}
-		if answer := AppendResponse(nil, failed, common.ActivityID); !json.Valid(answer) || FrameHeaderSize+len(answer) > MaxFrame {
-			t.Fatalf("answered with %d bytes: %.300s", len(answer), answer)
+		for _, s := range []Response{{Err: &Error{Code: Fail, Text: string(body)}}, {Member: "GuestStacks", Text: string(body)}} {
+			if answer := AppendResponse(nil, s, common.ActivityID); !json.Valid(answer) || FrameHeaderSize+len(answer) > MaxFrame {
+				t.Fatalf("answered with %d bytes: %.300s", len(answer), answer)
+			}
 		}
 	})
 }

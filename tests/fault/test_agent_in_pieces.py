@@ -19,6 +19,8 @@ from utilityvm.guest.client import GuestClient
 from utilityvm.guest.process import ProcessSpec, Stdio, start_process
 from utilityvm.guest.transport import Transport
 from utilityvm.kit.aio import Scope
+from utilityvm.kit.ids import NULL_GUID
+from utilityvm.schema.properties import PropertyType
 from utilityvm.wire import gcs
 
 if TYPE_CHECKING:
@@ -107,6 +109,21 @@ async def test_processes_over_a_carrier_in_pieces(piece: Pieces) -> None:
             await process.stdin.write(data)
             await process.stdin.write_eof()
         assert (reading.result(), await process.wait()) == (data, 0)
+        await process.close()
+
+
+async def test_the_agent_tells_of_itself_over_a_carrier_in_pieces() -> None:
+    async with agent(odd(5)) as (client, stdio, _):
+        process = await start_process(client, stdio, ProcessSpec(argv=("sleep", "60")), "vm t")
+        told = await client.properties(NULL_GUID, list(PropertyType))
+        assert told.memory is not None
+        assert told.memory.virtual_machine_memory is not None
+        assert 0 < told.memory.virtual_machine_memory.available_memory < told.memory.virtual_machine_memory.assigned_memory
+        assert [listed.process_id for listed in told.process_list or ()] == [process.pid]
+        assert client.capabilities.guest_defined.dump_stacks_supported
+        assert "loop.(*Loop).Run" in await client.dump_stacks()
+        await process.kill()
+        await process.wait()
         await process.close()
 
 

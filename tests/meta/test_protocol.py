@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from utilityvm.compute.qemu import lower
+from utilityvm.schema.properties import PropertyType
 from utilityvm.vm.uvm import DEFAULT_ENVIRONMENT
 from utilityvm.wire import frames, gcs, packets, vsock
 
@@ -122,12 +123,22 @@ def test_frames() -> None:
 def test_messages() -> None:
     said = {name: number(word) for name, word in re.findall(r"(\w+) (0x101\w+)", section(5))}
     agent = go_numbers("wire/message.go")
-    calls = (gcs.NEGOTIATE, gcs.EXECUTE, gcs.WAIT, gcs.SIGNAL, gcs.RESIZE)
+    calls = (gcs.NEGOTIATE, gcs.EXECUTE, gcs.WAIT, gcs.SIGNAL, gcs.RESIZE, gcs.PROPERTIES, gcs.DUMP_STACKS)
     assert {call.name: call.word for call in calls}.items() <= said.items()
     assert (said["ShutdownGraceful"], said["ShutdownForced"]) == (gcs.SHUTDOWN_GRACEFUL, gcs.SHUTDOWN_FORCED)
     requests = {name: word for name, word in agent.items() if 0x1010_0000 <= word < 0x1020_0000}
     assert requests.items() <= said.items()
     assert {call.name for call in calls} | {"ShutdownGraceful", "ShutdownForced"} == requests.keys()
+
+
+def test_what_the_agent_tells_of_itself() -> None:
+    cut, processes = re.search(r"over (\d+) KiB", section(6)), re.search(r"at most ([\d ]+) \|", section(6))
+    assert cut is not None
+    assert processes is not None
+    assert number(cut[1]) << 10 == go_numbers("wire/message.go")["MaxText"]
+    assert number(processes[1]) == go_numbers("wire/properties.go")["MaxProcesses"]
+    said = set(re.findall(r"^\| `(\w+)` \|", section(6), re.MULTILINE))
+    assert said == set(PropertyType) == set(re.findall(r'case "(\w+)":', AGENT["internal/gcs/properties.go"]))
 
 
 def test_hresults() -> None:

@@ -28,11 +28,6 @@ func TestNegotiation(t *testing.T) {
 	if code, text := h.refused(wire.NegotiateProtocol, map[string]any{}); code != wire.NotImpl || text != "bridge: function not supported, header type: 0x10100b01" {
 		t.Errorf("%#x %s", code, text)
 	}
-	for _, kind := range []wire.MessageType{0x10100101, 0x10100201, 0x10100901, 0x10100f01, 0x10200101} {
-		if code, _ := h.refused(kind, map[string]any{}); code != wire.NotImpl {
-			t.Errorf("%#x: %#x", kind, code)
-		}
-	}
 }
 
 func TestRequestsThatAreWrong(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"utilityvm/agent/internal/logs"
 	"utilityvm/agent/internal/loop"
 	"utilityvm/agent/internal/process"
+	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
 )
 
@@ -18,6 +19,7 @@ const maxAnswers = 256 * 1024
 
 // Machine is what requests act on.
 type Machine struct {
+	Kernel    sys.Kernel
 	Loop      *loop.Loop
 	Dialler   process.Dialler
 	Processes *process.Table
@@ -45,6 +47,8 @@ var afterNegotiation = map[wire.MessageType]handler{
 	wire.WaitForProcess:   wait,
 	wire.SignalProcess:    signal,
 	wire.ResizeConsole:    resize,
+	wire.GetProperties:    properties,
+	wire.DumpStacks:       dumpStacks,
 	wire.ShutdownGraceful: shutdownGraceful,
 	wire.ShutdownForced:   shutdownForced,
 }

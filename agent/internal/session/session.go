@@ -57,7 +57,7 @@ func Run(carrier int, endless bool, options Options, log *logs.Logger, kernel sy
 	if s.socket, err = hvsocket.New(l, carrier, endless, s); err != nil {
 		return &Failure{"carrier", err}
 	}
-	s.machine = &gcs.Machine{Loop: l, Dialler: s.socket, Processes: table, Log: log, PowerOff: s.powerOff}
+	s.machine = &gcs.Machine{Kernel: kernel, Loop: l, Dialler: s.socket, Processes: table, Log: log, PowerOff: s.powerOff}
 	l.Serve(s.socket, table.Reap)
 	return l.Run()
 }

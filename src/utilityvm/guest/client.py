@@ -3,11 +3,27 @@
 protocol/SPEC.md sections 5 and 6.
 """
 
+from collections.abc import Sequence
 from typing import final
+
+import msgspec
 
 from utilityvm.guest.bridge import Bridge
 from utilityvm.kit.errors import GuestError, ProtocolError
+from utilityvm.schema.properties import Properties
 from utilityvm.wire import gcs
+
+
+def read_properties(response: gcs.PropertiesResponse, container_id: str) -> Properties:
+    """Return what a container tells of itself.
+
+    Raises:
+        ProtocolError: it is not what the protocol says.
+    """
+    try:
+        return msgspec.json.decode(response.properties or "{}", type=Properties)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ProtocolError(f"properties of {container_id}: {error}") from error
 
 
 @final
@@ -72,6 +88,27 @@ class GuestClient:
         except GuestError as error:
             if error.result != gcs.NOT_FOUND:  # which it is as soon as its exit code was told
                 raise
+
+    async def properties(self, container_id: str, types: Sequence[str]) -> Properties:
+        """Ask a container, or with `ids.NULL_GUID` the utility VM, what it tells of itself under `types`, e.g. `PropertyType.MEMORY`.
+
+        A type that the guest does not know is left out of the answer.
+
+        Raises:
+            GuestError: the guest does not tell.
+            ProtocolError: what it tells is not what the protocol says.
+        """
+        request = gcs.PropertiesRequest(container_id=container_id, query=gcs.encode_query(types))
+        response = await self._bridge.call(gcs.PROPERTIES, request)
+        return read_properties(response, container_id)
+
+    async def dump_stacks(self) -> str:
+        """Return what the threads of the guest's agent are doing, as text for people; what is too long for an answer is cut off.
+
+        Raises:
+            GuestError: the agent cannot tell; `capabilities` say it beforehand.
+        """
+        return (await self._bridge.call(gcs.DUMP_STACKS, gcs.Request())).guest_stacks
 
     async def kill_stray(self, process_id: int) -> None:
         """End a process that nobody owns and let the guest forget it."""

@@ -22,6 +22,9 @@ _FIRST_PORT: Final = 0x8000_0000
 _WINDOW: Final = 512 * 1024
 _NOT_IMPLEMENTED: Final = -2147467263
 
+MEMORY_PAGES: Final = 65_536
+"""What the guest says that it has, in pages of 4096 bytes; half of it is in use."""
+
 Port = int
 
 
@@ -229,15 +232,29 @@ class FakeGuest:
     async def _handle(self, word: int, request: dict[str, object]) -> dict[str, object] | None:
         match word:
             case gcs.NEGOTIATE.word:
-                return {"Result": 0, "Version": 4, "Capabilities": {"RuntimeOsType": "Linux"}}
+                able = {"SignalProcessSupported": True, "DumpStacksSupported": True}
+                return {"Result": 0, "Version": 4, "Capabilities": {"RuntimeOsType": "Linux", "GuestDefinedCapabilities": able}}
             case gcs.EXECUTE.word:
                 return await self._execute(request)
             case gcs.WAIT.word | gcs.SIGNAL.word:
                 return await self._process_call(word, request["ProcessId"])
+            case gcs.PROPERTIES.word | gcs.DUMP_STACKS.word:
+                return {"Result": 0} | self._told(word, request)
             case gcs.SHUTDOWN_GRACEFUL:
                 self._sock.shutdown(socket.SHUT_RDWR)
                 return None
         return {"Result": _NOT_IMPLEMENTED, "ErrorMessage": f"bridge: function not supported, header type: {word:#x}"}
+
+    def _told(self, word: int, request: dict[str, object]) -> dict[str, object]:
+        if word == gcs.DUMP_STACKS.word:
+            return {"GuestStacks": "goroutine 1 [running]:\n"}
+        running = sorted(pid for pid, process in self._processes.items() if not process.done())
+        known: dict[str, object] = {
+            "Memory": {"VirtualMachineMemory": {"AvailableMemory": MEMORY_PAGES // 2, "AssignedMemory": MEMORY_PAGES}},
+            "ProcessList": [{"ProcessId": pid} for pid in running],
+        }
+        wanted: list[str] = json.loads(str(request["Query"])).get("PropertyTypes", [])
+        return {"Properties": json.dumps({name: known[name] for name in wanted if name in known})}
 
     async def _process_call(self, word: int, pid: object) -> dict[str, object]:
         process = self._processes.get(pid) if isinstance(pid, int) else None

@@ -3,6 +3,7 @@
 protocol/SPEC.md sections 5 and 6; the original's `internal/gcs` protocol structures. Member names are the wire's.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Generic, TypeVar
 
@@ -163,6 +164,28 @@ class ResizeRequest(Request, frozen=True, kw_only=True):
     width: int = msgspec.field(name="Width")
 
 
+class PropertiesRequest(Request, frozen=True, kw_only=True):
+    """Tell what is asked for in `query`, a string of JSON; see `encode_query`."""
+
+    query: str = msgspec.field(name="Query")
+
+
+class PropertiesResponse(Response, frozen=True, kw_only=True):
+    """What was asked for, as a string of JSON."""
+
+    properties: str = msgspec.field(name="Properties", default="")
+
+
+class DumpStacksResponse(Response, frozen=True, kw_only=True):
+    """The stacks of the agent's threads, as text."""
+
+    guest_stacks: str = msgspec.field(name="GuestStacks", default="")
+
+
+class _Query(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    property_types: tuple[str, ...] = msgspec.field(name="PropertyTypes", default=())
+
+
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
 
@@ -183,6 +206,8 @@ EXECUTE: Final = Call("ExecuteProcess", 0x1010_0501, ExecuteRequest, ExecuteResp
 WAIT: Final = Call("WaitForProcess", 0x1010_0601, WaitRequest, WaitResponse, idempotent=True)
 SIGNAL: Final = Call("SignalProcess", 0x1010_0701, SignalRequest, Response, idempotent=False)
 RESIZE: Final = Call("ResizeConsole", 0x1010_0801, ResizeRequest, Response, idempotent=True)
+PROPERTIES: Final = Call("GetProperties", 0x1010_0901, PropertiesRequest, PropertiesResponse, idempotent=True)
+DUMP_STACKS: Final = Call("DumpStacks", 0x1010_0C01, Request, DumpStacksResponse, idempotent=True)
 
 SHUTDOWN_GRACEFUL: Final = 0x1010_0301
 SHUTDOWN_FORCED: Final = 0x1010_0401
@@ -198,6 +223,11 @@ def encode_request(request: Request) -> bytes:
 def encode_parameters(parameters: ProcessParameters) -> str:
     """Return `parameters` as the string of JSON that ExecuteProcess carries."""
     return _encoder.encode(parameters).decode()
+
+
+def encode_query(types: Sequence[str]) -> str:
+    """Return the string of JSON by which GetProperties asks for `types`."""
+    return _encoder.encode(_Query(property_types=tuple(types))).decode()
 
 
 def response_type(request_type: int) -> int:

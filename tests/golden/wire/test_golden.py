@@ -8,7 +8,9 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from utilityvm.guest.client import read_properties
 from utilityvm.kit.errors import GuestError, ProtocolError
+from utilityvm.schema.properties import Properties
 from utilityvm.wire import frames, gcs, packets
 from utilityvm.wire.frames import Frame, FrameReader
 from utilityvm.wire.packets import CONTROL, GUEST_CID, HOST_CID, STREAM, Control, Op, Packet, PacketReader
@@ -25,7 +27,9 @@ REFUSALS: Final = {
 }
 """What our reader says for each reason of the vectors."""
 
-CALLS: Final[dict[int, gcs.Call[Any, Any]]] = {call.word: call for call in (gcs.NEGOTIATE, gcs.EXECUTE, gcs.WAIT, gcs.SIGNAL, gcs.RESIZE)}
+CALLS: Final[dict[int, gcs.Call[Any, Any]]] = {
+    call.word: call for call in (gcs.NEGOTIATE, gcs.EXECUTE, gcs.WAIT, gcs.SIGNAL, gcs.RESIZE, gcs.PROPERTIES, gcs.DUMP_STACKS)
+}
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,6 +179,8 @@ def request(kind: int, fields: dict[str, Any]) -> gcs.Request:
         fields["settings"] = gcs.ExecuteSettings(process_parameters=parameters, stdio_ports=ports)
     elif kind == gcs.SIGNAL.word:
         fields["options"] = gcs.SignalOptions(signal=fields.pop("signal"))
+    elif kind == gcs.PROPERTIES.word:
+        fields["query"] = gcs.encode_query(fields.pop("property_types", ()))
     return CALLS[kind].request(**fields) if kind in CALLS else gcs.Request(**fields)
 
 
@@ -198,6 +204,16 @@ def response(case: Message) -> gcs.Response:
     return answer
 
 
+def told(properties: Properties) -> dict[str, Any]:
+    """What properties say, as the vectors name it."""
+    fields: dict[str, Any] = {}
+    if properties.memory is not None and (memory := properties.memory.virtual_machine_memory) is not None:
+        fields |= {"available_memory": memory.available_memory, "assigned_memory": memory.assigned_memory}
+    if properties.process_list is not None:
+        fields["process_list"] = [process.process_id for process in properties.process_list]
+    return fields
+
+
 READ: Final = of("guest", refused=False)
 
 
@@ -205,10 +221,13 @@ READ: Final = of("guest", refused=False)
 def test_successes_are_read(case: Message) -> None:
     assert case.fields is not None
     answer = response(case)
+    if isinstance(answer, gcs.PropertiesResponse):
+        assert told(read_properties(answer, "c")) == case.fields["properties"]
+        return
     assert {name: getattr(answer, name) for name in case.fields} == case.fields
     if isinstance(answer, gcs.NegotiateResponse):
         assert answer.capabilities == gcs.Capabilities(
-            runtime_os_type="Linux", guest_defined=gcs.GuestDefinedCapabilities(signal_process_supported=True)
+            runtime_os_type="Linux", guest_defined=gcs.GuestDefinedCapabilities(signal_process_supported=True, dump_stacks_supported=True)
         )
 
 

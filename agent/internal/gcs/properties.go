@@ -1,0 +1,54 @@
+package gcs
+
+import (
+	"strconv"
+	"strings"
+
+	"utilityvm/agent/internal/logs"
+	"utilityvm/agent/internal/sys"
+	"utilityvm/agent/wire"
+)
+
+// properties tells what the utility VM knows of itself. What it does not know is left out, and the log says so.
+func properties(c *call) {
+	q, err := wire.ParseQuery(c.body)
+	if !c.admit(&q.Request, err) {
+		return
+	}
+	m := c.bridge.machine
+	var p wire.Properties
+	for _, name := range q.Types {
+		switch name {
+		case "ProcessList":
+			p.Listed, p.Processes = true, m.Processes.Running()
+			if left := len(p.Processes) - wire.MaxProcesses; left > 0 {
+				m.Log.Write(logs.Warning, "too many processes for an answer", logs.Field{Key: "left_out", Value: strconv.Itoa(left)})
+			}
+		case "Memory":
+			if p.Memory, err = memory(m.Kernel); err != nil {
+				c.fail(&wire.Error{Code: wire.Fail, Text: "/proc/meminfo", Cause: err})
+				return
+			}
+		default:
+			m.Log.Write(logs.Warning, "unknown property type", logs.Field{Key: "type", Value: name})
+		}
+	}
+	c.answer(wire.Response{Member: "Properties", Text: string(wire.AppendProperties(nil, &p))})
+}
+
+// memory reads /proc/meminfo, which counts in KiB.
+func memory(k sys.Kernel) (*wire.Memory, error) {
+	text, err := k.ReadFile("/proc/meminfo")
+	if err != nil {
+		return nil, err
+	}
+	pages := map[string]uint64{}
+	for _, line := range strings.Split(string(text), "\n") {
+		if words := strings.Fields(line); len(words) == 3 && words[2] == "kB" {
+			if n, err := strconv.ParseUint(words[1], 10, 64); err == nil {
+				pages[words[0]] = n / 4
+			}
+		}
+	}
+	return &wire.Memory{Available: pages["MemAvailable:"], Assigned: pages["MemTotal:"]}, nil
+}

@@ -1,0 +1,15 @@
+package process
+
+import "sort"
+
+// Running returns the ids of the processes that the host started and that have not ended, the lowest first.
+func (t *Table) Running() []int {
+	pids := make([]int, 0, len(t.byPID))
+	for pid, p := range t.byPID {
+		if !p.ended {
+			pids = append(pids, pid)
+		}
+	}
+	sort.Ints(pids)
+	return pids
+}

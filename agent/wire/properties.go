@@ -1,0 +1,76 @@
+package wire
+
+import "strconv"
+
+// MaxProcesses is how many processes one answer lists: even with the longest ids, their text written inside a text, they
+// fit into MaxText.
+const MaxProcesses = 2048
+
+// Query is the body of GetProperties.
+type Query struct {
+	Request
+	Types []string
+}
+
+// ParseQuery reads the body of GetProperties; what is asked for is JSON inside JSON.
+func ParseQuery(body []byte) (q Query, err error) {
+	text := ""
+	r := newJSONReader(string(body))
+	r.object(func(key string) {
+		if key == "Query" {
+			text = r.str()
+		} else {
+			q.member(r, key)
+		}
+	})
+	if err = r.end(); err != nil {
+		return q, err
+	}
+	inner := newJSONReader(text)
+	inner.object(func(key string) {
+		if key == "PropertyTypes" {
+			q.Types = inner.strings()
+		} else {
+			inner.skip()
+		}
+	})
+	return q, inner.end()
+}
+
+// Memory of the machine in pages of 4096 bytes: what programs could still use, and what there is.
+type Memory struct{ Available, Assigned uint64 }
+
+// Properties is what a system tells of itself. Memory, and Processes while Listed is false, are not told.
+type Properties struct {
+	Memory    *Memory
+	Listed    bool
+	Processes []int
+}
+
+// AppendProperties appends the JSON text of p, with at most MaxProcesses processes.
+func AppendProperties(b []byte, p *Properties) []byte {
+	b = append(b, '{')
+	if p.Memory != nil {
+		b = append(b, `"Memory":{"VirtualMachineMemory":{"AvailableMemory":`...)
+		b = strconv.AppendUint(b, p.Memory.Available, 10)
+		b = strconv.AppendUint(append(b, `,"AssignedMemory":`...), p.Memory.Assigned, 10)
+		b = append(b, `}}`...)
+	}
+	if p.Listed {
+		if p.Memory != nil {
+			b = append(b, ',')
+		}
+		b = append(b, `"ProcessList":[`...)
+		for i, pid := range p.Processes {
+			if i == MaxProcesses {
+				break
+			}
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = append(strconv.AppendInt(append(b, `{"ProcessId":`...), int64(pid), 10), '}')
+		}
+		b = append(b, ']')
+	}
+	return append(b, '}')
+}
