@@ -47,8 +47,8 @@ async def test_an_answer_that_comes_as_its_caller_gives_up_is_undone() -> None:
     of, guests = service({"forever": forever})
     async with asyncio.timeout(BOUND), await create(of) as vm:
         await vm.start()
-        assert vm._client is not None
-        bridge = vm._client.bridge
+        assert vm._guest is not None
+        bridge = vm._guest.client.bridge
         on_frame = bridge._on_frame
         starting = asyncio.create_task(vm.create_process(["forever"]))  # noqa: TID251 (cancelled below)
 

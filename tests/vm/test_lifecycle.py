@@ -164,8 +164,8 @@ async def test_a_guest_ends_its_vm(make: Make, script: str, how: ExitHow, says: 
 @pytest.mark.parametrize("word", [gcs.SHUTDOWN_GRACEFUL, gcs.SHUTDOWN_FORCED])
 async def test_the_agent_powers_the_vm_off_when_the_host_asks(make: Make, word: int) -> None:
     async with started(await make()) as vm:
-        assert vm._client is not None
-        vm._client.bridge.notify(word, gcs.Request())
+        assert vm._guest is not None
+        vm._guest.client.bridge.notify(word, gcs.Request())
         assert ((await vm.wait()).how, vm.exit_error) == (ExitHow.POWERED_OFF, None)
 
 
@@ -193,7 +193,7 @@ MOMENTS: dict[str, Callable[[UtilityVM], bool]] = {
     "at once": lambda _: True,
     "when QEMU has been spawned": lambda vm: bool(of_vm(vm.id)),
     "when the guest sends its log": lambda vm: vm._output is not None,
-    "when the guest has dialled the bridge": lambda vm: vm._client is not None,
+    "when the guest has dialled the bridge": lambda vm: gcs.BRIDGE_PORT not in vm._listeners,
 }
 
 

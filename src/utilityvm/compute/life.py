@@ -10,6 +10,7 @@ class State(StrEnum):
 
     CREATED = "created"
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPED = "stopped"
     CLOSED = "closed"
 
@@ -18,16 +19,28 @@ class Do(StrEnum):
     """What may happen to a compute system."""
 
     START = "start"
+    PAUSE = "pause"
+    RESUME = "resume"
+    USE = "run a process"
+    INSPECT = "report properties"
     END = "end"
     CLOSE = "close"
 
 
 LIFE: Final[Mapping[tuple[State, Do], State]] = {
     (State.CREATED, Do.START): State.RUNNING,
+    (State.CREATED, Do.INSPECT): State.CREATED,
     (State.CREATED, Do.END): State.STOPPED,
+    (State.RUNNING, Do.PAUSE): State.PAUSED,
+    (State.RUNNING, Do.USE): State.RUNNING,
+    (State.RUNNING, Do.INSPECT): State.RUNNING,
     (State.RUNNING, Do.END): State.STOPPED,
+    (State.PAUSED, Do.RESUME): State.RUNNING,
+    (State.PAUSED, Do.INSPECT): State.PAUSED,
+    (State.PAUSED, Do.END): State.STOPPED,
+    (State.STOPPED, Do.INSPECT): State.STOPPED,
     (State.STOPPED, Do.CLOSE): State.CLOSED,
     (State.CLOSED, Do.CLOSE): State.CLOSED,
 }
 """There is no state between created and running: a driver spawns without waiting for anything. Closing ends a system first, and
-ending an ended one is nothing, so `terminate` and `close` are possible in every state; only `start` can be refused."""
+ending an ended one is nothing, so `terminate` and `close` are possible in every state."""

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from utilityvm.guest.process import Process, ProcessSpec
 from utilityvm.guest.transport import GuestSockets
 from utilityvm.kit.errors import HostError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.schema.document import ComputeSystem as Document
+from utilityvm.schema.properties import Properties, PropertyType
 
 
 class ExitHow(StrEnum):
@@ -25,6 +27,8 @@ class ExitHow(StrEnum):
     """The process that ran it was ended by a signal that was not ours."""
     FAILED = "failed"
     """The process that ran it ended with an error, or could not be started."""
+    DISCONNECTED = "disconnected"
+    """The driver lost its connection to the guest's agent (internal guest connection) and ended it."""
 
 
 _SENTENCE = {
@@ -32,6 +36,7 @@ _SENTENCE = {
     ExitHow.PANICKED: "the guest's kernel panicked",
     ExitHow.KILLED: "its hypervisor was killed by signal {code}",
     ExitHow.FAILED: "its hypervisor failed with exit code {code}",
+    ExitHow.DISCONNECTED: "its guest agent is gone",
 }
 
 
@@ -84,6 +89,64 @@ class ComputeSystem(Protocol):
         ...
 
 
+class Pausable(Protocol):
+    """What can stand still."""
+
+    async def pause(self) -> None:
+        """Let no processor of it run until `resume`. A cancelled call is carried out all the same.
+
+        Raises:
+            StateError: it does not run, or is paused.
+            HostError: it could not be paused; it runs on.
+            ConnectionLost: it ended meanwhile.
+        """
+        ...
+
+    async def resume(self) -> None:
+        """Let it run on.
+
+        Raises:
+            StateError: it is not paused.
+            HostError, ConnectionLost: as `pause`.
+        """
+        ...
+
+
+class Inspected(Protocol):
+    """What tells of itself."""
+
+    async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
+        """Say who and in what state it is, and with an internal guest connection that which of `wanted` needs the guest.
+
+        Raises:
+            StateError: it was closed; or of the guest something is wanted, and there is none to ask.
+            GuestError, ConnectionLost, DeadlineExceeded: the guest does not tell.
+        """
+        ...
+
+
+class Hosted(Protocol):
+    """The guest as the compute service itself reaches it (a document with a `GuestConnection`)."""
+
+    async def connect(self) -> None:
+        """Wait until the guest's agent has answered. Its boot must be served meanwhile: it asks for entropy first.
+
+        Raises:
+            ConnectionLost: the guest ended.
+            ProtocolError, GuestError: the two do not agree.
+        """
+        ...
+
+    async def create_process(self, spec: ProcessSpec) -> Process:
+        """Start a process in the guest.
+
+        Raises:
+            StateError: it does not run, or its document has no `GuestConnection`.
+            GuestError, ConnectionLost: as `guest.process.start_process`.
+        """
+        ...
+
+
 class Console(Protocol):
     """What a guest says on its serial console."""
 
@@ -92,8 +155,8 @@ class Console(Protocol):
         ...
 
 
-class Machine(ComputeSystem, GuestSockets, Console, Protocol):
-    """A compute system with its guest's sockets and console."""
+class Machine(ComputeSystem, Pausable, Inspected, Hosted, GuestSockets, Console, Protocol):
+    """A compute system with all that a utility VM needs of it."""
 
 
 class ComputeService(Protocol):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar, final
 
 from utilityvm.guest.transport import GuestStream
-from utilityvm.kit.aio import Scope
+from utilityvm.kit.aio import Deadlines, Scope
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, ProtocolError, Unknown, UtilityVMError
 from utilityvm.kit.trace import FlightRecorder
 from utilityvm.wire import gcs
@@ -40,6 +40,8 @@ class Bridge:
 
     def __init__(self, stream: GuestStream, name: str, on_lost: Callable[[UtilityVMError], None] | None = None) -> None:
         self._stream, self._name, self._on_lost = stream, name, on_lost
+        self.deadlines = Deadlines()
+        """The guest's for its answers."""
         self._recorder = FlightRecorder()
         self._waiting: dict[int, _Waiting] = {}
         self._slots = asyncio.Semaphore(MAX_CALLS)
@@ -78,7 +80,7 @@ class Bridge:
             slot = self._slots
         answer = self._send(call, body, late, slot)
         try:
-            async with asyncio.timeout(within):
+            async with self.deadlines.within(within):
                 frame = await answer
         except asyncio.CancelledError:
             if answer.done() and not answer.cancelled() and answer.exception() is None:

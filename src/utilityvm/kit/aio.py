@@ -5,7 +5,8 @@ request and closed in another, so its tasks live in a `Scope`, which anyone may 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar, final
 
 T = TypeVar("T")
@@ -83,3 +84,49 @@ async def finish(work: Coroutine[Any, Any, T], *, within: float) -> T:
     if task.cancelled():
         raise TimeoutError(f"cleanup did not end within {within:g} s")
     return task.result()
+
+
+@final
+class Deadlines:
+    """Deadlines that can stand still: `hold` stops them, `release` lets each have what it had left."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Timeout] = set()
+        self._left: dict[asyncio.Timeout, float] | None = None
+
+    @asynccontextmanager
+    async def within(self, seconds: float | None) -> AsyncIterator[None]:
+        """Give the body `seconds` of time in which nothing is held, None without end.
+
+        Raises:
+            TimeoutError: they have passed.
+        """
+        if seconds is None:
+            yield
+            return
+        async with asyncio.timeout(None if self._left is not None else seconds) as deadline:
+            self._running.add(deadline)
+            if self._left is not None:
+                self._left[deadline] = seconds
+            try:
+                yield
+            finally:
+                self._running.discard(deadline)
+                if self._left is not None:
+                    self._left.pop(deadline, None)
+
+    def hold(self) -> None:
+        """Let no deadline pass until `release`. A second call does nothing."""
+        if self._left is None:
+            now = asyncio.get_running_loop().time()
+            pending = [deadline for deadline in self._running if not deadline.expired()]  # one that has passed only waits for its body
+            self._left = {deadline: when - now for deadline in pending if (when := deadline.when()) is not None}
+            for deadline in self._left:
+                deadline.reschedule(None)
+
+    def release(self) -> None:
+        """Let the deadlines go on. Nothing happens when none is held."""
+        left, self._left = self._left or {}, None
+        now = asyncio.get_running_loop().time()
+        for deadline, seconds in left.items():
+            deadline.reschedule(now + seconds)

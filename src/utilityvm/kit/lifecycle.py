@@ -25,14 +25,22 @@ class Life(Generic[S, E]):
         """The present state."""
         return self._state
 
+    def check(self, event: E) -> S:
+        """Return where `event` would lead, for an event whose effect can fail and is tried before the step.
+
+        Raises:
+            StateError: the table does not list it.
+        """
+        target = self._table.get((self._state, event))
+        if target is None:
+            raise StateError(self._subject, self._state.value, event.value)
+        return target
+
     def step(self, event: E) -> S:
         """Move by `event` and return the new state.
 
         Raises:
             StateError: the table does not list it; the state is as before.
         """
-        target = self._table.get((self._state, event))
-        if target is None:
-            raise StateError(self._subject, self._state.value, event.value)
-        self._state = target
-        return target
+        self._state = self.check(event)
+        return self._state

@@ -5,14 +5,17 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
+from utilityvm.compute.hosted import HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.ports import ExitHow, ExitStatus
+from utilityvm.guest.process import Process, ProcessSpec
 from utilityvm.guest.transport import Listener, Transport
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.errors import UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.schema.document import ComputeSystem
+from utilityvm.schema.properties import Properties, PropertyType
 
 RUNTIME_ID: Final = RuntimeId("6b8f1f4d-3c2a-4e57-9a61-0f1e2d3c4b5a")
 """Runtime id of every fake machine."""
@@ -43,6 +46,7 @@ class FakeMachine:
         self._guest, self._start_fails = guest, start_fails
         self._life = Life(f"vm {system_id}", LIFE, State.CREATED)
         self._transport = Transport(f"vm {system_id}", bytes(16))
+        self._hosted = HostedGuest(document, self._transport, f"vm {system_id}")
         self._scope = Scope(f"vm:{system_id}", self._guest_failed)
         self._status: ExitStatus | None = None
         self._ended = asyncio.Event()
@@ -77,6 +81,39 @@ class FakeMachine:
             self.end(ExitStatus(ExitHow.FAILED, str(error)) if isinstance(error, UtilityVMError) else ExitStatus(ExitHow.TERMINATED))
             raise
 
+    async def connect(self) -> None:
+        """See `compute.ports.Hosted.connect`."""
+        await self._hosted.open(self._guest_lost)
+
+    async def pause(self) -> None:
+        """See `compute.ports.Pausable.pause`. Who plays the guest plays on: a Python function cannot be stopped from outside."""
+        self._life.step(Do.PAUSE)
+        self._hosted.hold()
+
+    async def resume(self) -> None:
+        """See `compute.ports.Pausable.resume`."""
+        self._life.step(Do.RESUME)
+        self._hosted.release()
+
+    async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
+        """See `compute.ports.Inspected.properties`."""
+        state = self._life.step(Do.INSPECT)
+        told = Properties(
+            id=self.system_id,
+            system_type="VirtualMachine",
+            runtime_os_type="linux",
+            owner=self.document.owner,
+            runtime_id=self.runtime_id,
+            state=state.value.capitalize(),
+            stopped=state is State.STOPPED,
+        )
+        return await self._hosted.add_to(told, wanted)
+
+    async def create_process(self, spec: ProcessSpec) -> Process:
+        """See `compute.ports.Hosted.create_process`."""
+        self._life.step(Do.USE)
+        return await self._hosted.create_process(spec)
+
     async def terminate(self) -> None:
         """See `compute.ports.ComputeSystem.terminate`."""
         self.end(ExitStatus(ExitHow.TERMINATED))
@@ -91,6 +128,7 @@ class FakeMachine:
     async def close(self) -> None:
         """See `compute.ports.ComputeSystem.close`."""
         await self.terminate()
+        await self._hosted.aclose()
         async with self._opening:
             self._transport.close()
         self._life.step(Do.CLOSE)
@@ -102,6 +140,9 @@ class FakeMachine:
             self._life.step(Do.END)
             self._transport.close()
             self._ended.set()
+
+    def _guest_lost(self, reason: UtilityVMError) -> None:
+        self.end(ExitStatus(ExitHow.DISCONNECTED, str(reason)))
 
     def _fail_if_told(self) -> None:
         if self._start_fails is not None:

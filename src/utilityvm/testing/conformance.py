@@ -7,7 +7,9 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from utilityvm.compute.ports import ExitHow, Machine
+from utilityvm.guest.process import ProcessSpec
 from utilityvm.kit.errors import ConnectionLost, Exhausted, HostError, StateError
+from utilityvm.schema.properties import PropertyType
 from utilityvm.testing.kernels import Then
 
 _PORT: Final = 0x4000_0000
@@ -117,6 +119,73 @@ async def a_cancelled_close_is_still_carried_out(driver: Driver) -> None:
         await machine.close()
 
 
+async def a_paused_machine_stands_still_until_it_is_resumed(driver: Driver) -> None:
+    """Each of the two is refused where it would change nothing; what it says of itself follows."""
+    machine = await driver.create(Then.HANG)
+    _expect(await _refuses(machine.pause()), "it was paused before its start")
+    await machine.start()
+    _expect(await _refuses(machine.resume()), "it was resumed while it ran")
+    for _ in range(2):
+        await machine.pause()
+        _expect((await machine.properties()).state == "Paused", "it does not say that it is paused")
+        _expect(await _refuses(machine.pause()), "it was paused twice")
+        await machine.resume()
+        _expect((await machine.properties()).state == "Running", "it does not say that it runs")
+    await machine.close()
+
+
+async def a_paused_machine_can_be_ended(driver: Driver) -> None:
+    """By terminate and by close, and neither pause nor resume is possible afterwards."""
+    for end in ("terminate", "close"):
+        machine = await driver.create(Then.HANG)
+        await machine.start()
+        await machine.pause()
+        await getattr(machine, end)()
+        _expect((await machine.wait()).how is ExitHow.TERMINATED, f"{end} did not end a paused machine")
+        _expect(await _refuses(machine.resume()) and await _refuses(machine.pause()), "an ended machine was paused or resumed")
+        await machine.close()
+
+
+async def a_cancelled_pause_is_carried_out(driver: Driver) -> None:
+    """At whatever moment the cancellation comes, the state is known, and the machine can run on."""
+    for turns in range(_MOMENTS):
+        machine = await driver.create(Then.HANG)
+        await machine.start()
+        async with asyncio.TaskGroup() as group:
+            pausing = group.create_task(machine.pause())
+            await _turns(turns)
+            pausing.cancel()
+        state = (await machine.properties()).state
+        _expect(state in ({"Running", "Paused"} if turns == 0 else {"Paused"}), f"a pause cancelled after {turns} turns left it {state}")
+        if state == "Paused":
+            await machine.resume()
+        await machine.close()
+
+
+async def a_machine_tells_of_itself_until_it_is_closed(driver: Driver) -> None:
+    """Who it is does not change; in what state it is does."""
+    machine = await driver.create(Then.POWER_OFF)
+    created = await machine.properties()
+    _expect((created.system_type, created.state, created.runtime_id) == ("VirtualMachine", "Created", machine.runtime_id), f"{created}")
+    await machine.start()
+    await machine.wait()
+    stopped = await machine.properties()
+    _expect((stopped.id, stopped.state, stopped.stopped) == (created.id, "Stopped", True), f"{stopped}")
+    await machine.close()
+    _expect(await _refuses(machine.properties()), "a closed machine told of itself")
+
+
+async def without_an_internal_guest_connection_there_is_no_guest_to_ask(driver: Driver) -> None:
+    """It is said, not waited for."""
+    machine = await driver.create(Then.HANG)
+    _expect(await _refuses(machine.create_process(ProcessSpec(argv=("true",)))), "a process was run before the start")
+    await machine.start()
+    _expect(await _refuses(machine.connect()), "it connected without a wish for it")
+    _expect(await _refuses(machine.create_process(ProcessSpec(argv=("true",)))), "a process was run in a guest without an agent")
+    _expect(await _refuses(machine.properties(frozenset({PropertyType.MEMORY}))), "a guest without an agent told of its memory")
+    await machine.close()
+
+
 async def many_may_close_at_once(driver: Driver) -> None:
     """The second close waits as the first does."""
     machine = await driver.create(Then.HANG)
@@ -176,6 +245,11 @@ CASES: Final[tuple[Callable[[Driver], Awaitable[None]], ...]] = (
     it_can_be_closed_at_any_moment_of_its_start,
     a_cancelled_start_leaves_nothing,
     a_cancelled_close_is_still_carried_out,
+    a_paused_machine_stands_still_until_it_is_resumed,
+    a_paused_machine_can_be_ended,
+    a_cancelled_pause_is_carried_out,
+    a_machine_tells_of_itself_until_it_is_closed,
+    without_an_internal_guest_connection_there_is_no_guest_to_ask,
     many_may_close_at_once,
     one_who_stops_waiting_disturbs_nobody,
     listeners_end_with_their_machine,
@@ -195,9 +269,15 @@ async def _turns(count: int) -> None:
 
 
 async def _refused(machine: Machine) -> None:
-    with suppress(StateError):
-        await machine.start()
-        raise AssertionError("a start was not refused")
+    _expect(await _refuses(machine.start()), "a start was not refused")
+
+
+async def _refuses(call: Awaitable[object]) -> bool:
+    try:
+        await call
+    except StateError:
+        return True
+    return False
 
 
 async def _start_that_may_fail(machine: Machine) -> None:

@@ -6,7 +6,7 @@ Semantics: the original's `internal/uvm` create, start, wait, terminate and clos
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
@@ -14,10 +14,9 @@ from types import TracebackType
 from typing import Any, Final, Self, final
 
 from utilityvm.compute.ports import ExitHow, ExitStatus, Machine
-from utilityvm.guest.bridge import Bridge
-from utilityvm.guest.client import GuestClient
+from utilityvm.guest.connection import GuestConnection
 from utilityvm.guest.logs import OutputHandler
-from utilityvm.guest.process import Process, ProcessSpec, Stdio, start_process
+from utilityvm.guest.process import Process, ProcessSpec
 from utilityvm.guest.transport import GuestStream, Listener
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, UtilityVMError
@@ -26,6 +25,7 @@ from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.plan.lcow import LcowPlan
+from utilityvm.schema.properties import Properties, PropertyType
 from utilityvm.wire import gcs
 
 START_TIMEOUT: Final = 120.0
@@ -49,35 +49,55 @@ class State(StrEnum):
     CREATED = "created"
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPED = "stopped"
     CLOSED = "closed"
 
 
 class Do(StrEnum):
-    """What may happen to a VM."""
+    """What may happen to a VM: each public call, and what a VM does by itself."""
 
     START = "start"
     STARTED = "finish starting"
     USE = "run a process"
+    PAUSE = "pause"
+    RESUME = "resume"
+    PROPERTIES = "report properties"
+    ASK = "ask the guest for properties"
+    DUMP_STACKS = "dump stacks"
+    CLOSE_GCS = "close the guest connection"
+    WAIT = "wait"
+    EXIT_ERROR = "report its exit"
+    TERMINATE = "terminate"
     EXIT = "exit"
     CLOSE = "close"
 
 
-LIFE: Final[Mapping[tuple[State, Do], State]] = {
+_STAYS: Final = {
+    State.CREATED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.STARTING: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.RUNNING: {Do.USE, Do.PROPERTIES, Do.ASK, Do.DUMP_STACKS, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.PAUSED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.STOPPED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT},
+    State.CLOSED: {Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT, Do.CLOSE},
+}
+
+LIFE: Final[Mapping[tuple[State, Do], State]] = {(state, do): state for state, calls in _STAYS.items() for do in calls} | {
     (State.CREATED, Do.START): State.STARTING,
     (State.CREATED, Do.EXIT): State.STOPPED,
     (State.CREATED, Do.CLOSE): State.CLOSED,
     (State.STARTING, Do.STARTED): State.RUNNING,
     (State.STARTING, Do.EXIT): State.STOPPED,
     (State.STARTING, Do.CLOSE): State.CLOSED,
-    (State.RUNNING, Do.USE): State.RUNNING,
+    (State.RUNNING, Do.PAUSE): State.PAUSED,
     (State.RUNNING, Do.EXIT): State.STOPPED,
     (State.RUNNING, Do.CLOSE): State.CLOSED,
-    (State.STOPPED, Do.EXIT): State.STOPPED,
+    (State.PAUSED, Do.RESUME): State.RUNNING,
+    (State.PAUSED, Do.EXIT): State.STOPPED,
+    (State.PAUSED, Do.CLOSE): State.CLOSED,
     (State.STOPPED, Do.CLOSE): State.CLOSED,
-    (State.CLOSED, Do.EXIT): State.CLOSED,
-    (State.CLOSED, Do.CLOSE): State.CLOSED,
 }
+"""The whole life: what is not here is refused with `StateError` and changes nothing. `TERMINATE` moves by the exit that it causes."""
 
 
 @final
@@ -101,8 +121,8 @@ class UtilityVM:
         self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
         self._life = Life(f"vm {vm_id}", LIFE, State.CREATED)
         self._scope = Scope(f"vm:{vm_id}", self._broken)
-        self._stdio = Stdio(system)
-        self._client: GuestClient | None = None
+        self._guest: GuestConnection | None = None
+        self._switching = asyncio.Lock()
         self._output: asyncio.Task[None] | None = None
         self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._fault: UtilityVMError | None = None
@@ -147,8 +167,7 @@ class UtilityVM:
         Raises:
             StateError: it has not ended.
         """
-        if not self._exit.done():
-            raise StateError(f"vm {self.id}", self.state.value, "report its exit")
+        self._life.step(Do.EXIT_ERROR)
         return self._fault or self._exit.result().error(f"vm {self.id}")
 
     # -- what it does -----------------------------------------------------------------------------------------------
@@ -173,6 +192,8 @@ class UtilityVM:
             if (failure := self._start_failure(error, waiting_for)) is not None:
                 raise failure from error
             raise
+        if self._exit.done():  # it ended just now
+            raise self.exit_error or HostError(f"vm {self.id}: ended while starting ({self._exit.result().how.value})")
         self._life.step(Do.STARTED)
 
     async def create_process(
@@ -201,8 +222,6 @@ class UtilityVM:
         self._life.step(Do.USE)
         if not argv:
             raise ValueError("argv is empty: the first word is the program")
-        if self._client is None:
-            raise StateError(f"vm {self.id}", "without a guest connection", Do.USE.value)
         environment = DEFAULT_ENVIRONMENT if env is None else env
         spec = ProcessSpec(
             argv=tuple(argv),
@@ -214,15 +233,76 @@ class UtilityVM:
             stderr=stderr,
             console_size=console_size,
         )
-        return await start_process(self._client, self._stdio, spec, f"vm {self.id}")
+        if self._hosted:
+            return await self._system.create_process(spec)
+        return await self._connected(Do.USE).create_process(spec)
+
+    async def pause(self) -> None:
+        """Let the VM stand still: no processor of it runs, its memory and connections stay. A cancelled call is carried out all the same.
+
+        Raises:
+            StateError: it does not run, or is paused.
+            HostError, ConnectionLost, DeadlineExceeded: it could not be paused, or it ended.
+        """
+        await self._switch(Do.PAUSE, self._system.pause)
+
+    async def resume(self) -> None:
+        """Let a paused VM run on. Calls to its guest that were waiting have the time that they had left.
+
+        Raises:
+            StateError: it is not paused.
+            HostError, ConnectionLost, DeadlineExceeded: as `pause`.
+        """
+        await self._switch(Do.RESUME, self._system.resume)
+
+    async def properties(self, *wanted: PropertyType) -> Properties:
+        """Say who and in what state the VM is, and what was agreed with its guest; `wanted` is asked of the guest.
+
+        Raises:
+            StateError: it is closed; or something is `wanted` while it does not run or has no guest connection.
+            GuestError, ConnectionLost, DeadlineExceeded: the guest does not tell.
+        """
+        self._life.step(Do.ASK if wanted else Do.PROPERTIES)
+        asked = frozenset(wanted)
+        if self._hosted:
+            return await self._system.properties(asked)
+        told = await self._system.properties()
+        if self._guest is None and not asked:
+            return told
+        return await self._connected(Do.ASK).add_to(told, asked)
+
+    async def dump_stacks(self) -> str:
+        """Return what the threads of the guest's agent are doing; ``""`` when there is no connection to ask by, or the agent cannot tell.
+
+        Raises:
+            StateError: the VM does not run.
+            GuestError, ConnectionLost, DeadlineExceeded: the guest does not tell.
+        """
+        self._life.step(Do.DUMP_STACKS)
+        return "" if self._guest is None else await self._guest.dump_stacks()
+
+    async def close_gcs_connection(self) -> None:
+        """Give up the guest connection, if the VM has one of its own: the guest runs on, but nothing can be asked of it any more.
+
+        Those who wait for a process get `ConnectionLost`. A VM that is starting fails of it. May be called at any time, and again.
+        """
+        self._life.step(Do.CLOSE_GCS)
+        listener = self._listeners.pop(gcs.BRIDGE_PORT, None)
+        if listener is not None:
+            listener.close()
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            await self._finish(guest.aclose())
 
     async def terminate(self) -> None:
-        """End the VM at once, as by pulling the plug, and wait until it has ended. A stopped VM stays as it is."""
+        """End the VM at once, as by pulling the plug, and wait until it has ended. A VM that has ended stays as it is."""
+        self._life.step(Do.TERMINATE)
         if self._life.state is not State.CLOSED:
             await self._finish(self._end())
 
     async def wait(self) -> ExitStatus:
         """Wait until the VM has ended and its log stream was read to the end."""
+        self._life.step(Do.WAIT)
         await asyncio.wait([self._exit])
         await self._drain()
         return self._exit.result()
@@ -248,13 +328,14 @@ class UtilityVM:
         if gcs.LOG_PORT in self._listeners:
             phase.now = f"the guest's log stream (port {gcs.LOG_PORT})"
             self._output = self._scope.start("output", self._handle_output(await self._accept(gcs.LOG_PORT)))
-        if gcs.BRIDGE_PORT in self._listeners:
+        if self._hosted:
+            phase.now = "the driver to reach the guest agent"
+            await self._system.connect()
+        elif gcs.BRIDGE_PORT in self._listeners:
             phase.now = "the guest agent to dial the bridge"
-            bridge = Bridge(await self._accept(gcs.BRIDGE_PORT), f"vm {self.id}", self._bridge_lost)
-            client = GuestClient(bridge)
+            stream = await self._accept(gcs.BRIDGE_PORT)
             phase.now = "the guest agent's answer to the first call"
-            self._client = client
-            await client.negotiate()
+            self._guest = await GuestConnection.open(stream, self._system, f"vm {self.id}", self._bridge_lost)
 
     async def _accept(self, port: int) -> GuestStream:
         listener = self._listeners.pop(port)
@@ -295,13 +376,39 @@ class UtilityVM:
         tail = self._system.console_tail()
         return f"\nlast lines of its console:\n{tail}" if tail else "\nits console said nothing"
 
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _hosted(self) -> bool:
+        """Whether the compute service keeps the guest connection."""
+        return self.options.use_guest_connection and not self.options.external_guest_connection
+
+    def _connected(self, do: Do) -> GuestConnection:
+        if self._guest is None:
+            raise StateError(f"vm {self.id}", "without a guest connection", do.value)
+        return self._guest
+
+    async def _switch(self, do: Do, effect: Callable[[], Awaitable[None]]) -> None:
+        """Pause or resume, one at a time: the state follows the effect."""
+        self._life.check(do)
+
+        async def switch() -> None:
+            async with self._switching:
+                self._life.check(do)
+                await effect()
+                if self._guest is not None:
+                    (self._guest.hold if do is Do.PAUSE else self._guest.release)()
+                self._life.step(do)
+
+        await self._finish(switch(), f"could not {do.value}")
+
     # -- ending -----------------------------------------------------------------------------------------------------
 
-    async def _finish(self, cleanup: Coroutine[Any, Any, None]) -> None:
+    async def _finish(self, work: Coroutine[Any, Any, None], failure: str = "could not be ended") -> None:
         try:
-            await finish(cleanup, within=CLEANUP_TIMEOUT)
+            await finish(work, within=CLEANUP_TIMEOUT)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"vm {self.id}: ending it took longer than {CLEANUP_TIMEOUT:g} s") from error
+            raise DeadlineExceeded(f"vm {self.id}: {failure} within {CLEANUP_TIMEOUT:g} s") from error
 
     def _broken(self, error: Exception) -> None:
         """A watcher of ours failed: the VM may be anywhere, and nobody must wait for it for ever."""
@@ -347,8 +454,8 @@ class UtilityVM:
 
     async def _release(self) -> None:
         await self._end()
-        if self._client is not None:
-            await self._client.bridge.aclose()
+        if self._guest is not None:
+            await self._guest.aclose()
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()

@@ -44,7 +44,7 @@ class QemuService:
         launch = lower(system_id, document, facts)
         for file in launch.files:
             _must_be_readable(Path(file))
-        return QemuMachine(system_id, launch, facts)
+        return QemuMachine(system_id, document, launch, facts)
 
 
 def _must_be_readable(path: Path) -> None:

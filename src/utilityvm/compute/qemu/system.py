@@ -5,9 +5,10 @@ import logging
 import os
 import shlex
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final, final
 
+from utilityvm.compute.hosted import EXIT_TIMEOUT, HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.ports import ExitHow, ExitStatus
 from utilityvm.compute.qemu.console import SerialConsole
@@ -15,17 +16,23 @@ from utilityvm.compute.qemu.ending import exit_status
 from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.lower import Fd, Launch
 from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.guest.process import Process, ProcessSpec
 from utilityvm.guest.transport import Listener, Transport
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.child import Child
-from utilityvm.kit.errors import DeadlineExceeded, HostError, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId, new_guid
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event
+from utilityvm.schema.document import ComputeSystem
+from utilityvm.schema.properties import Properties, PropertyType
 from utilityvm.wire.packets import NONCE_BYTES
 
 CLEANUP: Final = 5.0
 """Seconds that a killed QEMU may take to be gone."""
+
+SWITCH: Final = 5.0
+"""Seconds that QEMU may take to pause or resume its guest."""
 
 _LAST_WORDS: Final = 3.0  # seconds for what an ended QEMU wrote to be read; it is in our socket's buffer already
 _SAID_LINES: Final = 20
@@ -36,19 +43,22 @@ _CONSOLE_LINES: Final = 400
 class QemuMachine:
     """A `compute.ports.Machine` on QEMU. `facts` say what it runs on, and with which acceleration."""
 
-    def __init__(self, system_id: VmId, launch: Launch, facts: HostFacts) -> None:
+    def __init__(self, system_id: VmId, document: ComputeSystem, launch: Launch, facts: HostFacts) -> None:
         self.facts = facts
+        self._document = document
         self._id, self._launch, self._name = system_id, launch, f"vm {system_id}"
         self._runtime_id = RuntimeId(new_guid())
         self._life = Life(self._name, LIFE, State.CREATED)
         self._transport = Transport(self._name, os.urandom(NONCE_BYTES))
+        self._guest = HostedGuest(document, self._transport, self._name)
         self._console = SerialConsole(launch.console_path)
         self._scope = Scope(self._name, self._broken)
         self._ours = ExitStack()  # our ends of the sockets
         self._child: Child | None = None
         self._monitor: Monitor | None = None
-        self._opening = asyncio.Lock()
+        self._opening, self._switching = asyncio.Lock(), asyncio.Lock()
         self._terminated = False
+        self._lost: UtilityVMError | None = None
         self._status: ExitStatus | None = None
         self._ended = asyncio.Event()
 
@@ -79,6 +89,41 @@ class QemuMachine:
         except BaseException as error:
             await self._give_up(error)
             raise
+
+    async def connect(self) -> None:
+        """See `compute.ports.Hosted.connect`."""
+        await self._guest.open(self._guest_lost)
+
+    async def pause(self) -> None:
+        """See `compute.ports.Pausable.pause`.
+
+        Raises:
+            DeadlineExceeded: QEMU did not do it within `SWITCH` seconds, or did not say so.
+        """
+        await self._switch(Do.PAUSE, "stop")
+
+    async def resume(self) -> None:
+        """See `compute.ports.Pausable.resume`, and `pause`."""
+        await self._switch(Do.RESUME, "cont")
+
+    async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
+        """See `compute.ports.Inspected.properties`."""
+        state = self._life.step(Do.INSPECT)
+        told = Properties(
+            id=self._id,
+            system_type="VirtualMachine",
+            runtime_os_type="linux",
+            owner=self._document.owner,
+            runtime_id=self._runtime_id,
+            state=state.value.capitalize(),
+            stopped=state is State.STOPPED,
+        )
+        return await self._guest.add_to(told, wanted)
+
+    async def create_process(self, spec: ProcessSpec) -> Process:
+        """See `compute.ports.Hosted.create_process`."""
+        self._life.step(Do.USE)
+        return await self._guest.create_process(spec)
 
     async def terminate(self) -> None:
         """See `compute.ports.ComputeSystem.terminate`.
@@ -153,6 +198,23 @@ class QemuMachine:
         self._transport.close()
         await self.terminate()
 
+    # -- standing still ---------------------------------------------------------------------------------------------
+
+    async def _switch(self, do: Do, command: str) -> None:
+        try:
+            await finish(self._execute(do, command), within=SWITCH)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{self._name}: QEMU did not {do.value} its guest within {SWITCH:g} s") from error
+
+    async def _execute(self, do: Do, command: str) -> None:
+        """Carry out one change at a time, to its end: a state that nobody knows is worse than a caller who waits."""
+        async with self._switching:
+            self._life.check(do)
+            assert self._monitor is not None  # noqa: S101 (there since the start)
+            await self._monitor.execute(command)
+            self._life.step(do)
+            (self._guest.hold if do is Do.PAUSE else self._guest.release)()
+
     # -- ending -----------------------------------------------------------------------------------------------------
 
     async def _watch(self, child: Child, monitor: Monitor) -> None:
@@ -160,6 +222,9 @@ class QemuMachine:
         async with asyncio.timeout(_LAST_WORDS):
             await monitor.ended()
         self._console.close()  # reads what is left
+        if self._lost is not None:
+            self._end(ExitStatus(ExitHow.DISCONNECTED, str(self._lost)))
+            return
         self._end(
             exit_status(
                 code,
@@ -170,8 +235,22 @@ class QemuMachine:
             )
         )
 
+    def _guest_lost(self, reason: UtilityVMError) -> None:
+        self._scope.start("guest-lost", self._end_after_loss(reason))
+
+    async def _end_after_loss(self, reason: UtilityVMError) -> None:
+        """End a machine that its agent has left, unless it is ending by itself."""
+        if isinstance(reason, ConnectionLost):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EXIT_TIMEOUT):
+                    await self._ended.wait()
+        if self._status is None and not self._terminated and self._child is not None:
+            self._lost = reason
+            self._child.kill()
+
     async def _release(self) -> None:
         await self._scope.aclose()
+        await self._guest.aclose()
         async with self._opening:  # a `start` that is under way sees its end first
             self._transport.close()
             self._ours.close()

@@ -46,6 +46,9 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         f"{_MEMORY}.EnableDeferredCommit": _C,
         f"{_VM}.ComputeTopology.Processor": _C,
         f"{_VM}.ComputeTopology.Processor.Count": _C,
+        f"{_VM}.GuestConnection": _C,
+        f"{_VM}.GuestConnection.UseVsock": _R,  # the driver keeps the connection, and the machine is the same; what it cannot be is refused
+        f"{_VM}.GuestConnection.UseConnectedSuspend": _R,  # a paused guest's connection always stays
         _DEVICES: _C,
         f"{_DEVICES}.ComPorts": _C,
         f"{_DEVICES}.ComPorts[*]": _C,

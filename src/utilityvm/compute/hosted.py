@@ -1,0 +1,69 @@
+"""The guest connection that a driver keeps itself, for a document with a `GuestConnection`: one for every driver without a host service."""
+
+from collections.abc import Callable
+from typing import Final, final
+
+from utilityvm.guest.connection import GuestConnection
+from utilityvm.guest.process import Process, ProcessSpec
+from utilityvm.guest.transport import GuestSockets
+from utilityvm.kit.errors import StateError, UtilityVMError
+from utilityvm.schema.document import ComputeSystem
+from utilityvm.schema.properties import Properties, PropertyType
+from utilityvm.wire.gcs import BRIDGE_PORT
+
+EXIT_TIMEOUT: Final = 2.0
+"""Seconds in which a machine whose guest connection is lost ends by itself if it does: its own reason says more than the loss."""
+
+
+@final
+class HostedGuest:
+    """The agent of one machine, if its `document` wants an internal guest connection; `name` is the machine's, for errors."""
+
+    def __init__(self, document: ComputeSystem, sockets: GuestSockets, name: str) -> None:
+        wanted = document.virtual_machine is not None and document.virtual_machine.guest_connection is not None
+        self._listener = sockets.listen(BRIDGE_PORT, once=True) if wanted else None
+        self._sockets, self._name = sockets, name
+        self._connection: GuestConnection | None = None
+
+    async def open(self, on_lost: Callable[[UtilityVMError], None]) -> None:
+        """Wait for the agent and agree with it.
+
+        Raises:
+            StateError: the document wants no such connection.
+            ConnectionLost: the machine ended first.
+            ProtocolError, GuestError: the two do not agree.
+        """
+        if self._listener is None:
+            raise StateError(self._name, "without an internal guest connection", "connect to the guest")
+        stream = await self._listener.accept()
+        self._connection = await GuestConnection.open(stream, self._sockets, self._name, on_lost)
+
+    async def create_process(self, spec: ProcessSpec) -> Process:
+        """See `compute.ports.Hosted.create_process`."""
+        return await self._there("run a process").create_process(spec)
+
+    async def add_to(self, told: Properties, wanted: frozenset[PropertyType]) -> Properties:
+        """Return `told` with what the connection and, for `wanted`, the guest adds. See `compute.ports.Inspected.properties`."""
+        if self._connection is None and not wanted:
+            return told
+        return await self._there("ask the guest for properties").add_to(told, wanted)
+
+    def hold(self) -> None:
+        """The machine is paused."""
+        if self._connection is not None:
+            self._connection.hold()
+
+    def release(self) -> None:
+        """The machine runs on."""
+        if self._connection is not None:
+            self._connection.release()
+
+    async def aclose(self) -> None:
+        """End the connection. A second call does nothing."""
+        if self._connection is not None:
+            await self._connection.aclose()
+
+    def _there(self, event: str) -> GuestConnection:
+        if self._connection is None:
+            raise StateError(self._name, "without an internal guest connection", event)
+        return self._connection
