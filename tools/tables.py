@@ -30,12 +30,12 @@ _BLOCK: Final = re.compile(r"(<!-- (\w+)(?: (\S+))? -->\n).*?(<!-- /\2 -->)", re
 
 
 def states(module: str) -> str:
-    """Return the table `LIFE` of a module: a row for each state, a column for each event, in the order of their definition."""
+    """Return the table `LIFE` of a module: a row for each event, a column for each state, in the order of their definition."""
     life: Mapping[tuple[StrEnum, StrEnum], StrEnum] = import_module(module).LIFE
     (state, event), *_ = life
-    events = list(type(event))
-    rows = [[here.value, *(_cell(here, life.get((here, event))) for event in events)] for here in type(state)]
-    return _table([f"`{module}`", *(event.value for event in events)], rows)
+    places = list(type(state))
+    rows = [[event.value, *(_cell(here, life.get((here, event))) for here in places)] for event in type(event)]
+    return _table([f"`{module}`", *(here.value for here in places)], rows)
 
 
 def bench(_argument: str) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         UtilityVMError,
     )
     from utilityvm.options.lcow import OptionsLCOW
+    from utilityvm.schema.properties import Properties, PropertyType
     from utilityvm.vm.compose import create_lcow, default_options_lcow
     from utilityvm.vm.uvm import UtilityVM
 
@@ -44,6 +45,8 @@ _HOME: Final = {
     "OptionsLCOW": "options.lcow",
     "Process": "guest.process",
     "ExitStatus": "compute.ports",
+    "Properties": "schema.properties",
+    "PropertyType": "schema.properties",
 } | dict.fromkeys(
     (
         "UtilityVMError",
@@ -71,6 +74,8 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "UtilityVM",
     "Process",
     "ExitStatus",
+    "Properties",
+    "PropertyType",
     "UtilityVMError",
     "InvalidOptions",
     "NotFound",
