@@ -172,7 +172,7 @@ def _wrong_values(document: ComputeSystem, address_bits: int | None) -> Iterator
     if not vm.stop_on_reset:
         yield _unsupported("$.VirtualMachine.StopOnReset", "false: a guest that resets itself is ended")
     if vm.guest_connection is not None and not vm.guest_connection.use_vsock:
-        yield _unsupported("$.VirtualMachine.GuestConnection.UseVsock", "false: a Linux guest dials ports of AF_VSOCK")
+        yield _unsupported("$.VirtualMachine.GuestConnection", "UseVsock is false: a Linux guest dials ports of AF_VSOCK")
     yield from _wrong_boot(vm)
     yield from _wrong_topology(vm, address_bits)
     yield from _wrong_devices(vm)
