@@ -28,6 +28,9 @@ install_tools() {
     find_python || missing="$missing python3 python3-venv"
     command -v go >/dev/null || missing="$missing golang-go"
     command -v qemu-system-x86_64 >/dev/null || missing="$missing qemu-system-x86"
+    for tool in gpg gpg-agent gpgv sqv; do  # the tests sign a small archive, and have it verified by both
+        command -v "$tool" >/dev/null || missing="$missing $tool"
+    done
     if [ -z "$missing" ]; then say "host tools: there"; return; fi
     command -v apt-get >/dev/null || fail "missing, and there is no apt-get to install them with:$missing"
     say "host tools: installing$missing"

@@ -15,7 +15,7 @@ INITRD = "initrd.img"
 MANIFEST = "manifest.json"
 ARCHITECTURE = "x86_64"
 
-BUILD_HINT = "build the boot files: uvm boot-files build"
+BUILD_HINT = "build the boot files: uvm boot-files build (without apt: --mirror URL, a mirror of Debian)"
 """What to do about boot files that are missing or broken."""
 
 

@@ -1,11 +1,13 @@
 """`uvm boot-files`: build the kernel and initial RAM disk that VMs boot from, or show what is there."""
 
 import argparse
+from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from utilityvm.boot.files import BootFiles
+    from utilityvm.boot.packages import Archive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for verb in (build, show):
         verb.add_argument("--out", type=Path, metavar="DIR", help="the folder of boot files (default: where VMs look for them)")
     build.add_argument("--agent", type=Path, metavar="PATH", help="the guest agent (default: build/agent of the source checkout)")
+    build.add_argument(
+        "--mirror",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="take Debian 12's packages from this mirror, not from apt; may be named again for a mirror of Debian's security archive "
+        "(default: what UVM_DEBIAN_MIRROR names, with blanks between)",
+    )
+    build.add_argument(
+        "--newest", action="store_true", help="from a mirror, take the newest packages that its signed lists offer, not the pinned ones"
+    )
     build.set_defaults(run=_build)
     show.set_defaults(run=_show)
 
@@ -26,9 +39,23 @@ def _build(args: argparse.Namespace) -> int:
 
     layout = Layout.of_user()
     out = args.out or layout.boot_files
-    built = build(out, args.agent or find_agent(), layout.packages, lambda line: print(line, flush=True))
+    archive = _archive(args, layout.packages)
+    built = build(out, args.agent or find_agent(), layout.packages, lambda line: print(line, flush=True), archive)
     print(f"boot files of kernel {built.manifest.kernel.release} are in {built.folder}")
     return 0
+
+
+def _archive(args: argparse.Namespace, cache: Path) -> "Archive":
+    from utilityvm.boot import pins
+    from utilityvm.boot.apt import Apt
+    from utilityvm.boot.mirror import Mirror
+    from utilityvm.kit.errors import InvalidOptions
+
+    if urls := args.mirror or environ.get("UVM_DEBIAN_MIRROR", "").split():
+        return Mirror(urls, cache, pins.load(), newest=args.newest)
+    if args.newest:
+        raise InvalidOptions("--newest: is for a mirror; apt always gives the newest that its lists have", hint="name one: --mirror URL")
+    return Apt()
 
 
 def _show(args: argparse.Namespace) -> int:

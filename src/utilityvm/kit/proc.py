@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from utilityvm.kit.errors import DeadlineExceeded, HostError, NotFound
@@ -11,17 +11,23 @@ _LAST_LINES = 10
 
 
 def run_tool(
-    argv: Sequence[str | Path], *, within: float, package: str = "", cwd: Path | None = None, env: Mapping[str, str] | None = None
+    argv: Sequence[str | Path],
+    *,
+    within: float,
+    package: str = "",
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    codes: Container[int] = (0,),
 ) -> str:
     """Run `argv` to its end, at most `within` seconds, and return what it wrote to its standard output.
 
     The tool reads nothing, and speaks the C locale so that its words can be parsed. `env` adds to our own environment.
-    `package` is the distribution's package that has the tool, for the hint.
+    `package` is the distribution's package that has the tool, for the hint. `codes` are the exit codes that are no failure.
 
     Raises:
         NotFound: there is no such tool.
         DeadlineExceeded: it was still running after `within` seconds, and was killed.
-        HostError: it ended with another code than 0; the message has its last words.
+        HostError: it ended with a code that is not in `codes`; the message has its last words.
     """
     words = [str(word) for word in argv]
     environment = {**os.environ, **(env or {}), "LC_ALL": "C.UTF-8"}
@@ -35,7 +41,7 @@ def run_tool(
         raise HostError(f"{words[0]}: cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise DeadlineExceeded(f"{' '.join(words)}: still running after {within:g} s") from error
-    if done.returncode != 0:
+    if done.returncode not in codes:
         said = "\n".join(_text(done.stderr.strip() or done.stdout.strip()).splitlines()[-_LAST_LINES:])
         raise HostError(f"{' '.join(words)}: ended with {done.returncode}: {said or 'it said nothing'}")
     return _text(done.stdout)

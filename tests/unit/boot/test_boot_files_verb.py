@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.boot import samples
 from utilityvm.cli import boot_files
-from utilityvm.kit.errors import NotFound
+from utilityvm.kit.errors import InvalidOptions, NotFound, Unsupported
 
 
 def run(*words: str) -> int:
@@ -41,3 +41,37 @@ def test_one_of_the_two_must_be_said(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         run()
     assert "build|show" in capsys.readouterr().err
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> str:
+    path = tmp_path / "agent"
+    path.write_bytes(samples.elf())
+    return str(path)
+
+
+def test_a_host_without_apt_is_told_to_name_a_mirror(tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("UVM_DEBIAN_MIRROR", raising=False)
+    with pytest.raises(Unsupported, match="no apt-get") as caught:
+        run("build", "--out", str(tmp_path / "boot"), "--agent", agent)
+    assert "--mirror URL, or UVM_DEBIAN_MIRROR=URL" in caught.value.hint
+
+
+def test_the_newest_is_for_mirrors(tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UVM_DEBIAN_MIRROR", raising=False)
+    with pytest.raises(InvalidOptions, match="--newest: is for a mirror"):
+        run("build", "--newest", "--out", str(tmp_path / "boot"), "--agent", agent)
+
+
+@pytest.mark.parametrize("words", [["--mirror", "nowhere:1"], ["--mirror", "http://127.0.0.1:1/debian", "--mirror", "nowhere:1"]])
+def test_mirrors_named_by_flag_are_used(tmp_path: Path, agent: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UVM_DEBIAN_MIRROR", "other:2")
+    with pytest.raises(InvalidOptions, match="nowhere:1: not the address of a mirror"):
+        run("build", *words, "--out", str(tmp_path / "boot"), "--agent", agent)
+
+
+def test_mirrors_named_by_the_environment_are_used(tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UVM_DEBIAN_MIRROR", "http://127.0.0.1:1/debian nowhere:1")
+    with pytest.raises(InvalidOptions, match="nowhere:1: not the address of a mirror"):
+        run("build", "--out", str(tmp_path / "boot"), "--agent", agent)
