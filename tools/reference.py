@@ -1,17 +1,21 @@
-"""Write docs/reference/options.md from the declarations of the options. Run from anywhere: ``.venv/bin/python tools/reference.py``."""
+"""Write docs/reference from the declarations in the code: options, command line, manual page. ``.venv/bin/python tools/reference.py``."""
 
 import argparse
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from msgspec import inspect
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that tools is a package here as it is for the tests
+
+from tools import command_line
 
 from utilityvm.cli.flags import add_option_flags
 from utilityvm.compute.qemu.lower import check
 from utilityvm.kit.errors import InvalidOptions, Unsupported
-from utilityvm.options.declare import descriptions, go_names
+from utilityvm.options.declare import Option, declared
 from utilityvm.options.defaults import default_processor_count
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.paths import PathFlavour
@@ -19,7 +23,7 @@ from utilityvm.options.rules import BOUNDS, VERIFY, refuse_not_built, verify_bou
 from utilityvm.plan.facts import Counted, Facts, Platform
 from utilityvm.plan.lcow import boot_file_paths, plan_lcow
 
-PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "reference" / "options.md"
+FOLDER: Final = Path(__file__).resolve().parents[1] / "docs" / "reference"
 
 OF_THE_HOST: Final = {
     "owner": "the program's name",
@@ -38,25 +42,27 @@ _HEAD: Final = """\
 <!-- written by tools/reference.py: change src/utilityvm/options instead -->
 
 Fields of `OptionsLCOW`; `default_options_lcow(memory_size_in_mb=512)` sets some and leaves the rest at their defaults.
-`uvm boot` has a flag for each that one word can give. The Go name is hcsshim's.
+`load_options_lcow("vm.toml")` and `uvm boot --options vm.toml` read them from a TOML or JSON file, where they have these names.
+`uvm boot` has a flag for each that one word can give; a flag wins over the file. `uvm options lcow` prints the defaults on your host,
+`uvm document lcow` the document that options become. The Go name is hcsshim's.
 An option that the QEMU driver does not carry out yet is refused by name when the VM is created, never ignored.
 
 """
 
 
-def page() -> str:
-    """Return the whole page."""
-    sections = "".join(_section(field) for field in msgspec.structs.fields(OptionsLCOW))
+def options_page() -> str:
+    """Return the page of the options."""
+    flags = _flags()
+    sections = "".join(_section(option, flags.get(option.name, "")) for option in declared(OptionsLCOW).values())
     return f"{_HEAD}{sections}{_rules()}"
 
 
-def _section(field: msgspec.structs.FieldInfo) -> str:
-    go, flags = go_names(OptionsLCOW).get(field.name, ""), _flags().get(field.name, "")
-    lines = [f"- Type: {_type(field)}. Default: {_default(field)}."]
-    lines += [f"- Flag: {flags}"] if flags else []
-    lines += [f"- Go name: `{go}`"] if go else []
-    lines += [] if _carried_out(field) else ["- Refused on QEMU today."]
-    return f"## {field.name}\n\n{descriptions(OptionsLCOW)[field.name]}\n\n" + "\n".join(lines) + "\n\n"
+def _section(option: Option, flags: str) -> str:
+    lines = [f"- Type: {_type(option)}. Default: {_default(option)}."]
+    lines.append(f"- Flag: {flags}" if flags else "- No flag: no one word can give it.")
+    lines += [f"- Go name: `{option.go}`"] if option.go else []
+    lines += [] if _carried_out(option) else ["- Refused on QEMU today."]
+    return f"## {option.name}\n\n{option.meaning}\n\n" + "\n".join(lines) + "\n\n"
 
 
 def _flags() -> dict[str, str]:
@@ -65,30 +71,31 @@ def _flags() -> dict[str, str]:
     return {action.dest: ", ".join(f"`{name}`" for name in action.option_strings) for action in parser._actions}  # noqa: SLF001
 
 
-def _type(field: msgspec.structs.FieldInfo) -> str:
-    kind = inspect.type_info(field.type)
-    while isinstance(kind, inspect.Metadata):
-        kind = kind.type
-    names = {inspect.BoolType: "true or false", inspect.IntType: "integer", inspect.StrType: "text"}
-    return names.get(type(kind), "`TemplateConfig`")
+def _type(option: Option) -> str:
+    if option.words:
+        return "integer, or one of " + ", ".join(f"`{word}`" for word in option.words)
+    return {bool: "true or false", int: "integer", str: "text"}.get(option.kind, f"table, `{option.kind.__name__}`")
 
 
-def _default(field: msgspec.structs.FieldInfo) -> str:
-    if field.name in OF_THE_HOST:
-        return OF_THE_HOST[field.name]
-    value = field.default
-    if value is None or value == "":
-        return "none"
-    return str(value).lower() if isinstance(value, bool) else str(int(value))
+def _default(option: Option) -> str:
+    if option.name in OF_THE_HOST:
+        return OF_THE_HOST[option.name]
+    match option.default:
+        case None | "":
+            return "none"
+        case bool(value):
+            return str(value).lower()
+        case value:
+            return str(value)
 
 
-def _carried_out(field: msgspec.structs.FieldInfo) -> bool:
+def _carried_out(option: Option) -> bool:
     """Whether some other value than the default becomes a machine on QEMU: asked of the code that creates one."""
-    return any(_becomes_a_machine(msgspec.structs.replace(OptionsLCOW(), **{field.name: value})) for value in _other_values(field))
+    return any(_becomes_a_machine(msgspec.structs.replace(OptionsLCOW(), **{option.name: value})) for value in _other_values(option))
 
 
-def _other_values(field: msgspec.structs.FieldInfo) -> Iterator[object]:
-    match field.default:
+def _other_values(option: Option) -> Iterator[object]:
+    match option.default:
         case bool(value):
             yield not value
         case int(value):
@@ -122,10 +129,15 @@ def _rules() -> str:
     return "## Rules\n\nAll rules of a list that are broken are reported in one error.\n\n" + "\n".join(parts)
 
 
+def pages() -> Mapping[str, str]:
+    """Return every page by its name in `FOLDER`."""
+    return {"options.md": options_page(), "cli.md": command_line.page(), "uvm.1": command_line.manual()}
+
+
 def main() -> None:
-    """Write the page."""
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page())
+    """Write the pages."""
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text)
 
 
 if __name__ == "__main__":

@@ -33,14 +33,16 @@ if TYPE_CHECKING:
     )
     from utilityvm.options.lcow import OptionsLCOW
     from utilityvm.schema.properties import Properties, PropertyType
-    from utilityvm.vm.compose import create_lcow, default_options_lcow
+    from utilityvm.vm.compose import create_lcow
+    from utilityvm.vm.host_options import default_options_lcow, load_options_lcow
     from utilityvm.vm.uvm import UtilityVM
 
 __version__: Final = "0.1.0"
 
 _HOME: Final = {
     "create_lcow": "vm.compose",
-    "default_options_lcow": "vm.compose",
+    "default_options_lcow": "vm.host_options",
+    "load_options_lcow": "vm.host_options",
     "UtilityVM": "vm.uvm",
     "OptionsLCOW": "options.lcow",
     "Process": "guest.process",
@@ -70,6 +72,7 @@ _HOME: Final = {
 __all__ = [  # noqa: RUF022 (in the order of use)
     "create_lcow",
     "default_options_lcow",
+    "load_options_lcow",
     "OptionsLCOW",
     "UtilityVM",
     "Process",

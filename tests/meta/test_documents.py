@@ -1,12 +1,15 @@
 """The documents say what is true: commands exist, tables are current, numbers are the code's, links lead somewhere."""
 
 import re
+import shutil
 import tomllib
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from tools import reference, tables
+from tools import command_line, reference, tables
+
+from utilityvm.kit.proc import run_tool
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "protocol").glob("*.md")])
@@ -70,8 +73,25 @@ def test_every_lifecycle_is_in_the_architecture() -> None:
     assert modules == set(re.findall(r"<!-- states (\S+) -->", TEXTS["ARCHITECTURE.md"]))
 
 
-def test_the_options_page_is_current() -> None:
-    assert reference.page() == reference.PAGE.read_text(), "run tools/reference.py"
+@pytest.mark.parametrize("name", reference.pages())
+def test_the_generated_references_are_current(name: str) -> None:
+    assert reference.pages()[name] == (reference.FOLDER / name).read_text(), "run tools/reference.py"
+
+
+def test_the_manual_tells_every_variable_of_the_environment_that_the_code_reads() -> None:
+    read = {found for path in (ROOT / "src").rglob("*.py") for found in re.findall(r"\bUVM_[A-Z]+\b", path.read_text())}
+    assert read == set(command_line.ENVIRONMENT)
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_groff_has_nothing_to_say_against_the_manual() -> None:
+    assert run_tool(["sh", "-c", 'groff -man -Tutf8 -ww -z "$0" 2>&1', reference.FOLDER / "uvm.1"], within=30) == ""
+
+
+def test_the_manual_is_installed_with_the_package() -> None:
+    installed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
+    assert (ROOT / "docs/reference/uvm.1").exists()
+    assert installed["share/man/man1"] == ["docs/reference/uvm.1"]
 
 
 def test_the_numbers_of_the_specification_are_the_codes() -> None:

@@ -7,11 +7,11 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from utilityvm.cli.flags import add_option_flags, given_options
+from utilityvm.cli.flags import add_option_flags, wanted_options
 from utilityvm.cli.stdio import open_missing_streams, read_some, write_all
 from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import ConnectionLost, GuestError, HostError, InvalidOptions, UtilityVMError
-from utilityvm.vm.compose import create_lcow, default_options_lcow
+from utilityvm.vm.compose import create_lcow
 from utilityvm.vm.uvm import CLEANUP_TIMEOUT
 from utilityvm.wire.gcs import ACCESS_DENIED, FILE_NOT_FOUND
 
@@ -68,7 +68,7 @@ async def _interruptible(args: argparse.Namespace) -> int:
 
 async def _boot(args: argparse.Namespace) -> int:
     command = _command(args.command)
-    vm = await create_lcow(default_options_lcow(**given_options(args)), require_kvm=args.require_kvm)
+    vm = await create_lcow(wanted_options(args), require_kvm=args.require_kvm)
     async with vm:
         await vm.start()
         if not command:

@@ -1,42 +1,78 @@
-"""Flags of the command line from the declaration of the options: one for each field, with its meaning."""
+"""Flags of the command line from the declaration of the options: one for each field, with its meaning, and a file for all of them."""
 
 import argparse
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
-from msgspec import inspect
 
-from utilityvm.options.declare import descriptions
-from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.declare import Option, declared
+from utilityvm.options.lcow import Options, OptionsLCOW
+from utilityvm.options.text import OptionsFile
+from utilityvm.vm.host_options import options_of, read_options_file
 
-_SHORT: Final = {"memory_size_in_mb": "--memory", "processor_count": "--cpus"}
-_METAVARS: Final = {int: "N", str: "TEXT"}
-
-
-def add_option_flags(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` a flag for every option that can be written down; what is not given stays out of the namespace."""
-    group = parser.add_argument_group("options of the VM")
-    meanings = descriptions(OptionsLCOW)
-    for field in msgspec.structs.fields(OptionsLCOW):
-        kind = _kind(field)
-        if kind is None:
-            continue
-        names = [name for name in (_SHORT.get(field.name), "--" + field.name.replace("_", "-")) if name]
-        action = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "metavar": _METAVARS[kind]}
-        group.add_argument(*names, dest=field.name, default=argparse.SUPPRESS, help=meanings[field.name].replace("%", "%%"), **action)
+OPTIONS_GROUP: Final = "options of the VM"
+"""Title of the flags' group, in every verb that has them."""
 
 
-def given_options(args: argparse.Namespace) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Takes a flag's value that is one of some words, or a number behind them, which the rules judge."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, text: str) -> int | str:
+        """Return the word as it is, or the number.
+
+        Raises:
+            ArgumentTypeError: neither a known word nor a number.
+        """
+        if text in self.words:
+            return text
+        try:
+            return int(text)
+        except ValueError as error:
+            choices = ", ".join(self.words)
+            raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {choices}, or the number of one)") from error
+
+
+def add_option_flags(parser: argparse.ArgumentParser, options: type[Options] = OptionsLCOW) -> None:
+    """Give `parser` a flag for every option that one word can give, and `--options`; what is not given stays out of the namespace."""
+    group = parser.add_argument_group(OPTIONS_GROUP, "Flags win over the file. `uvm options lcow` prints their defaults on this host.")
+    group.add_argument("--options", metavar="FILE", help="read options from this TOML or JSON file, by their names in `uvm options lcow`")
+    for option in declared(options).values():
+        if issubclass(option.kind, msgspec.Struct):
+            continue  # has no place in a word; a file or Python can give it
+        names = ["--" + option.short] * bool(option.short) + [option.flag]
+        group.add_argument(*names, dest=option.name, default=argparse.SUPPRESS, help=option.meaning.replace("%", "%%"), **_taking(option))
+
+
+def _taking(option: Option) -> dict[str, Any]:
+    if option.words:
+        return {"type": Words(tuple(option.words)), "metavar": "|".join(option.words)}
+    if option.kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    return {"type": option.kind, "metavar": option.value}
+
+
+def given_options(args: argparse.Namespace, options: type[Options] = OptionsLCOW) -> dict[str, object]:
     """Return the options that were given as flags, by field name."""
-    return {name: getattr(args, name) for name in OptionsLCOW.__struct_fields__ if hasattr(args, name)}
+    return {name: getattr(args, name) for name in options.__struct_fields__ if hasattr(args, name)}
 
 
-def _kind(field: msgspec.structs.FieldInfo) -> type | None:
-    """The Python type of a field that one word on the command line can give."""
-    match inspect.type_info(field.type):
-        case inspect.Metadata(type=inner) | inner:
-            pass
-    for shape, kind in ((inspect.BoolType, bool), (inspect.IntType, int), (inspect.StrType, str)):
-        if isinstance(inner, shape):
-            return kind
-    return None
+def given_file(args: argparse.Namespace) -> OptionsFile | None:
+    """Return what the file of `--options` says; None without one.
+
+    Raises:
+        UtilityVMError: it cannot be read, or is no options file.
+    """
+    return read_options_file(args.options) if args.options else None
+
+
+def wanted_options(args: argparse.Namespace) -> OptionsLCOW:
+    """Return the options of a Linux VM on this host: its defaults, then the file's, then the flags'.
+
+    Raises:
+        UtilityVMError: the file cannot be read, or the options are wrong.
+    """
+    return options_of(given_options(args), given_file(args))

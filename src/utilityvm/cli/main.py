@@ -16,6 +16,9 @@ _VERBS: Final = {
     "boot": "boot a VM and run a command in it",
     "doctor": "say what this host can do, and why not",
     "boot-files": "build or show the guest's kernel and initial RAM disk",
+    "options": "print every option with its default and meaning",
+    "document": "print the HCS document of options, without a VM",
+    "completion": "print a script that completes uvm's command line in a shell",
 }
 """Each verb is the module of its name; it has `add_arguments(parser)`, which sets the default `run`."""
 
@@ -57,7 +60,12 @@ def _run(words: "Sequence[str]", verb: str) -> int:
     return code
 
 
-def _parser(chosen: str) -> "argparse.ArgumentParser":
+def whole_parser() -> "argparse.ArgumentParser":
+    """Build the parser with the command lines of all verbs; for what is generated of them."""
+    return _parser(*_VERBS)
+
+
+def _parser(*chosen: str) -> "argparse.ArgumentParser":
     """Build the parser; only the chosen verb's module is loaded, since asyncio and msgspec cost more than all else."""
     import argparse
     from importlib import import_module
@@ -70,7 +78,7 @@ def _parser(chosen: str) -> "argparse.ArgumentParser":
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, purpose in _VERBS.items():
         verb = verbs.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
-        if name == chosen:
+        if name in chosen:
             import_module(f"utilityvm.cli.{name.replace('-', '_')}").add_arguments(verb)
     return parser
 

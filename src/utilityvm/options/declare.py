@@ -1,37 +1,74 @@
-"""What one option is: a field, its meaning and its Go name, said once; documentation and flags derive from it."""
+"""What one option is: a field with its meaning and its names, said once; flags, files, documentation and schema derive from it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 from types import MappingProxyType
-from typing import Annotated, get_args, get_origin, get_type_hints
+from typing import Annotated, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
+_VALUES: Final = {bool: "", int: "N", str: "TEXT"}
 
-def option(description: str, *, go: str = "") -> msgspec.Meta:
-    """Declare an option: what it means, and the name hcsshim gives it; ``""`` for an option that is only ours."""
-    return msgspec.Meta(description=description, extra={"go": go})
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A declared option.
+
+    `kind` is `bool`, `int`, `str` or a struct of further fields, which only files and Python can give; `optional` says whether it
+    may be None. `go` is hcsshim's name, or ``""``. `short` is a second, shorter name of the flag without its hyphens, or ``""``.
+    `value` is what usage calls its value. `words` are names for its numbers, each at its number; none: any number may be meant.
+    """
+
+    name: str
+    kind: type
+    default: object
+    meaning: str
+    go: str
+    short: str
+    value: str
+    words: Mapping[str, int]
+    optional: bool
+
+    @property
+    def flag(self) -> str:
+        """The long flag, with its hyphens."""
+        return "--" + self.name.replace("_", "-")
+
+
+def option(description: str, *, go: str = "", short: str = "", value: str = "", words: type[IntEnum] | None = None) -> msgspec.Meta:
+    """Declare an option; see `Option` for the parts. The words are the lower-case names of an enumeration."""
+    return msgspec.Meta(description=description, extra={"go": go, "short": short, "value": value, "words": words})
 
 
 @cache
+def declared(options: type[msgspec.Struct]) -> Mapping[str, Option]:
+    """Return every option of a struct by its name, in the order of declaration."""
+    hints = get_type_hints(options, include_extras=True)
+    return MappingProxyType({field.name: _option(field, hints[field.name]) for field in msgspec.structs.fields(options)})
+
+
 def go_names(options: type[msgspec.Struct]) -> Mapping[str, str]:
     """Return each field's Go name, in the order of declaration; options without one are left out."""
-    return MappingProxyType({name: go for name, meta in _declarations(options).items() if (go := str((meta.extra or {})["go"]))})
+    return {name: found.go for name, found in declared(options).items() if found.go}
 
 
-@cache
-def descriptions(options: type[msgspec.Struct]) -> Mapping[str, str]:
-    """Return each field's meaning, in the order of declaration."""
-    return MappingProxyType({name: meta.description or "" for name, meta in _declarations(options).items()})
-
-
-def _declarations(options: type[msgspec.Struct]) -> dict[str, msgspec.Meta]:
-    hints = get_type_hints(options, include_extras=True)
-    return {name: _meta(name, hints[name]) for name in options.__struct_fields__}
-
-
-def _meta(name: str, hint: object) -> msgspec.Meta:
-    declared = [part for part in get_args(hint)[1:] if isinstance(part, msgspec.Meta)] if get_origin(hint) is Annotated else []
-    if len(declared) != 1:
-        raise TypeError(f"{name}: an option is declared by exactly one option(...)")
-    return declared[0]
+def _option(field: msgspec.structs.FieldInfo, hint: object) -> Option:
+    metas = [part for part in get_args(hint)[1:] if isinstance(part, msgspec.Meta)] if get_origin(hint) is Annotated else []
+    if len(metas) != 1:
+        raise TypeError(f"{field.name}: an option is declared by exactly one option(...)")
+    inner, extra = get_args(hint)[0], metas[0].extra or {}
+    kinds = [part for part in get_args(inner) or (inner,) if part is not type(None)]
+    words = extra["words"]
+    return Option(
+        name=field.name,
+        kind=kinds[0],
+        default=field.default,
+        meaning=metas[0].description or "",
+        go=extra["go"],
+        short=extra["short"],
+        value=extra["value"] or _VALUES.get(kinds[0], ""),
+        words=MappingProxyType({member.name.lower(): int(member) for member in words} if words else {}),
+        optional=type(None) in get_args(inner),
+    )

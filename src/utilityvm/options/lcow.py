@@ -32,7 +32,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     id: Annotated[str, option("Name of the VM; empty: a GUID is made when the VM is created.", go="ID")] = ""
     owner: Annotated[str, option("Who owns the VM, as the host service records it.", go="Owner")] = ""
-    memory_size_in_mb: Annotated[int, option("Memory of the VM in MiB; rounded up to an even number.", go="MemorySizeInMB")] = 1024
+    memory_size_in_mb: Annotated[
+        int, option("Memory of the VM in MiB; rounded up to an even number.", go="MemorySizeInMB", short="memory")
+    ] = 1024
     low_mmio_gap_in_mb: Annotated[
         int, option("Hole below 4 GiB for devices' registers, in MiB; 0: the platform's choice.", go="LowMMIOGapInMB")
     ] = 0
@@ -49,7 +51,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     enable_deferred_commit: Annotated[
         bool, option("Commit memory when it is first used; only together with overcommit.", go="EnableDeferredCommit")
     ] = False
-    processor_count: Annotated[int, option("Virtual processors; lowered to the host's logical processors.", go="ProcessorCount")] = 2
+    processor_count: Annotated[
+        int, option("Virtual processors; lowered to the host's logical processors.", go="ProcessorCount", short="cpus")
+    ] = 2
     processor_limit: Annotated[
         int, option("Share of each virtual processor, 1 to 100000 (100000 is all of it); 0: no limit.", go="ProcessorLimit")
     ] = 0
@@ -82,7 +86,7 @@ class OptionsLCOW(Options, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     boot_files_path: Annotated[
-        str, option("Folder of the kernel and the root file system; empty: the working directory.", go="BootFilesPath")
+        str, option("Folder of the kernel and the root file system; empty: the working directory.", go="BootFilesPath", value="DIR")
     ] = ""
     kernel_file: Annotated[str, option("The kernel's file name in that folder.", go="KernelFile")] = KERNEL_FILE
     kernel_direct: Annotated[bool, option("Boot the kernel directly; false: by UEFI.", go="KernelDirect")] = True
@@ -92,7 +96,10 @@ class OptionsLCOW(Options, frozen=True, kw_only=True, forbid_unknown_fields=True
         bool, option("Give the VM a screen and a keyboard with a console and a shell on them.", go="EnableGraphicsConsole")
     ] = False
     console_pipe: Annotated[
-        str, option("Named pipe or socket of the first serial port, with a console and a shell on it; empty: none.", go="ConsolePipe")
+        str,
+        option(
+            "Named pipe or socket of the first serial port, with a console and a shell on it; empty: none.", go="ConsolePipe", value="PATH"
+        ),
     ] = ""
     scsi_controller_count: Annotated[int, option("SCSI controllers, 0 or 1, of 64 disks.", go="SCSIControllerCount")] = 1
     use_guest_connection: Annotated[
@@ -110,7 +117,9 @@ class OptionsLCOW(Options, frozen=True, kw_only=True, forbid_unknown_fields=True
         DEFAULT_VPMEM_SIZE_BYTES
     )
     # An int, not a RootFSType: what a peer's number means is decided by the rules, which name the option.
-    preferred_root_fs_type: Annotated[int, option("The root file system: 0 initrd, 1 disk.", go="PreferredRootFSType")] = RootFSType.INITRD
+    preferred_root_fs_type: Annotated[
+        int, option("The root file system: 0 or initrd, 1 or vhd (a disk).", go="PreferredRootFSType", words=RootFSType)
+    ] = RootFSType.INITRD
     enable_cold_discard_hint: Annotated[
         bool, option("Let the guest tell which memory it does not use, so that the host takes it back.", go="EnableColdDiscardHint")
     ] = False
@@ -123,5 +132,5 @@ class OptionsLCOW(Options, frozen=True, kw_only=True, forbid_unknown_fields=True
 class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a clone must know of its template: the template's VM id, and the options it was created with."""
 
-    uvm_id: str
-    create_options: OptionsLCOW
+    uvm_id: Annotated[str, option("The template's VM id.")]
+    create_options: Annotated[OptionsLCOW, option("The options that the template was created with.")]

@@ -4,8 +4,9 @@
 where options come in: on creation and at the doors, not in planning, which takes whatever the original takes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
 from utilityvm.options import builds
@@ -19,11 +20,16 @@ INT32_MAX = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: the option it speaks of, its text, and when it is broken (by these options on a host of this build)."""
+    """One rule: the option it speaks of, its text, and when it is broken (by these options on a host of this build).
+
+    `reads` are other options that it looks at. `between` is the range of a rule that is nothing but one.
+    """
 
     option: str
     text: str
     broken: Callable[[OptionsLCOW, int], bool]
+    reads: tuple[str, ...] = ()
+    between: tuple[int, int] | None = None
 
 
 VERIFY: tuple[Rule, ...] = (
@@ -31,6 +37,7 @@ VERIFY: tuple[Rule, ...] = (
         "enable_deferred_commit",
         "EnableDeferredCommit is not supported on physically backed VMs",
         lambda options, _: options.enable_deferred_commit and not options.allow_overcommit,
+        reads=("allow_overcommit",),
     ),
     Rule(
         "scsi_controller_count",
@@ -46,11 +53,13 @@ VERIFY: tuple[Rule, ...] = (
         "vpmem_size_bytes",
         "VPMemSizeBytes must be a multiple of 4096",
         lambda options, _: options.vpmem_device_count > 0 and options.vpmem_size_bytes % VPMEM_SIZE_UNIT != 0,
+        reads=("vpmem_device_count",),
     ),
     Rule(
         "preferred_root_fs_type",
         "PreferredRootFSTypeVHD requires at least one VPMem device",
         lambda options, _: options.vpmem_device_count <= 0 and options.preferred_root_fs_type == RootFSType.VHD,
+        reads=("vpmem_device_count",),
     ),
     Rule(
         "kernel_direct",
@@ -66,7 +75,12 @@ VERIFY: tuple[Rule, ...] = (
 
 
 def _between(option: str, low: int, high: int) -> Rule:
-    return Rule(option, f"{option} must be between {low} and {high}", lambda options, _: not low <= getattr(options, option) <= high)
+    return Rule(
+        option,
+        f"{option} must be between {low} and {high}",
+        lambda options, _: not low <= getattr(options, option) <= high,
+        between=(low, high),
+    )
 
 
 BOUNDS: tuple[Rule, ...] = (
@@ -86,12 +100,14 @@ BOUNDS: tuple[Rule, ...] = (
         "vpmem_size_bytes",
         "vpmem_size_bytes must not be 0 when there are VPMem devices",
         lambda options, _: options.vpmem_device_count > 0 and options.vpmem_size_bytes == 0,
+        reads=("vpmem_device_count",),
     ),
     _between("preferred_root_fs_type", RootFSType.INITRD.value, RootFSType.VHD.value),
     Rule(
         "preferred_root_fs_type",
         "preferred_root_fs_type is initrd, but root_fs_file names a disk",
         lambda options, _: options.preferred_root_fs_type == RootFSType.INITRD and options.root_fs_file.lower().endswith((".vhd", ".vhdx")),
+        reads=("root_fs_file",),
     ),
     Rule("kernel_file", "kernel_file must name a file", lambda options, _: not options.kernel_file),
     Rule("root_fs_file", "root_fs_file must name a file", lambda options, _: not options.root_fs_file),
@@ -101,6 +117,9 @@ BOUNDS: tuple[Rule, ...] = (
         lambda options, _: options.disable_compartment_namespace,
     ),
 )
+
+RANGES: Mapping[str, tuple[int, int]] = MappingProxyType({rule.option: rule.between for rule in BOUNDS if rule.between})
+"""The least and the most of each number."""
 
 NOT_BUILT = ("fully_physically_backed", "network_config_proxy", "is_template", "is_clone", "template_config")
 """Options that planning takes and that have no place in a Linux guest's document."""

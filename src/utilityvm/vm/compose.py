@@ -4,63 +4,28 @@ The one place that knows which driver this host has.
 """
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
 from utilityvm.compute.ports import ComputeService
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
-from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Problem, Unsupported
+from utilityvm.kit.errors import HostError, NotFound, Unsupported
 from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
 from utilityvm.kit.trace import event
-from utilityvm.options.defaults import DefaultsFacts, boot_files_look_at, defaults_look_at, with_boot_files
-from utilityvm.options.defaults import default_options_lcow as defaults
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.rules import refuse_not_built, verify_bounds
 from utilityvm.plan.facts import Counted, Facts, Platform, Refused
 from utilityvm.plan.lcow import boot_file_paths, plan_lcow
-from utilityvm.plan.normalize import Adjusted
-from utilityvm.store.layout import Layout
+from utilityvm.vm.adjusted import warn
+from utilityvm.vm.host_options import default_options_lcow, is_there
 from utilityvm.vm.uvm import UtilityVM
 
 _AGENT: Final = "/bin/gcs"
-_LEVEL_WORDS: Final = ((logging.DEBUG, "debug"), (logging.INFO, "info"), (logging.WARNING, "warning"))
-
-
-def default_options_lcow(**given: object) -> OptionsLCOW:
-    """Return the options of a Linux VM on this host, with those of `given` (field names of `OptionsLCOW`) instead of the defaults.
-
-    Files in another `boot_files_path` are looked for there, unless they are named as well.
-
-    Raises:
-        InvalidOptions: an option that does not exist, or a value of the wrong type; the path says which.
-    """
-    shared = str(Layout.of_user().boot_files)
-    folder = given.get("boot_files_path")
-    look_at = [*defaults_look_at(PathFlavour.POSIX, sys.argv[0], shared)]
-    look_at += boot_files_look_at(PathFlavour.POSIX, folder) if isinstance(folder, str) else ()
-    facts = DefaultsFacts(
-        path_flavour=PathFlavour.POSIX,
-        num_cpu=len(os.sched_getaffinity(0)),
-        argv0=sys.argv[0],
-        shared_boot_files=shared,
-        log_level=_log_level(),
-        files_present=frozenset(path for path in look_at if Path(path).exists()),
-    )
-    options = defaults("", "", facts)
-    if isinstance(folder, str):
-        options = with_boot_files(options, folder, facts)
-    try:
-        return msgspec.convert(msgspec.structs.asdict(options) | given, OptionsLCOW)
-    except msgspec.ValidationError as error:
-        raise InvalidOptions(f"options: {error}", problems=[Problem("$", "type", str(error))]) from error
 
 
 async def create_lcow(
@@ -96,7 +61,7 @@ async def create_planned(
         UtilityVMError: as `create_lcow`, but for the bounds on single options, which belong to the doors.
     """
     try:
-        plan = plan_lcow(options, facts, vm_id=vm_id, warn=_warn)
+        plan = plan_lcow(options, facts, vm_id=vm_id, warn=warn)
     except NotFound as error:
         error.hint = error.hint or BUILD_HINT
         raise
@@ -129,25 +94,9 @@ def _facts(present: frozenset[str], processors: Counted | Refused, *, emulated: 
 
 def _checked(options: OptionsLCOW, wanted: set[str]) -> frozenset[str]:
     """Return which of the files are there; a folder that we built must be as we built it, and its agent able to do what is asked."""
-    folder, present = Path(options.boot_files_path), frozenset(path for path in wanted if Path(path).exists())
+    folder, present = Path(options.boot_files_path), frozenset(filter(is_there, wanted))
     if present == wanted and (folder / MANIFEST).exists():
         load(folder)
         if options.exec_command_line.split()[:1] != [_AGENT]:
             raise Unsupported(f"exec_command_line: the agent in {folder} can only be {_AGENT}, not {options.exec_command_line!r}")
     return present
-
-
-def _warn(adjusted: Adjusted) -> None:
-    event(
-        "plan.adjusted",
-        level=logging.WARNING,
-        vm=adjusted.vm_id,
-        message=adjusted.message,
-        requested=adjusted.requested,
-        assigned=adjusted.assigned,
-    )
-
-
-def _log_level() -> str:
-    level = logging.getLogger("utilityvm").getEffectiveLevel()
-    return next((word for limit, word in _LEVEL_WORDS if level <= limit), "error")

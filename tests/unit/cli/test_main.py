@@ -3,13 +3,13 @@
 import argparse
 import io
 import sys
+from pathlib import Path
 
-import msgspec
 import pytest
 
 from utilityvm import __version__
 from utilityvm.cli import boot, doctor
-from utilityvm.cli.flags import add_option_flags, given_options
+from utilityvm.cli.flags import add_option_flags, given_options, wanted_options
 from utilityvm.cli.main import main
 from utilityvm.kit.errors import (
     EXIT_CODES,
@@ -29,7 +29,8 @@ from utilityvm.kit.errors import (
     Unsupported,
     UtilityVMError,
 )
-from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.declare import Option, declared
+from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 
 ERRORS = (
     InvalidOptions("x"),
@@ -125,19 +126,69 @@ def test_what_is_not_given_is_not_there() -> None:
     assert parse() == {}
 
 
-@pytest.mark.parametrize("field", msgspec.structs.fields(OptionsLCOW), ids=lambda field: field.name)
-def test_every_option_that_one_word_can_give_has_its_flag(field: msgspec.structs.FieldInfo) -> None:
-    flag = "--" + field.name.replace("_", "-")
-    if field.default is None:
-        assert field.name == "template_config", "an option with a structure cannot be given as a flag"
-        return
-    if isinstance(field.default, bool):
-        assert parse(flag) == {field.name: True}
-        assert parse("--no-" + flag.removeprefix("--")) == {field.name: False}
-    elif isinstance(field.default, int):
-        assert parse(flag, "7") == {field.name: 7}
+@pytest.mark.parametrize("option", declared(OptionsLCOW).values(), ids=lambda option: option.name)
+def test_every_option_that_one_word_can_give_has_its_flag(option: Option) -> None:
+    if option.kind is TemplateConfig:
+        with pytest.raises(SystemExit):
+            parse(option.flag, "x")
+    elif option.kind is bool:
+        assert parse(option.flag) == {option.name: True}
+        assert parse("--no-" + option.flag.removeprefix("--")) == {option.name: False}
+    elif option.kind is int:
+        assert parse(option.flag, "7") == {option.name: 7}
+        assert parse(option.flag, "-7") == {option.name: -7}
+        for word in option.words:
+            assert parse(option.flag, word) == {option.name: word}
     else:
-        assert parse(flag, "word") == {field.name: "word"}
+        assert option.kind is str
+        assert parse(option.flag, "word") == {option.name: "word"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--memory", "much"], "argument --memory/--memory-size-in-mb: invalid int value: 'much'"),
+        (["--memory", "1.5"], "argument --memory/--memory-size-in-mb: invalid int value: '1.5'"),
+        (["--memory"], "argument --memory/--memory-size-in-mb: expected one argument"),
+        (["--memory", "1" * 5000], "argument --memory/--memory-size-in-mb: invalid int value: '1"),
+        (["--kernel-direct=false"], "argument --kernel-direct/--no-kernel-direct: ignored explicit argument 'false'"),
+        (["--preferred-root-fs-type", "x"], "argument --preferred-root-fs-type: invalid choice: 'x' (choose from initrd, vhd, or the"),
+        (["--nonsense", "1"], "unrecognized arguments: --nonsense 1"),
+        (["--memory", "-5"], "memory_size_in_mb must be between 1 and 18446744073709551614"),
+        (["--cpus", "0"], "processor_count must be between 1 and 2147483647"),
+        (["--cpus", "99999999999999999999"], "processor_count must be between 1 and 2147483647"),
+        (["--preferred-root-fs-type", "7"], "preferred_root_fs_type must be between 0 and 1"),
+        (["--id", "a\udcff"], "id 'a\\udcff' cannot name a VM"),
+        (["--options", "/nowhere/vm.toml"], "uvm: /nowhere/vm.toml: no such options file"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else None,
+)
+def test_a_value_that_makes_no_sense_is_one_clear_line(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    assert main(["document", "lcow", *words]) in {2, 3}
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if not line.startswith("usage: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert out == ""
+
+
+def test_boot_reads_the_file_and_its_flags_win(tmp_path: Path) -> None:
+    (tmp_path / "vm.toml").write_text("memory_size_in_mb = 300\nprocessor_count = 1\n")
+    parser = argparse.ArgumentParser()
+    boot.add_arguments(parser)
+    args = parser.parse_args(["--options", str(tmp_path / "vm.toml"), "--memory", "256", "--", "ls", "--options"])
+    options = wanted_options(args)
+    assert (options.memory_size_in_mb, options.processor_count) == (256, 1)
+
+
+def test_a_boot_with_options_that_are_wrong_is_our_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "vm.toml"
+    file.write_text("memory = 300\nprocessor_count = 0\n")
+    assert main(["boot", "--options", str(file), "--", "true"]) == 125
+    assert capsys.readouterr().err == (
+        f"uvm: {file}: $.memory: is not an option; did you mean memory_size_in_mb? (and 1 more)\n"
+        "uvm: $.processor_count: processor_count must be between 1 and 2147483647\n"
+    )
 
 
 def test_memory_and_processors_have_short_names() -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from utilityvm.kit.errors import InvalidOptions
-from utilityvm.options.declare import descriptions, go_names, option
+from utilityvm.options.declare import declared, go_names, option
 from utilityvm.options.go import from_go, to_go
 from utilityvm.options.lcow import Options, OptionsLCOW, TemplateConfig
 
@@ -14,7 +14,7 @@ OURS = {"is_template", "is_clone", "template_config"}
 
 
 def test_every_option_has_a_meaning_of_its_own() -> None:
-    said = descriptions(OptionsLCOW)
+    said = {name: option.meaning for name, option in declared(OptionsLCOW).items()}
     assert list(said) == list(OptionsLCOW.__struct_fields__)
     assert all(text.endswith(".") for text in said.values())
     assert len(set(said.values())) == len(said)
@@ -61,6 +61,22 @@ def test_a_template_is_part_of_the_options() -> None:
     given = {"is_clone": True, "template_config": {"uvm_id": "t", "create_options": {"owner": "o"}}}
     template = TemplateConfig(uvm_id="t", create_options=OptionsLCOW(owner="o"))
     assert msgspec.convert(given, OptionsLCOW) == OptionsLCOW(is_clone=True, template_config=template)
+
+
+def test_an_option_tells_its_kind_its_value_and_its_flag() -> None:
+    memory, folder, root, template = (
+        declared(OptionsLCOW)[name] for name in ("memory_size_in_mb", "boot_files_path", "preferred_root_fs_type", "template_config")
+    )
+    assert (memory.kind, memory.default, memory.short, memory.flag, memory.value) == (int, 1024, "memory", "--memory-size-in-mb", "N")
+    assert (folder.kind, folder.value, folder.words, folder.optional) == (str, "DIR", {}, False)
+    assert (root.kind, root.words) == (int, {"initrd": 0, "vhd": 1})
+    assert (template.kind, template.value, template.optional) == (TemplateConfig, "", True)
+
+
+def test_each_short_name_is_one_option_s_and_no_option_s_name() -> None:
+    short = [option.short for option in declared(OptionsLCOW).values() if option.short]
+    assert len(short) == len(set(short))
+    assert not set(short) & set(OptionsLCOW.__struct_fields__)
 
 
 @pytest.mark.parametrize("hint", [int, Annotated[int, "a number"], Annotated[int, option("One."), option("Two.")]])

@@ -1,13 +1,14 @@
 """The rules, each by its text."""
 
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 
 from utilityvm.kit.errors import InvalidOptions, Unsupported
 from utilityvm.options import builds
 from utilityvm.options.lcow import OptionsLCOW, RootFSType, TemplateConfig
-from utilityvm.options.rules import BOUNDS, NOT_BUILT, VERIFY, problems, refuse_not_built, verify, verify_bounds
+from utilityvm.options.rules import BOUNDS, NOT_BUILT, RANGES, VERIFY, Rule, problems, refuse_not_built, verify, verify_bounds
 
 VERIFY_CASES: list[tuple[dict[str, Any], int, str]] = [
     (
@@ -133,3 +134,30 @@ def test_options_that_nothing_carries_out_are_refused_by_name() -> None:
     options = OptionsLCOW(fully_physically_backed=True, network_config_proxy="p", is_template=True, is_clone=True, template_config=template)
     with pytest.raises(Unsupported, match="^" + ", ".join(NOT_BUILT) + ": this version"):
         refuse_not_built(options)
+
+
+@pytest.mark.parametrize("rule", [*BOUNDS, *VERIFY], ids=lambda rule: rule.text)
+def test_a_rule_looks_at_the_options_that_it_says(rule: Rule) -> None:
+    """So that a rule is not asked about options whose value is wrong anyway."""
+    seen: set[str] = set()
+
+    class Watched:
+        def __init__(self, options: OptionsLCOW) -> None:
+            self._options = options
+
+        def __getattr__(self, name: str) -> object:
+            seen.add(name)
+            return getattr(self._options, name)
+
+    for asked in ({}, *(asked for asked, *_ in VERIFY_CASES), *(asked for asked, _ in BOUNDS_CASES)):
+        rule.broken(cast("OptionsLCOW", Watched(OptionsLCOW(**asked))), builds.EVERYTHING)
+    assert seen == {rule.option, *rule.reads}
+
+
+def test_the_ranges_are_those_of_the_rules() -> None:
+    assert RANGES["processor_limit"] == (0, 100_000)
+    for option, (low, high) in RANGES.items():
+        text = f"{option} must be between {low} and {high}"
+        for value, refused in ((low - 1, True), (low, False), (high, False), (high + 1, True)):
+            options = msgspec.structs.replace(OptionsLCOW(), **{option: value})
+            assert (text in {problem.message for problem in problems(options, 0, BOUNDS)}) is refused

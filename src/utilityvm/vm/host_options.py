@@ -1,0 +1,93 @@
+"""Options as this host gives them: the defaults by what lies here, the user's wishes by keyword and from files."""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from utilityvm.kit.errors import HostError, NotFound
+from utilityvm.options.defaults import DefaultsFacts, boot_files_look_at, defaults_look_at
+from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.paths import PathFlavour
+from utilityvm.options.read import options_lcow
+from utilityvm.options.text import MAX_BYTES, OptionsFile, parse
+from utilityvm.store.layout import Layout
+
+_LEVEL_WORDS: Final = ((logging.DEBUG, "debug"), (logging.INFO, "info"), (logging.WARNING, "warning"))
+
+
+def default_options_lcow(**given: object) -> OptionsLCOW:
+    """Return the options of a Linux VM on this host, with those of `given` (field names of `OptionsLCOW`) instead of the defaults.
+
+    Files in another `boot_files_path` are looked for there, unless they are named as well.
+
+    Raises:
+        InvalidOptions: options that do not exist, are of the wrong type, out of range or contradict each other; `problems` has all
+            of it, each with its path (``$.memory_size_in_mb``).
+    """
+    return options_lcow(_facts(given.get("boot_files_path")), given)
+
+
+def load_options_lcow(path: str | os.PathLike[str], **given: object) -> OptionsLCOW:
+    """Return the options that a TOML or JSON file gives, by the names of the fields; `given` wins over it, the defaults stand behind it.
+
+    Paths in the file begin at the working directory.
+
+    Raises:
+        NotFound: there is no such file.
+        HostError: it cannot be read.
+        InvalidOptions: as `default_options_lcow`; also what is not TOML or JSON, with line and column.
+    """
+    return options_of(given, read_options_file(path))
+
+
+def options_of(given: Mapping[str, object], file: OptionsFile | None) -> OptionsLCOW:
+    """Return what `default_options_lcow` or, with a file, `load_options_lcow` would."""
+    folder = given.get("boot_files_path", file.values.get("boot_files_path") if file else None)
+    return options_lcow(_facts(folder), given, file)
+
+
+def read_options_file(path: str | os.PathLike[str]) -> OptionsFile:
+    """Read an options file.
+
+    Raises:
+        UtilityVMError: as `load_options_lcow`.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"{path}: no such options file") from error
+    except OSError as error:
+        raise HostError(f"{path}: the options file cannot be read: {error.strerror}") from error
+    return parse(content, str(path))
+
+
+def log_level() -> str:
+    """Return the guest agent's word for the level of our loggers."""
+    level = logging.getLogger("utilityvm").getEffectiveLevel()
+    return next((word for limit, word in _LEVEL_WORDS if level <= limit), "error")
+
+
+def is_there(path: str) -> bool:
+    """Whether a path leads to something, as far as we may look."""
+    try:
+        return Path(path).exists()
+    except OSError:  # a folder on the way that is not for us
+        return False
+
+
+def _facts(folder: object) -> DefaultsFacts:
+    shared = str(Layout.of_user().boot_files)
+    look_at = [*defaults_look_at(PathFlavour.POSIX, sys.argv[0], shared)]
+    look_at += boot_files_look_at(PathFlavour.POSIX, folder) if isinstance(folder, str) else ()
+    return DefaultsFacts(
+        path_flavour=PathFlavour.POSIX,
+        num_cpu=len(os.sched_getaffinity(0)),
+        argv0=sys.argv[0],
+        shared_boot_files=shared,
+        log_level=log_level(),
+        files_present=frozenset(path for path in look_at if is_there(path)),
+    )
