@@ -44,10 +44,15 @@ class Process:
     Give it up with `close`; it goes on running unless it was killed or stumbles over its closed streams.
     """
 
+    pid: int
+    """Process id in the guest."""
+    stdin: GuestStream
+    stdout: GuestStream
+    stderr: GuestStream
+
     def __init__(self, client: GuestClient, name: str, pid: int, streams: "Streams") -> None:
         self._client, self._name = client, name
         self.pid = pid
-        """Process id in the guest."""
         self.stdin, self.stdout, self.stderr = streams.connected
         self._streams = streams
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -7,7 +7,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Final, Protocol, final
+from typing import Final, Protocol, final, runtime_checkable
 
 from utilityvm.kit.errors import ConnectionLost, UtilityVMError
 from utilityvm.wire.vsock import Credit, Ended, Event, HostSocket, Opened, PeerShut, Ready, Received, StreamId
@@ -19,6 +19,7 @@ _SMALL: Final = 4096  # chunks up to this size are joined
 _OUT_HIGH: Final = 1024 * 1024  # bytes waiting for the guest beyond which we stop reading from it and hold writers back
 
 
+@runtime_checkable
 class GuestStream(Protocol):
     """One stream from the guest: what is read and written by it is bytes without boundaries."""
 

@@ -108,6 +108,11 @@ class UtilityVM:
     asked for, `plan` what was made of them.
     """
 
+    id: VmId
+    owner: str
+    options: OptionsLCOW
+    plan: LcowPlan
+
     def __init__(
         self,
         vm_id: VmId,

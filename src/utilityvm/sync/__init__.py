@@ -1,0 +1,31 @@
+"""Utility VMs without await: the names of `utilityvm`, for scripts, threads and the interactive shell.
+
+    with utilityvm.sync.create_lcow() as vm:
+        vm.start()
+        process = vm.create_process(["uname", "-r"])
+        print(process.stdout.read(), process.wait())
+
+All VMs of a process run in one event loop, in a thread of its own; any thread may call. Ctrl-C ends the call that waits. A VM that
+nobody closed is closed when the process ends.
+"""
+
+from inspect import iscoroutinefunction
+
+import utilityvm
+from utilityvm.guest.process import Process as _Process
+from utilityvm.guest.transport import GuestStream as _GuestStream
+from utilityvm.sync.handler import with_handler as _with_handler
+from utilityvm.sync.twin import synchronous as _synchronous
+from utilityvm.sync.twin import twin as _twin
+from utilityvm.vm.uvm import UtilityVM as _UtilityVM
+
+GuestStream = _twin(_GuestStream)
+Process = _twin(_Process)
+UtilityVM = _twin(_UtilityVM)
+
+for _name in utilityvm.__all__:
+    if _name not in globals():
+        _value = getattr(utilityvm, _name)
+        globals()[_name] = _synchronous(_with_handler(_value)) if iscoroutinefunction(_value) else _value
+
+__all__ = [*utilityvm.__all__, "GuestStream"]  # noqa: PLE0604 (the same names)

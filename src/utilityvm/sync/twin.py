@@ -1,0 +1,81 @@
+"""Makes the synchronous twin of an asynchronous class or function: the same names, each awaited in the loop thread.
+
+What a call returns is wrapped in turn. `tools/sync_stubs.py` writes down for type checkers what is made here.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final
+
+from utilityvm.sync.loop import LoopThread, loop_thread
+
+_twins: Final[dict[type, type]] = {}
+_HIDDEN: Final = ("_inner", "_loop")
+
+
+def twin(kind: type) -> type:
+    """Make the twin of `kind`, by which what calls return is wrapped from then on. A protocol must be checkable at run time.
+
+    Attributes of its objects are those that the class annotates. A twin that is a context is closed at the process's end at last.
+    """
+    context = hasattr(kind, "__aenter__")
+
+    def begin(self: Any, inner: Any, loop: LoopThread) -> None:  # noqa: ANN401 (a twin and what it wraps)
+        self._inner, self._loop = inner, loop
+        if context:
+            loop.keep(inner)
+
+    def leave(self: Any, *_: object) -> None:  # noqa: ANN401 (a twin)
+        self.close()
+
+    members: dict[str, object] = {"__doc__": kind.__doc__, "__module__": "utilityvm.sync", "__slots__": _HIDDEN, "__init__": begin}
+    members |= {name: _member(name, member) for name, member in vars(kind).items() if not name.startswith("_")}
+    members |= {name: _attribute(name, None) for name in inspect.get_annotations(kind) if name not in members}
+    if context:
+        members |= {"__enter__": lambda self: self, "__exit__": leave}
+    _twins[kind] = made = type(kind.__name__, (), members)
+    return made
+
+
+def synchronous(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the coroutine function `function` as one that is called without await."""
+
+    @wraps(function)
+    def call(*args: object, **keywords: object) -> object:
+        loop = loop_thread()
+        return wrap(loop.run(function(*args, **keywords)), loop)
+
+    return call
+
+
+def wrap(value: object, loop: LoopThread) -> object:
+    """Return the twin of `value`, or `value` itself when its class has none."""
+    return next((made(value, loop) for kind, made in _twins.items() if isinstance(value, kind)), value)
+
+
+def _member(name: str, member: object) -> object:
+    if isinstance(member, property):
+        return _attribute(name, member.__doc__)
+    if not inspect.isfunction(member):
+        return member
+    awaited = inspect.iscoroutinefunction(member)
+
+    @wraps(member)
+    def method(self: Any, *args: object, **keywords: object) -> object:  # noqa: ANN401 (a twin)
+        def begin() -> Any:  # noqa: ANN401 (whatever the method returns)
+            return getattr(self._inner, name)(*args, **keywords)
+
+        result = self._loop.run(begin()) if awaited else self._loop.call(begin)
+        if name == "close":
+            self._loop.drop(self._inner)
+        return wrap(result, self._loop)
+
+    return method
+
+
+def _attribute(name: str, doc: str | None) -> property:
+    def read(self: Any) -> object:  # noqa: ANN401 (a twin)
+        return wrap(self._loop.call(lambda: getattr(self._inner, name)), self._loop)
+
+    return property(read, doc=doc)

@@ -1,0 +1,204 @@
+"""The names without await, over fakes: what they wrap, where they may be called, and what is refused."""
+
+import asyncio
+import inspect
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from tools.sync_stubs import STUBS, stubs
+
+import utilityvm
+from tests.unit.vm import fake
+from utilityvm import sync
+from utilityvm.kit.errors import GuestError, StateError
+from utilityvm.sync.handler import with_handler
+from utilityvm.sync.loop import LoopThread, loop_thread
+from utilityvm.sync.twin import synchronous
+from utilityvm.testing.compute import FakeComputeService
+from utilityvm.testing.guest import FakeGuest, Program
+
+
+async def forever(_guest: FakeGuest, _program: Program) -> int:
+    await asyncio.Event().wait()
+    return 0
+
+
+def create(of: FakeComputeService | None = None, **keywords: object) -> sync.UtilityVM:
+    """Create a fake VM as `sync.create_lcow` creates a real one."""
+    service = of or fake.service({"echo": fake.echo, "forever": forever})[0]
+    vm = synchronous(with_handler(fake.create))(service, **keywords)
+    assert isinstance(vm, sync.UtilityVM)
+    return vm
+
+
+@pytest.fixture(autouse=True)
+def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utilityvm.vm.uvm.EXIT_TIMEOUT", 0.05)
+    monkeypatch.setattr("utilityvm.vm.uvm.DRAIN_TIMEOUT", 0.05)
+
+
+# -- the names ----------------------------------------------------------------------------------------------------------
+
+
+def test_all_names_are_there_and_none_has_to_be_awaited() -> None:
+    assert set(utilityvm.__all__) <= set(sync.__all__)
+    for name in sync.__all__:
+        thing = getattr(sync, name)
+        assert not inspect.iscoroutinefunction(thing)
+        if name in {"UtilityVM", "Process", "GuestStream"}:
+            members = {member: value for member, value in vars(thing).items() if not member.startswith("_")}
+            assert members, name
+            assert not any(inspect.iscoroutinefunction(member) for member in members.values())
+
+
+def test_a_twin_has_the_members_and_words_of_its_class() -> None:
+    for name in ("UtilityVM", "Process"):
+        original, made = getattr(utilityvm, name), getattr(sync, name)
+        assert {m for m in vars(original) if not m.startswith("_")} <= set(vars(made))
+        assert (made.__doc__, made.wait.__doc__) == (original.__doc__, original.wait.__doc__)
+        assert inspect.signature(made.wait) == inspect.signature(original.wait)
+
+
+def test_type_checkers_are_told_what_is_made() -> None:
+    assert STUBS.read_text() == stubs(), "run tools/sync_stubs.py"
+
+
+# -- calls --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_vm_lives_without_await() -> None:
+    with create() as vm:
+        assert (type(vm), vm.id, vm.state) == (sync.UtilityVM, "fake", "created")
+        vm.start()
+        process = vm.create_process(["echo", "a", "b"])
+        assert (type(process), process.stdout.read(), process.wait()) == (sync.Process, b"a b", 2)
+        process.close()
+        with pytest.raises(GuestError, match="no such program"):
+            vm.create_process(["nonsense"])
+        with pytest.raises(StateError, match="cannot start while running"):
+            vm.start()
+    assert (vm.state, vm.exit_error) == ("closed", None)
+
+
+def test_many_threads_share_the_loop() -> None:
+    def life(number: int) -> tuple[bytes, int]:
+        with create() as vm:
+            vm.start()
+            process = vm.create_process(["echo", *"x" * number])
+            return process.stdout.read(), process.wait()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(life, range(16))) == [(" ".join("x" * number).encode(), number) for number in range(16)]
+    assert [thread.name for thread in threading.enumerate()].count("utilityvm.sync") == 1
+
+
+async def test_it_may_be_called_where_another_event_loop_runs() -> None:
+    with create() as vm:
+        vm.start()
+        assert vm.create_process(["echo"]).wait() == 0
+
+
+def test_a_handler_of_the_log_is_a_plain_function() -> None:
+    of, _ = fake.service(log=b"a line\n")
+    said: list[bytes] = []
+    heard = threading.Event()
+
+    def handler(stream: sync.GuestStream) -> None:
+        said.append(stream.read(100))
+        heard.set()
+
+    with create(of, output_handler=handler) as vm:
+        vm.start()
+        assert heard.wait(5)
+    assert said == [b"a line\n"]
+
+
+def test_a_handler_that_fails_is_told_and_the_vm_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    of, _ = fake.service({"echo": fake.echo})
+
+    def handler(_stream: sync.GuestStream) -> None:
+        raise ValueError("no disk")
+
+    with create(of, output_handler=handler) as vm:
+        vm.start()
+        assert vm.create_process(["echo"]).wait() == 0
+    assert "no disk" in caplog.text
+
+
+# -- what would never end -----------------------------------------------------------------------------------------------
+
+
+def test_a_call_from_the_loops_own_thread_is_refused() -> None:
+    with create() as vm:
+        with pytest.raises(StateError, match="cannot wait for a call while inside the event loop"):
+            loop_thread().call(vm.start)
+        assert vm.state == "created"
+
+
+def test_a_forked_child_is_refused_its_parents_vms_and_has_a_loop_of_its_own() -> None:
+    with create() as vm:
+        vm.start()
+        child = os.fork()
+        if child == 0:
+            os._exit(_in_the_child(vm))
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert vm.create_process(["echo"]).wait() == 0
+
+
+def _in_the_child(vm: sync.UtilityVM) -> int:
+    try:
+        vm.create_process(["echo"])
+    except StateError as error:
+        if "in a forked child" not in str(error):
+            return 1
+    else:
+        return 2
+    with create() as own:
+        own.start()
+        return 0 if own.create_process(["echo"]).wait() == 0 else 3
+
+
+def test_ctrl_c_ends_the_call_that_waits_and_only_that() -> None:
+    with create() as vm:
+        vm.start()
+        process = vm.create_process(["forever"])
+        interrupter = threading.Timer(0.2, lambda: os.kill(os.getpid(), 2))
+        interrupter.start()
+        with pytest.raises(KeyboardInterrupt):
+            process.wait()
+        interrupter.join()
+        assert vm.create_process(["echo"]).wait() == 0
+
+
+def test_at_the_end_of_the_process_open_vms_are_closed_and_later_calls_refused() -> None:
+    loop = LoopThread()
+    closed = threading.Event()
+
+    class Thing:
+        async def close(self) -> None:
+            closed.set()
+
+    loop.keep(Thing())
+    loop._end()
+    assert closed.is_set()
+    with pytest.raises(StateError, match="at the end of the process"):
+        loop.call(lambda: None)
+
+
+def test_a_call_that_the_end_of_the_process_cuts_short_says_so() -> None:
+    loop = LoopThread()
+    begun = threading.Event()
+
+    async def endless() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(loop.run, endless())
+        assert begun.wait(5)
+        loop._end()
+        with pytest.raises(StateError, match="cannot finish a call while at the end of the process"):
+            waiting.result(5)
