@@ -45,6 +45,15 @@ Fields of `OptionsLCOW`; `default_options_lcow(memory_size_in_mb=512)` sets some
 `load_options_lcow("vm.toml")` and `uvm boot --options vm.toml` read them from a TOML or JSON file, where they have these names.
 `uvm boot` has a flag for each that one word can give; a flag wins over the file. `uvm options lcow` prints the defaults on your host,
 `uvm document lcow` the document that options become. The Go name is hcsshim's.
+
+```toml
+# vm.toml
+memory_size_in_mb = 512
+processor_count = 1
+kernel_boot_options = "loglevel=7"
+forward_stdout = true
+```
+
 An option that the QEMU driver does not carry out yet is refused by name when the VM is created, never ignored.
 
 """

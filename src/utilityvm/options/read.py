@@ -1,29 +1,18 @@
 """Options from what a user gave, by keyword, in a file or by flags: every mistake is found, each with its path, before anything is made."""
 
-import re
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Mapping
 
 import msgspec
 
 from utilityvm.kit.errors import InvalidOptions, Problem
 from utilityvm.kit.ids import parse_vm_id
 from utilityvm.options import builds
-from utilityvm.options.declare import Option, declared
 from utilityvm.options.defaults import DefaultsFacts, default_options_lcow, with_boot_files
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.rules import BOUNDS, VERIFY
+from utilityvm.options.rules import problems as broken_rules
 from utilityvm.options.text import OptionsFile
-
-MAX_PROBLEMS: Final = 64
-"""Most problems that are told of one wish."""
-
-MAX_DEPTH: Final = 16
-"""Most names in a path, as a template's options may name another template."""
-
-_LONGEST_NAME: Final = 64  # of a stranger, in messages
-_PLAIN_NAME: Final = re.compile(r"[\w-]{1,64}")
-_KINDS: Final = {bool: "true or false", int: "an integer", str: "text"}
+from utilityvm.options.values import MAX_PROBLEMS, path_of, taken
 
 
 def options_lcow(facts: DefaultsFacts, given: Mapping[str, object], file: OptionsFile | None = None) -> OptionsLCOW:
@@ -39,10 +28,11 @@ def options_lcow(facts: DefaultsFacts, given: Mapping[str, object], file: Option
     defaults = default_options_lcow("", "", facts)
     if isinstance(folder := wish.get("boot_files_path"), str):
         defaults = with_boot_files(defaults, folder, facts)
-    good, problems = _taken(wish, OptionsLCOW, "$")
+    good, problems = taken(wish, OptionsLCOW, "$")
     options = msgspec.convert(msgspec.structs.asdict(defaults) | good, OptionsLCOW)
-    problems += _broken_rules(options, wish.keys() - good.keys())
-    if problems:
+    problems += _wrong_id(options.id) if options.id else ()
+    problems += broken_rules(options, builds.EVERYTHING, (*BOUNDS, *VERIFY), unknown=wish.keys() - good.keys())
+    if problems := problems[:MAX_PROBLEMS]:
         source = file.name if file and not _is_of(problems[0], given) else "options"
         more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
         raise InvalidOptions(f"{source}: {problems[0].path}: {problems[0].message}{more}", problems=problems)
@@ -50,100 +40,13 @@ def options_lcow(facts: DefaultsFacts, given: Mapping[str, object], file: Option
 
 
 def _is_of(problem: Problem, given: Mapping[str, object]) -> bool:
-    paths = [_under("$", name) for name in given]
+    paths = [path_of("$", name) for name in given]
     return any(problem.path == path or problem.path.startswith(f"{path}.") for path in paths)
 
 
-def _broken_rules(options: OptionsLCOW, unknown: set[str]) -> Iterator[Problem]:
-    """Yield the rules that are broken, but none that looks at an option whose value is not known."""
-    if options.id:
-        try:
-            parse_vm_id(options.id)
-        except InvalidOptions as error:
-            yield from error.problems
-    for rule in (*BOUNDS, *VERIFY):
-        if not unknown & {rule.option, *rule.reads} and rule.broken(options, builds.EVERYTHING):
-            yield Problem(f"$.{rule.option}", rule.option, rule.text)
-
-
-def _taken(given: Mapping[str, object], kind: type[msgspec.Struct], path: str) -> tuple[dict[str, object], list[Problem]]:
-    """Return the fields of a struct that can be taken as they were given, and what is wrong with the others."""
-    options, good, problems = declared(kind), dict[str, object](), list[Problem]()
-    for name, value in given.items():
-        here = _under(path, name)
-        if (option := options.get(name)) is None:
-            problems.append(Problem(here, "unknown", _stranger(str(name), options)))
-        elif isinstance(taken := _value(option, value, here), _Wrong):
-            problems += taken.problems
-        else:
-            good[name] = taken
-        if len(problems) >= MAX_PROBLEMS:
-            break
-    missing = [name for name, option in options.items() if option.default is msgspec.NODEFAULT and name not in given]
-    return good, problems + [Problem(f"{path}.{name}", "missing", "must be given") for name in missing]
-
-
-class _Wrong:
-    """In place of a value: what is wrong with it."""
-
-    def __init__(self, *problems: Problem) -> None:
-        self.problems = problems
-
-
-def _value(option: Option, value: object, path: str) -> object:
-    """Return the value as the option takes it, or a `_Wrong`."""
-    if issubclass(option.kind, msgspec.Struct):
-        return _struct(option, option.kind, value, path)
-    if option.words and isinstance(value, str):
-        words = " or ".join(f"{word} ({number})" for word, number in option.words.items())
-        return option.words.get(value, _Wrong(Problem(path, "word", f"must be {words}")))
-    if not isinstance(value, option.kind) or (option.kind is int and isinstance(value, bool)):
-        return _Wrong(Problem(path, "type", f"must be {_KINDS[option.kind]}, not {_called(value)}"))
-    if isinstance(value, str):
-        return _text(value, path)
-    return int(value) if isinstance(value, int) and not isinstance(value, bool) else value  # the number of an enumeration's member
-
-
-def _text(value: str, path: str) -> object:
-    """Neither a path nor a kernel's command line can have these; bytes that are not UTF-8 are good for a path."""
+def _wrong_id(vm_id: str) -> tuple[Problem, ...]:
     try:
-        value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return _Wrong(Problem(path, "text", "must not have half of a surrogate pair"))
-    return _Wrong(Problem(path, "text", "must not have a NUL character")) if "\0" in value else value
-
-
-def _struct(option: Option, kind: type[msgspec.Struct], value: object, path: str) -> object:
-    if isinstance(value, kind) or (value is None and option.optional):
-        return value
-    if not isinstance(value, Mapping):
-        return _Wrong(Problem(path, "type", f"must be a table, not {_called(value)}"))
-    if path.count(".") > MAX_DEPTH:
-        return _Wrong(Problem(path, "depth", "is nested too deeply"))
-    good, problems = _taken(value, kind, path)
-    return _Wrong(*problems) if problems else msgspec.convert(good, kind)
-
-
-def _called(value: object) -> str:
-    """Say what sort of thing a value is; never the value, which may be of any length."""
-    known = {**_KINDS, float: "a number with a point", type(None): "null", list: "a list", dict: "a table"}
-    return known.get(type(value), f"a {type(value).__name__}")
-
-
-def _under(path: str, name: object) -> str:
-    word = str(name)
-    return f"{path}.{word}" if _PLAIN_NAME.fullmatch(word) else f"{path}[{word[:_LONGEST_NAME]!a}]"
-
-
-def _stranger(name: str, options: Mapping[str, Option]) -> str:
-    """Say that no option has the name, and which was probably meant: another spelling, hcsshim's name, a flag, a typing error."""
-    from difflib import get_close_matches  # noqa: PLC0415  # only where something is wrong
-
-    plain = _plainly(name)
-    meant = [known for known, option in options.items() if plain in {_plainly(known), _plainly(option.short)}]
-    meant = meant or get_close_matches(name[:_LONGEST_NAME], options, n=1)
-    return "is not an option" + (f"; did you mean {meant[0]}?" if meant else "")
-
-
-def _plainly(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
+        parse_vm_id(vm_id)
+    except InvalidOptions as error:
+        return error.problems
+    return ()

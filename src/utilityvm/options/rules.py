@@ -5,12 +5,16 @@ where options come in: on creation and at the doors, not in planning, which take
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
+
+import msgspec
 
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
 from utilityvm.options import builds
 from utilityvm.options.lcow import MAX_VPMEM_COUNT, OptionsLCOW, RootFSType
+from utilityvm.options.values import taken
 
 VPMEM_SIZE_UNIT = 4096
 UINT64_MAX = 2**64 - 1
@@ -125,9 +129,15 @@ NOT_BUILT = ("fully_physically_backed", "network_config_proxy", "is_template", "
 """Options that planning takes and that have no place in a Linux guest's document."""
 
 
-def problems(options: OptionsLCOW, build: int, rules: Sequence[Rule] = VERIFY) -> tuple[Problem, ...]:
-    """Return every rule that the options break on a host of this build, in the order of the rules."""
-    return tuple(Problem(f"$.{rule.option}", rule.option, rule.text) for rule in rules if rule.broken(options, build))
+def problems(
+    options: OptionsLCOW, build: int, rules: Sequence[Rule] = VERIFY, *, unknown: AbstractSet[str] = frozenset()
+) -> tuple[Problem, ...]:
+    """Return every rule that the options break on a host of this build, in the order of the rules.
+
+    `unknown` are options whose value is no good: a rule that looks at one of them is not asked.
+    """
+    asked = [rule for rule in rules if unknown.isdisjoint({rule.option, *rule.reads})]
+    return tuple(Problem(f"$.{rule.option}", rule.option, rule.text) for rule in asked if rule.broken(options, build))
 
 
 def verify(options: OptionsLCOW, build: int) -> None:
@@ -140,12 +150,15 @@ def verify(options: OptionsLCOW, build: int) -> None:
 
 
 def verify_bounds(options: OptionsLCOW) -> None:
-    """Hold the options to the rules that the original lacks; for creation and the doors, before planning.
+    """Hold the options to the rules that the original lacks, and each to its type; for creation and the doors, before planning.
 
     Raises:
         InvalidOptions: as `verify`.
     """
-    _refuse(problems(options, builds.EVERYTHING, BOUNDS))
+    good, wrong = taken(msgspec.structs.asdict(options), OptionsLCOW, "$")
+    told = [Problem(problem.path, problem.rule, f"{problem.path}: {problem.message}") for problem in wrong]
+    unknown = {name for name in OptionsLCOW.__struct_fields__ if name not in good}
+    _refuse((*told, *problems(options, builds.EVERYTHING, BOUNDS, unknown=unknown)))
 
 
 def refuse_not_built(options: OptionsLCOW) -> None:

@@ -10,8 +10,9 @@ from utilityvm.kit.errors import InvalidOptions, Problem
 from utilityvm.options.defaults import DefaultsFacts, default_options_lcow
 from utilityvm.options.lcow import OptionsLCOW, RootFSType, TemplateConfig
 from utilityvm.options.paths import PathFlavour
-from utilityvm.options.read import MAX_PROBLEMS, options_lcow
+from utilityvm.options.read import options_lcow
 from utilityvm.options.text import OptionsFile
+from utilityvm.options.values import MAX_PROBLEMS
 
 FACTS = DefaultsFacts(
     path_flavour=PathFlavour.POSIX,
@@ -150,7 +151,12 @@ def test_no_problem_has_more_than_one_line_or_is_long() -> None:
 
 
 def test_the_list_of_problems_is_bounded() -> None:
-    assert len(refused({f"stranger_{number}": 1 for number in range(100_000)}).problems) == MAX_PROBLEMS
+    strangers = {f"stranger_{number}": 1 for number in range(100_000)}
+    nested = {"template_config": {"uvm_id": "t", "create_options": strangers}}
+    for given in (strangers, {"kernel_direct": 1} | nested | {"id": "/"}):
+        error = refused(given)
+        assert len(error.problems) == MAX_PROBLEMS
+        assert error.message.endswith(f" (and {MAX_PROBLEMS - 1} more)")
 
 
 def test_templates_of_templates_end_somewhere() -> None:

@@ -161,3 +161,16 @@ def test_the_ranges_are_those_of_the_rules() -> None:
         for value, refused in ((low - 1, True), (low, False), (high, False), (high + 1, True)):
             options = msgspec.structs.replace(OptionsLCOW(), **{option: value})
             assert (text in {problem.message for problem in problems(options, 0, BOUNDS)}) is refused
+
+
+def test_a_value_of_the_wrong_type_is_told_before_a_rule_stumbles_over_it() -> None:
+    """A struct does not look at what Python puts into it."""
+    options = OptionsLCOW(memory_size_in_mb="256", vpmem_device_count=None, console_pipe="a\0", processor_count=0)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptions, match=r"^UVM options incorrect: \$\.memory_size_in_mb: must be an integer, not text$") as caught:
+        verify_bounds(options)
+    assert [problem.path for problem in caught.value.problems] == [
+        "$.memory_size_in_mb",
+        "$.console_pipe",
+        "$.vpmem_device_count",
+        "$.processor_count",
+    ]
