@@ -235,7 +235,12 @@ type Response struct {
 	Number    uint32
 	Text      string // instead of Number, unless it is empty
 	Negotiate bool   // the success of NegotiateProtocol
+	Boot      BootTimes
 }
+
+// BootTimes are moments of the guest's boot, in microseconds of its own clock. The host maps them onto its clock by Now,
+// the moment of the answer. A zero Started means that nothing is known.
+type BootTimes struct{ Started, Prepared, Now int64 }
 
 const capabilities = `,"Version":4,"Capabilities":{"SupportedSchemaVersions":[{"Major":2,"Minor":1}],"RuntimeOsType":"Linux",` +
 	`"GuestDefinedCapabilities":{"SignalProcessSupported":true,"DumpStacksSupported":true}}`
@@ -255,7 +260,7 @@ func AppendResponse(b []byte, s Response, activity string) []byte {
 	case s.Err != nil:
 		b = appendFailure(b, code, s.Err.Error())
 	case s.Negotiate:
-		b = append(b, capabilities...)
+		b = appendBoot(append(b, capabilities...), s.Boot)
 	case s.Text != "":
 		b = append(AppendString(append(b, ','), s.Member), ':')
 		b = appendWithin(b, s.Text, MaxText)
@@ -264,6 +269,15 @@ func AppendResponse(b []byte, s Response, activity string) []byte {
 		b = strconv.AppendUint(b, uint64(s.Number), 10)
 	}
 	return append(b, '}')
+}
+
+func appendBoot(b []byte, t BootTimes) []byte {
+	if t.Started == 0 {
+		return b
+	}
+	b = strconv.AppendInt(append(b, `,"BootTimes":{"StartedUs":`...), t.Started, 10)
+	b = strconv.AppendInt(append(b, `,"PreparedUs":`...), t.Prepared, 10)
+	return append(strconv.AppendInt(append(b, `,"NowUs":`...), t.Now, 10), '}')
 }
 
 func appendFailure(b []byte, code HResult, text string) []byte {

@@ -43,6 +43,7 @@ type messageFields struct {
 	ExitCode       uint32           `json:"exit_code"`
 	GuestStacks    string           `json:"guest_stacks"`
 	Properties     propertiesFields `json:"properties"`
+	BootTimes      [3]int64         `json:"boot_times"`
 }
 
 type propertiesFields struct {
@@ -164,7 +165,8 @@ func TestGoldenResponsesAreWritten(t *testing.T) {
 			s.Err = &Error{Code: code, Text: m.Fields.ErrorMessage}
 			codes[code] = true
 		case m.Type == NegotiateProtocol.Response():
-			s.Negotiate = true
+			boot := m.Fields.BootTimes
+			s.Negotiate, s.Boot = true, BootTimes{Started: boot[0], Prepared: boot[1], Now: boot[2]}
 		case m.Type == ExecuteProcess.Response():
 			s.Member, s.Number = "ProcessId", m.Fields.ProcessID
 		case m.Type == WaitForProcess.Response():

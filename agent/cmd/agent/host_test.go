@@ -145,6 +145,9 @@ func (h *host) negotiate() {
 	if answer["Version"] != 4.0 {
 		h.t.Fatalf("negotiated %v", answer)
 	}
+	if told := answer["BootTimes"]; told != nil {
+		h.t.Fatalf("an agent that did not boot a machine tells when it did: %v", told)
+	}
 }
 
 func (h *host) write(p wire.Packet) {

@@ -12,6 +12,7 @@ import (
 	"utilityvm/agent/internal/logs"
 	"utilityvm/agent/internal/session"
 	"utilityvm/agent/internal/sys"
+	"utilityvm/agent/wire"
 )
 
 const usage = `The guest agent of a utility VM: runs as PID 1, with the kernel's command line after " -- " as its arguments.
@@ -26,10 +27,11 @@ func init() {
 }
 
 func main() {
+	started := sys.Uptime()
 	words := os.Args[1:]
 	switch {
 	case os.Getpid() == 1:
-		os.Exit(first(sys.Linux{}, words))
+		os.Exit(first(sys.Linux{}, words, started))
 	case len(words) >= 2 && words[0] == "-serve-fd":
 		os.Exit(serve(words[1], words[2:]))
 	}
@@ -38,20 +40,20 @@ func main() {
 }
 
 // first is PID 1: it returns only by powering off.
-func first(k sys.Kernel, words []string) int {
+func first(k sys.Kernel, words []string, started int64) int {
 	defer k.PowerOff()
 	defer func() {
 		if fault := recover(); fault != nil {
 			k.Console("fault in the agent: " + describe(fault))
 		}
 	}()
-	if err := run(k, words); err != nil {
+	if err := run(k, words, started); err != nil {
 		k.Console(err.Error())
 	}
 	return 0
 }
 
-func run(k sys.Kernel, words []string) error {
+func run(k sys.Kernel, words []string, started int64) error {
 	args, err := boot.ParseArgs(words)
 	if err != nil {
 		// Nothing is mounted yet, and the console is the kernel's: it takes the message all the same.
@@ -60,6 +62,7 @@ func run(k sys.Kernel, words []string) error {
 	if err := boot.Prepare(k, args); err != nil {
 		return err
 	}
+	prepared := sys.Uptime()
 	carrier, err := boot.OpenCarrier(k)
 	if err != nil {
 		return err
@@ -69,7 +72,9 @@ func run(k sys.Kernel, words []string) error {
 			return err
 		}
 	}
-	return session.Run(carrier, true, options(args), logger(args), k)
+	o := options(args)
+	o.Boot = wire.BootTimes{Started: started, Prepared: prepared}
+	return session.Run(carrier, true, o, logger(args), k)
 }
 
 func options(args *boot.Args) session.Options {

@@ -25,6 +25,7 @@ type Machine struct {
 	Processes *process.Table
 	Log       *logs.Logger
 	PowerOff  func(sync bool)
+	Boot      wire.BootTimes
 }
 
 // call is one request and where its answer goes.

@@ -2,6 +2,7 @@ package gcs
 
 import (
 	"utilityvm/agent/internal/logs"
+	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
 )
 
@@ -19,5 +20,7 @@ func negotiate(c *call) {
 	}
 	c.bridge.handlers = afterNegotiation
 	c.bridge.machine.Log.Write(logs.Info, "bridge negotiated")
-	c.answer(wire.Response{Negotiate: true})
+	boot := c.bridge.machine.Boot
+	boot.Now = sys.Uptime()
+	c.answer(wire.Response{Negotiate: true, Boot: boot})
 }

@@ -12,10 +12,11 @@ import (
 	"utilityvm/agent/wire"
 )
 
-// Options say which ports are dialled besides the bridge's; 0 for none.
+// Options say which ports are dialled besides the bridge's, 0 for none, and what the host is told of the boot.
 type Options struct {
 	EntropyPort uint32
 	LogPort     uint32
+	Boot        wire.BootTimes
 }
 
 // Session is the owner of the guest connection.
@@ -57,7 +58,7 @@ func Run(carrier int, endless bool, options Options, log *logs.Logger, kernel sy
 	if s.socket, err = hvsocket.New(l, carrier, endless, s); err != nil {
 		return &Failure{"carrier", err}
 	}
-	s.machine = &gcs.Machine{Kernel: kernel, Loop: l, Dialler: s.socket, Processes: table, Log: log, PowerOff: s.powerOff}
+	s.machine = &gcs.Machine{Kernel: kernel, Loop: l, Dialler: s.socket, Processes: table, Log: log, PowerOff: s.powerOff, Boot: options.Boot}
 	l.Serve(s.socket, table.Reap)
 	return l.Run()
 }

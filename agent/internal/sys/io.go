@@ -147,6 +147,12 @@ func Now() int64 {
 	return t.Nano()
 }
 
+// Uptime returns the microseconds since the kernel's clock began, those in which the machine was suspended included.
+func Uptime() int64 {
+	t := clock(7) // CLOCK_BOOTTIME
+	return t.Nano() / 1000
+}
+
 // WallClock returns the seconds since 1970 and the nanoseconds of the running one.
 func WallClock() (seconds, nanoseconds int64) {
 	t := clock(0)

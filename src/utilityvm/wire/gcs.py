@@ -81,11 +81,23 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     guest_defined: GuestDefinedCapabilities = msgspec.field(name="GuestDefinedCapabilities", default=GuestDefinedCapabilities())
 
 
+Microseconds = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+
+
+class BootTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """Moments of the guest's boot by its own clock: the agent's start, the end of its duties as PID 1, and this answer."""
+
+    started_us: Microseconds = msgspec.field(name="StartedUs")
+    prepared_us: Microseconds = msgspec.field(name="PreparedUs")
+    now_us: Microseconds = msgspec.field(name="NowUs")
+
+
 class NegotiateResponse(Response, frozen=True, kw_only=True):
-    """The version the guest chose."""
+    """The version the guest chose. `boot_times` are ours; the original's agent does not send them."""
 
     version: int = msgspec.field(name="Version", default=0)
     capabilities: Capabilities = msgspec.field(name="Capabilities", default=Capabilities())
+    boot_times: BootTimes | None = msgspec.field(name="BootTimes", default=None)
 
 
 class ProcessParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
