@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Unsupported,
         UtilityVMError,
     )
+    from utilityvm.kit.trace import enable_opentelemetry
     from utilityvm.options.lcow import OptionsLCOW
     from utilityvm.schema.properties import Properties, PropertyType
     from utilityvm.vm.compose import create_lcow
@@ -49,6 +50,7 @@ _HOME: Final = {
     "ExitStatus": "compute.ports",
     "Properties": "schema.properties",
     "PropertyType": "schema.properties",
+    "enable_opentelemetry": "kit.trace",
 } | dict.fromkeys(
     (
         "UtilityVMError",
@@ -79,6 +81,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "ExitStatus",
     "Properties",
     "PropertyType",
+    "enable_opentelemetry",
     "UtilityVMError",
     "InvalidOptions",
     "NotFound",

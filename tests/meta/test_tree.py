@@ -7,6 +7,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from utilityvm.cli import timeline
+from utilityvm.kit import otel
 from utilityvm.kit.proc import run_tool
 from utilityvm.kit.trace import FIELDS
 
@@ -14,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "utilityvm"
 VAGUE = {"util", "utils", "common", "helpers", "misc", "manager", "core"}
 OF_A_SPAN = {"us", "error"}
+TOLD = {"event", "span", "measured"}
 
 
 def tracked() -> list[Path]:
@@ -51,7 +54,7 @@ def test_the_originals_vectors_are_unchanged() -> None:
 
 
 def events() -> Iterator[tuple[str, ast.Call, str]]:
-    """Every call of `event` and `span`: where it stands, the call, and which it is."""
+    """Every call of `event`, `span` and `measured`: where it stands, the call, and which it is."""
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text())
         imported = {
@@ -61,7 +64,7 @@ def events() -> Iterator[tuple[str, ast.Call, str]]:
             for name in node.names
         }
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and imported.get(node.func.id) in {"event", "span"}:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and imported.get(node.func.id) in TOLD:
                 yield f"{path.name}:{node.lineno}", node, node.func.id
 
 
@@ -72,7 +75,13 @@ def test_events_have_a_dotted_name_and_listed_fields() -> None:
         name = call.args[0]
         assert isinstance(name, ast.Constant), f"{where}: an event's name is written out, so that it can be searched for"
         assert re.fullmatch(r"[a-z]+(\.[a-z]+)+", str(name.value)), where
+        assert not str(name.value).startswith("guest."), f"{where}: the logger of that name has the guest's own lines"
         fields = {str(keyword.arg) for keyword in call.keywords} - {"level"}
         assert fields <= FIELDS, where
         assert kind == "event" or not fields & OF_A_SPAN, where
     assert seen > 0
+
+
+def test_each_span_that_the_timeline_shows_or_that_has_a_name_of_the_original_is_measured_somewhere() -> None:
+    measured = {str(call.args[0].value) for _, call, kind in events() if kind != "event" and isinstance(call.args[0], ast.Constant)}
+    assert timeline.ROWS.keys() | otel.ORIGINAL_NAMES.keys() <= measured

@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from utilityvm.cli import timeline
 from utilityvm.cli.flags import add_option_flags, wanted_options
 from utilityvm.cli.stdio import open_missing_streams, read_some, write_all
 from utilityvm.kit.aio import Scope
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-i", "--interactive", action="store_true", help="pass standard input on to the command")
     parser.add_argument("--require-kvm", action="store_true", help="fail where hardware virtualisation does not work")
+    timeline.add_arguments(parser)
     add_option_flags(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="[--] COMMAND [ARG ...]", help="the program and its arguments")
     parser.set_defaults(run=_run)
@@ -43,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     open_missing_streams()
-    return asyncio.run(_interruptible(args))
+    with timeline.told(args):
+        return asyncio.run(_interruptible(args))
 
 
 async def _interruptible(args: argparse.Namespace) -> int:

@@ -90,11 +90,14 @@ def _configure_logging(verbose: int) -> None:
         """An event's sentence where it has one, otherwise its name and fields."""
 
         def format(self, record: logging.LogRecord) -> str:
+            level = record.levelname.lower()
+            if record.name == "utilityvm.guest":  # its words must not look like ours
+                return f"uvm: {level}: guest: {record.getMessage()}"
             fields = dict(getattr(record, "fields", {}))
             if (sentence := fields.pop("message", None)) is None:
-                return f"uvm: {record.levelname.lower()}: {record.getMessage()}"
+                return f"uvm: {level}: {record.getMessage()}"
             rest = " ".join(f"{name}={value}" for name, value in fields.items() if name != "vm")
-            return f"uvm: {record.levelname.lower()}: {sentence} {rest}".rstrip()
+            return f"uvm: {level}: {sentence} {rest}".rstrip()
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(ForPeople())

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final, final
 
+from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.connection import GuestConnection
 from utilityvm.guest.process import Process, ProcessSpec
 from utilityvm.guest.transport import GuestSockets
@@ -25,8 +26,8 @@ class HostedGuest:
         self._sockets, self._name = sockets, name
         self._connection: GuestConnection | None = None
 
-    async def open(self, on_lost: Callable[[UtilityVMError], None]) -> None:
-        """Wait for the agent and agree with it.
+    async def open(self, on_lost: Callable[[UtilityVMError], None]) -> BootTold | None:
+        """Wait for the agent and agree with it. Returns what it tells of its boot.
 
         Raises:
             StateError: the document wants no such connection.
@@ -37,6 +38,7 @@ class HostedGuest:
             raise StateError(self._name, "without an internal guest connection", "connect to the guest")
         stream = await self._listener.accept()
         self._connection = await GuestConnection.open(stream, self._sockets, self._name, on_lost)
+        return self._connection.boot
 
     async def create_process(self, spec: ProcessSpec) -> Process:
         """See `compute.ports.Hosted.create_process`."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process, ProcessSpec
 from utilityvm.guest.transport import GuestSockets
 from utilityvm.kit.errors import HostError, UtilityVMError
@@ -128,8 +129,10 @@ class Inspected(Protocol):
 class Hosted(Protocol):
     """The guest as the compute service itself reaches it (a document with a `GuestConnection`)."""
 
-    async def connect(self) -> None:
+    async def connect(self) -> BootTold | None:
         """Wait until the guest's agent has answered. Its boot must be served meanwhile: it asks for entropy first.
+
+        Returns what the agent tells of its boot, if anything.
 
         Raises:
             ConnectionLost: the guest ended.

@@ -39,8 +39,8 @@ class GuestClient:
         """The connection that carries the calls."""
         return self._bridge
 
-    async def negotiate(self) -> None:
-        """Agree on the protocol's version; must be the first call.
+    async def negotiate(self) -> gcs.BootTimes | None:
+        """Agree on the protocol's version; must be the first call. Returns what the guest tells of its boot.
 
         Raises:
             ProtocolError: the guest chose a version that was not offered.
@@ -50,6 +50,7 @@ class GuestClient:
         if response.version != gcs.PROTOCOL_VERSION:
             raise ProtocolError(f"unexpected version {response.version} returned")
         self.capabilities = response.capabilities
+        return response.boot_times
 
     async def execute_process(self, parameters: gcs.ProcessParameters, ports: gcs.StdioPorts) -> int:
         """Start a process in the utility VM and return its id. If the caller gives up meanwhile, the process is killed.

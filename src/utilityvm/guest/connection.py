@@ -3,17 +3,20 @@
 The VM makes one itself (external guest connection), or the driver does (internal): the same, on either side of the compute service.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Self, final
 
 from msgspec import Raw, json, structs
 
+from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.bridge import Bridge
 from utilityvm.guest.client import GuestClient
 from utilityvm.guest.process import Process, ProcessSpec, Stdio, start_process
 from utilityvm.guest.transport import GuestSockets, GuestStream
 from utilityvm.kit.errors import UtilityVMError
 from utilityvm.kit.ids import NULL_GUID
+from utilityvm.kit.trace import span
 from utilityvm.schema.document import Version
 from utilityvm.schema.properties import GuestConnectionInfo, Properties, PropertyType
 from utilityvm.wire.gcs import PROTOCOL_VERSION
@@ -23,9 +26,11 @@ from utilityvm.wire.gcs import PROTOCOL_VERSION
 class GuestConnection:
     """The negotiated connection to one VM's agent. `name` is the VM's, for errors. End it with `aclose`."""
 
-    def __init__(self, client: GuestClient, sockets: GuestSockets, name: str) -> None:
+    def __init__(self, client: GuestClient, sockets: GuestSockets, name: str, boot: BootTold | None) -> None:
         self.client = client
         """The calls to the agent."""
+        self.boot = boot
+        """What the agent told of its boot, if anything."""
         self._stdio, self._name = Stdio(sockets), name
 
     @classmethod
@@ -37,11 +42,12 @@ class GuestConnection:
         """
         client = GuestClient(Bridge(bridge, name, on_lost))
         try:
-            await client.negotiate()
+            with span("bridge.negotiate", level=logging.DEBUG) as negotiation:
+                times = await client.negotiate()
         except BaseException:
             await client.bridge.aclose()
             raise
-        return cls(client, sockets, name)
+        return cls(client, sockets, name, BootTold(times, negotiation) if times is not None else None)
 
     async def create_process(self, spec: ProcessSpec) -> Process:
         """Start a process in the utility VM. See `guest.process.start_process` for errors."""
@@ -63,7 +69,10 @@ class GuestConnection:
 
     async def dump_stacks(self) -> str:
         """Return what the agent's threads are doing, ``""`` when it is too old to tell."""
-        return await self.client.dump_stacks() if self.client.capabilities.guest_defined.dump_stacks_supported else ""
+        if not self.client.capabilities.guest_defined.dump_stacks_supported:
+            return ""
+        with span("agent.stacks", level=logging.DEBUG):
+            return await self.client.dump_stacks()
 
     def hold(self) -> None:
         """Let no deadline of the agent pass: its VM is paused. A second call does nothing."""

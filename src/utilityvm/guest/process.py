@@ -4,6 +4,7 @@ protocol/SPEC.md section 6. The host listens on a port for each stream before it
 """
 
 import asyncio
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -12,6 +13,7 @@ from typing import Final, final
 from utilityvm.guest.client import GuestClient
 from utilityvm.guest.transport import GuestSockets, GuestStream
 from utilityvm.kit.errors import ConnectionLost, ProtocolError, UtilityVMError
+from utilityvm.kit.trace import span
 from utilityvm.wire import gcs
 
 DIAL_TIMEOUT: Final = 5.0
@@ -69,7 +71,8 @@ class Process:
 
     async def kill(self, signal: int = 9) -> bool:
         """Send `signal` to the process; say whether it was delivered, which it is not after the process's end."""
-        return await self._client.signal_process(self.pid, signal)
+        with span("process.signal", level=logging.DEBUG, pid=self.pid):
+            return await self._client.signal_process(self.pid, signal)
 
     async def resize(self, *, height: int, width: int) -> None:
         """Set the size of its terminal, in characters.
@@ -77,7 +80,8 @@ class Process:
         Raises:
             GuestError: it has no terminal.
         """
-        await self._client.resize_console(self.pid, height=height, width=width)
+        with span("process.resize", level=logging.DEBUG, pid=self.pid):
+            await self._client.resize_console(self.pid, height=height, width=width)
 
     async def close(self) -> None:
         """Close the streams. A second call does nothing."""
@@ -85,7 +89,8 @@ class Process:
 
     async def _watch(self) -> None:
         try:
-            code = await self._client.wait_process(self.pid)
+            with span("process.run", level=logging.DEBUG, pid=self.pid):
+                code = await self._client.wait_process(self.pid)
         except (UtilityVMError, asyncio.CancelledError) as error:
             lost = error if isinstance(error, UtilityVMError) else ConnectionLost(f"{self._name}: bridge closed")
             if not self._exit.done():

@@ -8,6 +8,7 @@ from typing import Final, final
 from utilityvm.compute.hosted import HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.ports import ExitHow, ExitStatus
+from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process, ProcessSpec
 from utilityvm.guest.transport import Listener, Transport
 from utilityvm.kit.aio import Scope, finish
@@ -81,9 +82,9 @@ class FakeMachine:
             self.end(ExitStatus(ExitHow.FAILED, str(error)) if isinstance(error, UtilityVMError) else ExitStatus(ExitHow.TERMINATED))
             raise
 
-    async def connect(self) -> None:
+    async def connect(self) -> BootTold | None:
         """See `compute.ports.Hosted.connect`."""
-        await self._hosted.open(self._guest_lost)
+        return await self._hosted.open(self._guest_lost)
 
     async def pause(self) -> None:
         """See `compute.ports.Pausable.pause`. Who plays the guest plays on: a Python function cannot be stopped from outside."""

@@ -15,7 +15,7 @@ from utilityvm.compute.qemu.service import QemuService
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
 from utilityvm.kit.errors import HostError, NotFound, Unsupported
 from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
-from utilityvm.kit.trace import event
+from utilityvm.kit.trace import event, span
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.rules import refuse_not_built, verify_bounds
@@ -48,8 +48,10 @@ async def create_lcow(
     refuse_not_built(options)
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
     service = QemuService()
-    facts = await _host_facts(options, vm_id, service, require_kvm=require_kvm)
-    return await create_planned(options, vm_id, facts, service, output_handler)
+    with span("vm.create", level=logging.DEBUG, vm=vm_id):
+        with span("host.probe", level=logging.DEBUG):
+            facts = await _host_facts(options, vm_id, service, require_kvm=require_kvm)
+        return await create_planned(options, vm_id, facts, service, output_handler)
 
 
 async def create_planned(
@@ -61,12 +63,14 @@ async def create_planned(
         UtilityVMError: as `create_lcow`, but for the bounds on single options, which belong to the doors.
     """
     try:
-        plan = plan_lcow(options, facts, vm_id=vm_id, warn=warn)
+        with span("vm.plan", level=logging.DEBUG, vm=vm_id):
+            plan = plan_lcow(options, facts, vm_id=vm_id, warn=warn)
     except NotFound as error:
         error.hint = error.hint or BUILD_HINT
         raise
     try:
-        system = await service.create(vm_id, plan.document)
+        with span("machine.create", level=logging.DEBUG, vm=vm_id):
+            system = await service.create(vm_id, plan.document)
     except HostError as error:
         raise HostError(f"error while creating the compute system: {error.message}", hint=error.hint) from error
     listeners = {port: system.listen(port, once=True) for port in plan.listen_ports}

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self, final
 
 from utilityvm.compute.ports import ExitHow, ExitStatus, Machine
+from utilityvm.guest.boot_times import BootTold, tell_boot
 from utilityvm.guest.connection import GuestConnection
 from utilityvm.guest.logs import OutputHandler
 from utilityvm.guest.process import Process, ProcessSpec
@@ -238,9 +239,10 @@ class UtilityVM:
             stderr=stderr,
             console_size=console_size,
         )
-        if self._hosted:
-            return await self._system.create_process(spec)
-        return await self._connected(Do.USE).create_process(spec)
+        with span("process.start", level=logging.DEBUG, vm=self.id):
+            if self._hosted:
+                return await self._system.create_process(spec)
+            return await self._connected(Do.USE).create_process(spec)
 
     async def pause(self) -> None:
         """Let the VM stand still: no processor of it runs, its memory and connections stay. A cancelled call is carried out all the same.
@@ -249,7 +251,8 @@ class UtilityVM:
             StateError: it does not run, or is paused.
             HostError, ConnectionLost, DeadlineExceeded: it could not be paused, or it ended.
         """
-        await self._switch(Do.PAUSE, self._system.pause)
+        with span("machine.pause", level=logging.DEBUG, vm=self.id):
+            await self._switch(Do.PAUSE, self._system.pause)
 
     async def resume(self) -> None:
         """Let a paused VM run on. Calls to its guest that were waiting have the time that they had left.
@@ -258,7 +261,8 @@ class UtilityVM:
             StateError: it is not paused.
             HostError, ConnectionLost, DeadlineExceeded: as `pause`.
         """
-        await self._switch(Do.RESUME, self._system.resume)
+        with span("machine.resume", level=logging.DEBUG, vm=self.id):
+            await self._switch(Do.RESUME, self._system.resume)
 
     async def properties(self, *wanted: PropertyType) -> Properties:
         """Say who and in what state the VM is, and what was agreed with its guest; `wanted` is asked of the guest.
@@ -315,7 +319,8 @@ class UtilityVM:
     async def close(self) -> None:
         """End the VM if it runs and release all that belongs to it. May be called at any time, and again."""
         self._life.step(Do.CLOSE)
-        await self._finish(self._release())
+        with span("vm.close", level=logging.DEBUG, vm=self.id):
+            await self._finish(self._release())
 
     async def __aenter__(self) -> Self:
         return self
@@ -326,21 +331,26 @@ class UtilityVM:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     async def _start(self, phase: "_Phase") -> None:
-        await self._system.start()
+        with span("machine.start", level=logging.DEBUG) as machine:
+            await self._system.start()
         self._scope.start("exit", self._watch_exit())
         phase.now = f"the guest to ask for entropy (port {gcs.ENTROPY_PORT})"
         await self._feed_entropy(await self._accept(gcs.ENTROPY_PORT))
         if gcs.LOG_PORT in self._listeners:
             phase.now = f"the guest's log stream (port {gcs.LOG_PORT})"
             self._output = self._scope.start("output", self._handle_output(await self._accept(gcs.LOG_PORT)))
+        told: BootTold | None = None
         if self._hosted:
             phase.now = "the driver to reach the guest agent"
-            await self._system.connect()
+            told = await self._system.connect()
         elif gcs.BRIDGE_PORT in self._listeners:
             phase.now = "the guest agent to dial the bridge"
             stream = await self._accept(gcs.BRIDGE_PORT)
             phase.now = "the guest agent's answer to the first call"
             self._guest = await GuestConnection.open(stream, self._system, f"vm {self.id}", self._bridge_lost)
+            told = self._guest.boot
+        if told is not None and not tell_boot(told, machine):
+            event("boot.clock.strange", level=logging.DEBUG, message="what the guest tells of its boot does not fit into this boot")
 
     async def _accept(self, port: int) -> GuestStream:
         listener = self._listeners.pop(port)
@@ -464,7 +474,8 @@ class UtilityVM:
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
-        await self._system.close()
+        with span("machine.close", level=logging.DEBUG):
+            await self._system.close()
         await self._drain()
         await self._scope.aclose()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from utilityvm.guest.boot_times import tell_boot
+from utilityvm.guest.boot_times import BootTold, tell_boot
 from utilityvm.kit.trace import Recorder, Span, listen
 from utilityvm.wire.gcs import BootTimes
 
@@ -32,7 +32,7 @@ def told(recorder: Recorder) -> list[tuple[str, float, float]]:
 
 
 def test_the_guests_moments_are_counted_back_from_the_middle_of_the_negotiation(recorder: Recorder) -> None:
-    assert tell_boot(times(1500, 1600, 1805), MACHINE, CONNECT)
+    assert tell_boot(BootTold(times(1500, 1600, 1805), CONNECT), MACHINE)
     assert told(recorder) == [("boot.kernel", 100, 1700), ("boot.init", 1700, 1800), ("boot.agent", 1800, 2000)]
 
 
@@ -40,7 +40,7 @@ def test_the_guests_moments_are_counted_back_from_the_middle_of_the_negotiation(
 def test_what_misses_the_edges_by_the_uncertainty_is_at_the_edge(
     recorder: Recorder, started: float, prepared: float, at: tuple[float, float]
 ) -> None:
-    assert tell_boot(times(10 + started, 10 + prepared, 1913), MACHINE, CONNECT)
+    assert tell_boot(BootTold(times(10 + started, 10 + prepared, 1913), CONNECT), MACHINE)
     assert [(name, start) for name, start, _ in told(recorder)[1:]] == [("boot.init", at[0]), ("boot.agent", at[1])]
 
 
@@ -50,5 +50,5 @@ def test_what_misses_the_edges_by_the_uncertainty_is_at_the_edge(
     ids=["not in order", "in the future", "before the machine", "far ahead", "far behind"],
 )
 def test_moments_of_another_boot_or_of_a_liar_are_not_told(recorder: Recorder, moments: BootTimes) -> None:
-    assert not tell_boot(moments, MACHINE, CONNECT)
+    assert not tell_boot(BootTold(moments, CONNECT), MACHINE)
     assert recorder.spans == []

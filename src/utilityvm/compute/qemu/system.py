@@ -16,6 +16,7 @@ from utilityvm.compute.qemu.ending import exit_status
 from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.lower import Fd, Launch
 from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process, ProcessSpec
 from utilityvm.guest.transport import Listener, Transport
 from utilityvm.kit.aio import Scope, finish
@@ -90,9 +91,9 @@ class QemuMachine:
             await self._give_up(error)
             raise
 
-    async def connect(self) -> None:
+    async def connect(self) -> BootTold | None:
         """See `compute.ports.Hosted.connect`."""
-        await self._guest.open(self._guest_lost)
+        return await self._guest.open(self._guest_lost)
 
     async def pause(self) -> None:
         """See `compute.ports.Pausable.pause`.

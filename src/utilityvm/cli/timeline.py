@@ -1,0 +1,106 @@
+"""`--timeline`: where the time of a boot went, from its spans."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from utilityvm.kit.errors import HostError
+from utilityvm.kit.trace import Recorder, Span, listen
+
+ROWS: Final = {
+    "host.probe": "probe",
+    "vm.plan": "plan",
+    "machine.create": "create",
+    "machine.start": "QEMU exec",
+    "boot.kernel": "kernel",
+    "boot.init": "init",
+    "boot.agent": "agent",
+    "bridge.negotiate": "negotiated",
+    "process.start": "first process started",
+    "process.run": "first process ended",
+    "vm.close": "close",
+}
+"""What is shown of a run and how it is called there; of several spans of a name the first."""
+
+_WIDTH: Final = 50  # characters of the longest bar
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the flags of a verb that boots."""
+    parser.add_argument("--timeline", action="store_true", help="say on standard error, at the end, where the time went")
+    parser.add_argument("--timeline-json", metavar="FILE", help="write every measured span to FILE, as JSON")
+
+
+@contextmanager
+def told(args: argparse.Namespace) -> Iterator[None]:
+    """Tell of the spans of the body when it has ended, however it ended, as far as `args` ask for it.
+
+    Raises:
+        HostError: the file cannot be written; only when the body has not failed.
+    """
+    recorder, begin = Recorder(), time.perf_counter_ns()
+    stop = listen(recorder) if args.timeline or args.timeline_json else lambda: None
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        stop()
+        if args.timeline:
+            print(waterfall(recorder.spans, begin), file=sys.stderr)
+        if args.timeline_json:
+            _write(Path(args.timeline_json), as_json(recorder.spans, begin), quietly=failed)
+
+
+def waterfall(spans: Sequence[Span], begin: int) -> str:
+    """Draw the first spans of each kind that is shown; `begin` is the moment 0."""
+    firsts: dict[str, Span] = {}
+    for span in sorted(spans, key=lambda span: span.start):
+        if span.name in ROWS:
+            firsts.setdefault(span.name, span)
+    if not firsts:
+        return "timeline: nothing was begun"
+    whole = max(span.end for span in firsts.values()) - begin or 1
+    label = max(map(len, ROWS.values()))
+    lines = [f"timeline of {whole / 1e6:.1f} ms", f"{'':{label}}   at ms  took ms"]
+    lines += [_row(ROWS[span.name].ljust(label), span, begin, whole) for span in firsts.values()]
+    return "\n".join([*lines, *_notes(firsts)])
+
+
+def _row(label: str, span: Span, begin: int, whole: int) -> str:
+    first = (span.start - begin) * _WIDTH // whole
+    last = max(first + 1, -((begin - span.end) * _WIDTH // whole))
+    bar = " " * first + "=" * (last - first) + (f" {span.error}" if span.error else "")
+    return f"{label} {(span.start - begin) / 1e6:7.1f}  {(span.end - span.start) / 1e6:7.1f}  {bar}"
+
+
+def _notes(firsts: dict[str, Span]) -> list[str]:
+    if "boot.kernel" in firsts:
+        within = firsts["boot.kernel"].fields["within"]
+        return [f"kernel, init and agent are by the guest's clock, to within {int(within) / 1000:.1f} ms"]
+    return ["kernel, init and agent are not shown: the guest has not told of its boot"] if "machine.start" in firsts else []
+
+
+def as_json(spans: Sequence[Span], begin: int) -> str:
+    """Return all spans in the order of their beginnings; times are whole microseconds since `begin`."""
+    return json.dumps(
+        [
+            {"name": span.name, "start_us": (span.start - begin) // 1000, "us": span.us, **({"error": span.error} if span.error else {})}
+            | {"fields": dict(span.fields)}
+            for span in sorted(spans, key=lambda span: span.start)
+        ],
+        indent=1,
+    )
+
+
+def _write(path: Path, text: str, *, quietly: bool) -> None:
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        if not quietly:  # why the run failed says more
+            raise HostError(f"--timeline-json: {path} cannot be written: {error.strerror}") from error
