@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import utilityvm
+from utilityvm.kit.trace import span
 
 if TYPE_CHECKING:
     from utilityvm import UtilityVM
@@ -20,37 +20,37 @@ CHUNK = 64 << 10
 
 
 async def round_trip(vm: UtilityVM) -> float:
-    start = perf_counter()
-    process = await vm.create_process(["/bin/busybox", "true"], stdin=False, stdout=True, stderr=False)
-    assert await process.stdout.read() == b""
-    assert await process.wait() == 0
-    await process.close()
-    return perf_counter() - start
+    with span("bench.trip") as measured:
+        process = await vm.create_process(["/bin/busybox", "true"], stdin=False, stdout=True, stderr=False)
+        assert await process.stdout.read() == b""
+        assert await process.wait() == 0
+        await process.close()
+    return measured.us / 1e6
 
 
 async def out(vm: UtilityVM, size: int) -> float:
-    start = perf_counter()
-    argv = ["/bin/busybox", "dd", "if=/dev/zero", "bs=64k", f"count={size // CHUNK}"]
-    process = await vm.create_process(argv, stdin=False, stdout=True, stderr=False)
-    left = size
-    while data := await process.stdout.read(1 << 20):
-        left -= len(data)
-    assert left == 0
-    assert await process.wait() == 0
-    await process.close()
-    return perf_counter() - start
+    with span("bench.out") as measured:
+        argv = ["/bin/busybox", "dd", "if=/dev/zero", "bs=64k", f"count={size // CHUNK}"]
+        process = await vm.create_process(argv, stdin=False, stdout=True, stderr=False)
+        left = size
+        while data := await process.stdout.read(1 << 20):
+            left -= len(data)
+        assert left == 0
+        assert await process.wait() == 0
+        await process.close()
+    return measured.us / 1e6
 
 
 async def into(vm: UtilityVM, size: int) -> float:
     chunk = bytes(CHUNK)
-    start = perf_counter()
-    process = await vm.create_process(["/bin/busybox", "dd", "of=/dev/null", "bs=64k"], stdin=True, stdout=False, stderr=False)
-    for _ in range(size // CHUNK):
-        await process.stdin.write(chunk)
-    await process.stdin.write_eof()
-    assert await process.wait() == 0
-    await process.close()
-    return perf_counter() - start
+    with span("bench.into") as measured:
+        process = await vm.create_process(["/bin/busybox", "dd", "of=/dev/null", "bs=64k"], stdin=True, stdout=False, stderr=False)
+        for _ in range(size // CHUNK):
+            await process.stdin.write(chunk)
+        await process.stdin.write_eof()
+        assert await process.wait() == 0
+        await process.close()
+    return measured.us / 1e6
 
 
 async def answer(vm: UtilityVM, command: str, number: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import logging
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from utilityvm import __version__
 from utilityvm.cli import boot, doctor
 from utilityvm.cli.flags import add_option_flags, given_options, wanted_options
 from utilityvm.cli.main import main
+from utilityvm.guest.logs import record
 from utilityvm.kit.errors import (
     EXIT_CODES,
     ConnectionLost,
@@ -244,3 +246,15 @@ def test_a_warning_reads_as_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     event("vm.exit", vm="v")
     logging.getLogger("qemu.qmp.protocol").error("Task.Reader: EOFError")
     assert said.getvalue() == "uvm: warning: Changing it requested=1 assigned=2\nuvm: error: vm.output.failed vm=v error=no disk\n"
+
+
+def test_a_line_of_the_guest_is_shown_as_the_guests(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(_args: argparse.Namespace) -> int:
+        logging.getLogger("utilityvm.guest").handle(record(b'{"level":"error","message":"uvm: all is lost","msg":"x\\n","vm":"v8"}', "v7"))
+        return 0
+
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(boot, "_run", run)
+    assert main(["boot"]) == 0
+    assert capsys.readouterr().err == "uvm: error: guest: x\\n message=uvm: all is lost vm=v8 uvm-id=v7 vm.time=\n"
