@@ -23,13 +23,14 @@ from utilityvm.kit.errors import StateError as StateError
 from utilityvm.kit.errors import Unknown as Unknown
 from utilityvm.kit.errors import Unsupported as Unsupported
 from utilityvm.kit.errors import UtilityVMError as UtilityVMError
+from utilityvm.kit.trace import enable_opentelemetry as enable_opentelemetry
 from utilityvm.options.lcow import OptionsLCOW as OptionsLCOW
 from utilityvm.schema.properties import Properties as Properties
 from utilityvm.schema.properties import PropertyType as PropertyType
 from utilityvm.vm.host_options import default_options_lcow as default_options_lcow
 from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 
-__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'UtilityVM', 'Process', 'ExitStatus', 'Properties', 'PropertyType', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'Corrupt', 'GuestStream']
+__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'UtilityVM', 'Process', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'Corrupt', 'GuestStream']
 
 class GuestStream:
 
