@@ -5,7 +5,7 @@ GO = cd agent && go
 export CGO_ENABLED = 0
 FUZZ_SECONDS = 60
 
-.PHONY: setup run test check lint agent go-test unit golden parity fault vm vm-as-user bench fuzz lock clean
+.PHONY: setup run test check lint agent go-test unit golden parity fault vm package vm-as-user bench fuzz lock clean
 
 setup:
 	@tools/setup.sh
@@ -40,7 +40,7 @@ parity:
 bench:
 	.venv/bin/python bench/run.py
 
-unit golden fault vm:
+unit golden fault vm package:
 	$(PYTEST) tests/$@
 
 vm-as-user:

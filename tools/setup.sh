@@ -49,7 +49,7 @@ make_venv() {
 }
 
 install_package() {
-    want=$(cksum <pyproject.toml)
+    want=$(cat pyproject.toml setup.py | cksum)
     if [ "$(cat .venv/.installed 2>/dev/null)" = "$want" ]; then say "uvm: up to date"; return; fi
     say "uvm: installing this checkout into .venv"
     .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -57,10 +57,9 @@ install_package() {
 }
 
 build_agent() {
-    if [ -e build/agent ] && [ -z "$(find agent \( -name '*.go' -o -name go.mod \) -newer build/agent)" ]; then say "agent: up to date"; return; fi
+    if [ -e build/agent ] && [ -z "$(find agent \( -name '*.go' -o -name go.mod -o -name build.sh \) -newer build/agent)" ]; then say "agent: up to date"; return; fi
     say "agent: building build/agent"
-    mkdir -p build
-    (cd agent && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w -buildid=' -o ../build/agent ./cmd/agent)
+    agent/build.sh build/agent
     touch build/agent
 }
 

@@ -23,6 +23,7 @@ PROMISES: Final[Mapping[str, tuple[str, str]]] = {
     "throughput_out": ("throughput out of a process", "≥ 0.9"),
     "throughput_in": ("throughput into a process", "≥ 0.9"),
     "version": ("`uvm --version`, raw: `python -c pass`", "≤ 3"),
+    "import": ("`import utilityvm`, raw: `python -c pass`", "≤ 3"),
 }
 """Rows of the bench, by the name that its results have: what they mean, and the bound on ours / raw."""
 

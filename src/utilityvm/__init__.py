@@ -10,8 +10,8 @@ Names are loaded when they are first used, so that importing the package costs n
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
 
+TYPE_CHECKING = False  # typing has a constant of this name, and costs more to import than all that is here
 if TYPE_CHECKING:
     from utilityvm.compute.ports import ExitStatus
     from utilityvm.guest.process import Process
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from utilityvm.vm.host_options import default_options_lcow, load_options_lcow
     from utilityvm.vm.uvm import UtilityVM
 
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"
 
-_HOME: Final = {
+_HOME = {
     "create_lcow": "vm.compose",
     "default_options_lcow": "vm.host_options",
     "load_options_lcow": "vm.host_options",

@@ -23,11 +23,17 @@ _MAKE_AGENT = "build it in a source checkout: make agent"
 
 
 def find_agent() -> Path:
-    """Return the guest agent that belongs to this source checkout.
+    """Return the guest agent that belongs to this package: the wheel's, or in a source checkout the one that `make agent` built.
+
+    A checkout's package has none inside, so the two never compete. The wheel's comes first because what lies around an installed package
+    is not ours.
 
     Raises:
         NotFound: it has not been built.
     """
+    packed = Path(__file__).with_name("agent")
+    if packed.is_file():
+        return packed
     path = Path(__file__).resolve().parents[3] / "build" / "agent"
     if not path.is_file():
         raise NotFound(f"{path}: the guest agent is not built", hint=f"{_MAKE_AGENT}; or name one: --agent PATH")

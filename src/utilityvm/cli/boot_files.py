@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = verbs.add_parser("show", help="check them and say what is inside")
     for verb in (build, show):
         verb.add_argument("--out", type=Path, metavar="DIR", help="the folder of boot files (default: where VMs look for them)")
-    build.add_argument("--agent", type=Path, metavar="PATH", help="the guest agent (default: build/agent of the source checkout)")
+    build.add_argument("--agent", type=Path, metavar="PATH", help="the guest agent (default: the package's own)")
     build.add_argument(
         "--mirror",
         action="append",

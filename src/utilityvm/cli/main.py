@@ -1,11 +1,14 @@
 """`uvm`: finds the verb, prints errors, decides the exit code. Loads nothing that the verb does not need."""
 
-import sys
-from typing import TYPE_CHECKING, Final
+from __future__ import annotations
 
+import sys
+
+TYPE_CHECKING = False  # see the package's own module
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from typing import Final
 
     from utilityvm.kit.errors import UtilityVMError
 
@@ -26,7 +29,7 @@ _RUNNING: Final = frozenset({"boot"})
 """Verbs that end as a program in a guest did; a failure of ours must not look like the program's."""
 
 
-def main(argv: "Sequence[str] | None" = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     if words == ["--version"]:
@@ -40,7 +43,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         return _INTERRUPTED
 
 
-def _run(words: "Sequence[str]", verb: str) -> int:
+def _run(words: Sequence[str], verb: str) -> int:
     from utilityvm.kit.errors import EXIT_CODES, UtilityVMError
 
     try:
@@ -60,12 +63,12 @@ def _run(words: "Sequence[str]", verb: str) -> int:
     return code
 
 
-def whole_parser() -> "argparse.ArgumentParser":
+def whole_parser() -> argparse.ArgumentParser:
     """Build the parser with the command lines of all verbs; for what is generated of them."""
     return _parser(*_VERBS)
 
 
-def _parser(*chosen: str) -> "argparse.ArgumentParser":
+def _parser(*chosen: str) -> argparse.ArgumentParser:
     """Build the parser; only the chosen verb's module is loaded, since asyncio and msgspec cost more than all else."""
     import argparse
     from importlib import import_module
@@ -116,7 +119,7 @@ def _discard_output() -> None:
     os.close(nowhere)
 
 
-def _complain(error: "UtilityVMError") -> None:
+def _complain(error: UtilityVMError) -> None:
     from utilityvm.kit.errors import InvalidOptions
 
     print(f"uvm: {error.message}", file=sys.stderr)
