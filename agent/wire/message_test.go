@@ -37,13 +37,25 @@ type messageFields struct {
 	Height         uint32           `json:"height"`
 	Width          uint32           `json:"width"`
 	PropertyTypes  []string         `json:"property_types"`
-	Result         int32            `json:"result"`
-	ErrorMessage   string           `json:"error_message"`
-	Version        uint32           `json:"version"`
-	ExitCode       uint32           `json:"exit_code"`
-	GuestStacks    string           `json:"guest_stacks"`
-	Properties     propertiesFields `json:"properties"`
-	BootTimes      [3]int64         `json:"boot_times"`
+	unread
+	Result       int32            `json:"result"`
+	ErrorMessage string           `json:"error_message"`
+	Version      uint32           `json:"version"`
+	ExitCode     uint32           `json:"exit_code"`
+	GuestStacks  string           `json:"guest_stacks"`
+	Properties   propertiesFields `json:"properties"`
+	BootTimes    [3]int64         `json:"boot_times"`
+}
+
+// unread are members of messages that have no handler here.
+type unread struct {
+	Ocsc            json.RawMessage `json:"ocsc"`
+	ContainerConfig string          `json:"container_config"`
+	Request         json.RawMessage `json:"request"`
+	Resources       string          `json:"resources"`
+	Kind            string          `json:"type"`
+	Operation       string          `json:"operation"`
+	ResultInfo      string          `json:"result_info"`
 }
 
 type propertiesFields struct {
@@ -78,6 +90,9 @@ func messages(t testing.TB) (fromHost, fromGuest []message) {
 		t.Fatal(err)
 	}
 	for _, m := range list {
+		if m.Fields != nil {
+			m.Fields.unread = unread{}
+		}
 		if m.From == "host" {
 			fromHost = append(fromHost, m)
 		} else {

@@ -73,7 +73,7 @@ async def agent(piece: Pieces) -> AsyncIterator[tuple[GuestClient, Stdio, asynci
             entropy.close()
             await listeners[gcs.LOG_PORT].accept()
             client = GuestClient(Bridge(await listeners[gcs.BRIDGE_PORT].accept(), "vm t", lost.append))
-            await client.negotiate()
+            await client.connect()
             yield client, Stdio(transport), child
             assert (failures, lost) == ([], [])
             await client.bridge.aclose()

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from utilityvm.compute.qemu import lower
+from utilityvm.guest.bridge import CALL_TIMEOUT
+from utilityvm.guest.client import SHUTDOWN_TIMEOUT
 from utilityvm.schema.properties import PropertyType
 from utilityvm.vm.uvm import DEFAULT_ENVIRONMENT
 from utilityvm.wire import frames, gcs, packets, vsock
@@ -123,12 +125,10 @@ def test_frames() -> None:
 def test_messages() -> None:
     said = {name: number(word) for name, word in re.findall(r"(\w+) (0x101\w+)", section(5))}
     agent = go_numbers("wire/message.go")
-    calls = (gcs.NEGOTIATE, gcs.EXECUTE, gcs.WAIT, gcs.SIGNAL, gcs.RESIZE, gcs.PROPERTIES, gcs.DUMP_STACKS)
-    assert {call.name: call.word for call in calls}.items() <= said.items()
-    assert (said["ShutdownGraceful"], said["ShutdownForced"]) == (gcs.SHUTDOWN_GRACEFUL, gcs.SHUTDOWN_FORCED)
+    asked = {call.name: call.word for call in gcs.CALLS}
+    assert said == asked | {"LifecycleNotification": 0x1010_0F01}, "which nobody sends"
     requests = {name: word for name, word in agent.items() if 0x1010_0000 <= word < 0x1020_0000}
     assert requests.items() <= said.items()
-    assert {call.name for call in calls} | {"ShutdownGraceful", "ShutdownForced"} == requests.keys()
 
 
 def test_what_the_agent_tells_of_itself() -> None:
@@ -139,6 +139,32 @@ def test_what_the_agent_tells_of_itself() -> None:
     assert number(processes[1]) == go_numbers("wire/properties.go")["MaxProcesses"]
     said = set(re.findall(r"^\| `(\w+)` \|", section(6), re.MULTILINE))
     assert said == set(PropertyType) == set(re.findall(r'case "(\w+)":', AGENT["internal/gcs/properties.go"]))
+
+
+def test_the_hosts_patience() -> None:
+    patience = re.search(r"within (\d+) minutes ends the bridge.*after\s+(\d+) s, and", section(5), re.DOTALL)
+    assert patience is not None
+    assert (int(patience[1]) * 60, int(patience[2])) == (CALL_TIMEOUT, SHUTDOWN_TIMEOUT)
+
+
+def test_containers() -> None:
+    said = section(5).partition("### Containers")[2]
+    assert number(re.findall(r"type (0x\w+) and id 0", said)[0]) == gcs.NOTIFICATION_WORD
+    kinds = set(re.findall(r"`(\w+)`", said.partition("`Type`: ")[2].partition(" are known")[0]))
+    assert kinds == set(gcs.NotificationType)
+    assert gcs.SYSTEM_CONFIG in said
+    assert gcs.SERVICE_ID.format(gcs.FIRST_STDIO_PORT) in said
+    named = {name for row in said.splitlines() if row.startswith("| ") for name in re.findall(r"\b[A-Z]\w+", row.split("|")[1])}
+    assert named == {
+        "Create",
+        "Start",
+        "ExecuteProcess",
+        "ShutdownGraceful",
+        "ShutdownForced",
+        "ModifySettings",
+        "DeleteContainerState",
+        "UpdateContainer",
+    }
 
 
 def test_hresults() -> None:

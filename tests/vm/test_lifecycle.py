@@ -161,11 +161,11 @@ async def test_a_guest_ends_its_vm(make: Make, script: str, how: ExitHow, says: 
         assert how is not ExitHow.PANICKED or "sysrq triggered crash" in str(error)
 
 
-@pytest.mark.parametrize("word", [gcs.SHUTDOWN_GRACEFUL, gcs.SHUTDOWN_FORCED])
-async def test_the_agent_powers_the_vm_off_when_the_host_asks(make: Make, word: int) -> None:
+@pytest.mark.parametrize("call", [gcs.SHUTDOWN_GRACEFUL, gcs.SHUTDOWN_FORCED], ids=lambda call: call.name)
+async def test_the_agent_powers_the_vm_off_when_the_host_asks(make: Make, call: gcs.Call[gcs.Request, gcs.Response]) -> None:
     async with started(await make()) as vm:
         assert vm._guest is not None
-        vm._guest.client.bridge.notify(word, gcs.Request())
+        vm._guest.client.bridge.notify(call, gcs.Request())
         assert ((await vm.wait()).how, vm.exit_error) == (ExitHow.POWERED_OFF, None)
 
 

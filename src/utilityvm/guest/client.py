@@ -1,17 +1,26 @@
 """The guest agent as seen by the host: each method is one message of the protocol.
 
-protocol/SPEC.md sections 5 and 6.
+protocol/SPEC.md sections 5 and 6. What a guest is too old for is sent all the same, as the original does, and the guest refuses it;
+`capabilities` tell beforehand.
 """
 
+import asyncio
 from collections.abc import Sequence
-from typing import final
+from contextlib import suppress
+from typing import Final, final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from utilityvm.guest.bridge import Bridge
-from utilityvm.kit.errors import GuestError, ProtocolError
+from utilityvm.kit.errors import DeadlineExceeded, GuestError, ProtocolError
+from utilityvm.kit.ids import NULL_GUID
+from utilityvm.kit.trace import current
 from utilityvm.schema.properties import Properties
 from utilityvm.wire import gcs
+
+SHUTDOWN_TIMEOUT: Final = 30.0
+"""Seconds that the guest has to say that it ends a container; the bridge goes on when they have passed."""
 
 
 def read_properties(response: gcs.PropertiesResponse, container_id: str) -> Properties:
@@ -26,12 +35,26 @@ def read_properties(response: gcs.PropertiesResponse, container_id: str) -> Prop
         raise ProtocolError(f"properties of {container_id}: {error}") from error
 
 
+def _span() -> gcs.SpanContext | UnsetType:
+    here = current()
+    if here is None:
+        return UNSET
+    return gcs.SpanContext(trace_id=f"{here.trace_id:032x}", span_id=f"{here.span_id:016x}", trace_options=int(here.sampled))
+
+
+def _about(container_id: str) -> gcs.Request:
+    return gcs.Request(container_id=container_id, ocsc=_span())
+
+
 @final
 class GuestClient:
-    """Calls to the agent of one utility VM, after `negotiate`."""
+    """Calls to the agent of one utility VM, after `connect`.
 
-    def __init__(self, bridge: Bridge) -> None:
-        self._bridge = bridge
+    Requests belong to the caller's span where spans are exported. `inside` gives the same calls about a container's processes.
+    """
+
+    def __init__(self, bridge: Bridge, *, container_id: str = NULL_GUID) -> None:
+        self._bridge, self._container_id = bridge, container_id
         self.capabilities = gcs.Capabilities()
 
     @property
@@ -39,41 +62,67 @@ class GuestClient:
         """The connection that carries the calls."""
         return self._bridge
 
-    async def negotiate(self) -> gcs.BootTimes | None:
-        """Agree on the protocol's version; must be the first call. Returns what the guest tells of its boot.
+    @property
+    def os(self) -> str:
+        """The guest's system: ``linux`` or ``windows``."""
+        return self.capabilities.runtime_os_type.lower() or "windows"
+
+    def inside(self, container_id: str) -> "GuestClient":
+        """Return a client for the processes of a container."""
+        client = GuestClient(self._bridge, container_id=container_id)
+        client.capabilities = self.capabilities
+        return client
+
+    async def connect(self, *, cold_start: bool = True) -> gcs.BootTimes | None:
+        """Agree on the protocol's version, and tell the guest of its host if it wants to hear of it; must be the first call.
+
+        Returns what the guest tells of its boot. `cold_start` is False for a guest that was told before: a clone, or one that is
+        connected again.
 
         Raises:
             ProtocolError: the guest chose a version that was not offered.
-            GuestError: the guest speaks none of ours.
+            GuestError: the guest speaks none of ours, or refuses its host.
         """
         response = await self._bridge.call(gcs.NEGOTIATE, gcs.NegotiateRequest(container_id=""))
         if response.version != gcs.PROTOCOL_VERSION:
             raise ProtocolError(f"unexpected version {response.version} returned")
         self.capabilities = response.capabilities
+        if cold_start and self.capabilities.send_host_create_message:
+            await self._bridge.call(gcs.CREATE_SYSTEM, gcs.CreateRequest(ocsc=_span(), container_config=gcs.SYSTEM_CONFIG))
+            if self.capabilities.send_host_start_message:
+                await self._bridge.call(gcs.START_SYSTEM, gcs.Request(ocsc=_span()))
         return response.boot_times
 
+    # -- processes --------------------------------------------------------------------------------------------------
+
     async def execute_process(self, parameters: gcs.ProcessParameters, ports: gcs.StdioPorts) -> int:
-        """Start a process in the utility VM and return its id. If the caller gives up meanwhile, the process is killed.
+        """Start a process and return its id. If the caller gives up meanwhile, the process is killed.
 
         Raises:
             GuestError: it could not be started; `result` tells `gcs.FILE_NOT_FOUND` and `gcs.ACCESS_DENIED` apart.
         """
-        settings = gcs.ExecuteSettings(process_parameters=gcs.encode_parameters(parameters), stdio_ports=ports)
 
         async def undo(started: gcs.ExecuteResponse) -> None:
             await self.kill_stray(started.process_id)
 
-        response = await self._bridge.call(gcs.EXECUTE, gcs.ExecuteRequest(settings=settings), undo=undo)
-        return response.process_id
+        settings = gcs.execute_settings(parameters, ports, windows=self.os == "windows")
+        request = gcs.ExecuteRequest(container_id=self._container_id, ocsc=_span(), settings=settings)
+        return (await self._bridge.call(gcs.EXECUTE, request, undo=undo)).process_id
 
     async def wait_process(self, process_id: int) -> int:
         """Wait until the process has ended and return its exit code (128 + signal when it was killed)."""
-        response = await self._bridge.call(gcs.WAIT, gcs.WaitRequest(process_id=process_id), within=None)
-        return response.exit_code
+        request = gcs.WaitRequest(container_id=self._container_id, ocsc=_span(), process_id=process_id)
+        return (await self._bridge.call(gcs.WAIT, request, within=None)).exit_code
 
-    async def signal_process(self, process_id: int, signal: int) -> bool:
-        """Send `signal`; say whether it was delivered, which it is not when the process has ended."""
-        request = gcs.SignalRequest(process_id=process_id, options=gcs.SignalOptions(signal=signal))
+    async def signal_process(self, process_id: int, signal: int | gcs.SignalOptions) -> bool:
+        """Send `signal`, 0 for the strongest; say whether it was delivered, which it is not when the process has ended.
+
+        Guests of Windows know signals by name: for them `signal` is `SignalOptions`.
+        """
+        options: gcs.SignalOptions | UnsetType = UNSET
+        if signal:
+            options = signal if isinstance(signal, gcs.SignalOptions) else gcs.SignalOptions(signal=signal)
+        request = gcs.SignalRequest(container_id=self._container_id, ocsc=_span(), process_id=process_id, options=options)
         try:
             await self._bridge.call(gcs.SIGNAL, request)
         except GuestError as error:
@@ -84,11 +133,75 @@ class GuestClient:
 
     async def resize_console(self, process_id: int, *, height: int, width: int) -> None:
         """Set the size of the process's terminal, in characters; nothing happens when the process has ended."""
+        request = gcs.ResizeRequest(container_id=self._container_id, ocsc=_span(), process_id=process_id, height=height, width=width)
         try:
-            await self._bridge.call(gcs.RESIZE, gcs.ResizeRequest(process_id=process_id, height=height, width=width))
+            await self._bridge.call(gcs.RESIZE, request)
         except GuestError as error:
             if error.result != gcs.NOT_FOUND:  # which it is as soon as its exit code was told
                 raise
+
+    async def kill_stray(self, process_id: int) -> None:
+        """End a process that nobody owns and let the guest forget it."""
+        await self.signal_process(process_id, 0)
+        await self.wait_process(process_id)
+
+    # -- containers -------------------------------------------------------------------------------------------------
+
+    async def create_container(self, container_id: str, config: object) -> "asyncio.Future[gcs.ContainerNotification]":
+        """Create a container; return what will hold the notification of its end, or the reason why there is none.
+
+        `config` is a struct or plain builtins, in the guest's own shape. If the caller gives up meanwhile, the container is ended and
+        deleted.
+
+        Raises:
+            Exists: this connection has such a container.
+            GuestError: it could not be created; the id is free again.
+        """
+
+        async def undo(_: gcs.Response) -> None:
+            for end in (self.terminate_container, self.delete_container_state):
+                with suppress(GuestError, DeadlineExceeded):  # it is ended as far as the guest can
+                    await end(container_id)
+
+        request = gcs.CreateRequest(container_id=container_id, ocsc=_span(), container_config=gcs.encode_json(config))
+        exit_ = self._bridge.expect_exit(container_id)
+        await self._bridge.call(gcs.CREATE, request, undo=undo, gone=lambda: self._bridge.forget_exit(container_id))
+        return exit_
+
+    async def start_container(self, container_id: str) -> None:
+        """Start a container that was created. On Linux its first process starts with the first ExecuteProcess."""
+        await self._bridge.call(gcs.START, _about(container_id))
+
+    async def shutdown_container(self, container_id: str) -> None:
+        """Ask a container to end, and do not wait for it. One that is not there is no error.
+
+        Raises:
+            DeadlineExceeded: no answer within `SHUTDOWN_TIMEOUT`.
+            GuestError: the guest cannot.
+        """
+        await self._shut(gcs.SHUTDOWN_GRACEFUL, container_id)
+
+    async def terminate_container(self, container_id: str) -> None:
+        """Make a container end, and do not wait for it. See `shutdown_container`."""
+        await self._shut(gcs.SHUTDOWN_FORCED, container_id)
+
+    async def delete_container_state(self, container_id: str) -> None:
+        """Let the guest forget a container that has ended. Its layers and disks may be removed after that, and not before."""
+        await self._bridge.call(gcs.DELETE_STATE, _about(container_id))
+
+    async def update_container(self, container_id: str, resources: object) -> None:
+        """Change a container's limits by the message that only guests with `update_container_supported` know."""
+        request = gcs.UpdateRequest(container_id=container_id, ocsc=_span(), resources=gcs.encode_json(resources))
+        await self._bridge.call(gcs.UPDATE, request)
+
+    # -- the utility VM, and both -----------------------------------------------------------------------------------
+
+    async def modify(self, settings: object, container_id: str = NULL_GUID) -> None:
+        """Change a resource of the utility VM or of a container: `settings` are a `gcs.GuestRequest`, or another struct or builtins.
+
+        A caller that gives up waits for the answer first, so that it can undo what was done.
+        """
+        await self._bridge.call(gcs.MODIFY, gcs.ModifyRequest(container_id=container_id, ocsc=_span(), request=settings))
 
     async def properties(self, container_id: str, types: Sequence[str]) -> Properties:
         """Ask a container, or with `ids.NULL_GUID` the utility VM, what it tells of itself under `types`, e.g. `PropertyType.MEMORY`.
@@ -99,9 +212,8 @@ class GuestClient:
             GuestError: the guest does not tell.
             ProtocolError: what it tells is not what the protocol says.
         """
-        request = gcs.PropertiesRequest(container_id=container_id, query=gcs.encode_query(types))
-        response = await self._bridge.call(gcs.PROPERTIES, request)
-        return read_properties(response, container_id)
+        request = gcs.PropertiesRequest(container_id=container_id, ocsc=_span(), query=gcs.encode_query(types))
+        return read_properties(await self._bridge.call(gcs.PROPERTIES, request), container_id)
 
     async def dump_stacks(self) -> str:
         """Return what the threads of the guest's agent are doing, as text for people; what is too long for an answer is cut off.
@@ -109,9 +221,14 @@ class GuestClient:
         Raises:
             GuestError: the agent cannot tell; `capabilities` say it beforehand.
         """
-        return (await self._bridge.call(gcs.DUMP_STACKS, gcs.Request())).guest_stacks
+        return (await self._bridge.call(gcs.DUMP_STACKS, _about(NULL_GUID))).guest_stacks
 
-    async def kill_stray(self, process_id: int) -> None:
-        """End a process that nobody owns and let the guest forget it."""
-        await self.signal_process(process_id, 0)
-        await self.wait_process(process_id)
+    async def _shut(self, call: gcs.Call[gcs.Request, gcs.Response], container_id: str) -> None:
+        try:
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT):
+                await self._bridge.call(call, _about(container_id))
+        except TimeoutError:
+            raise DeadlineExceeded(f"container {container_id}: no answer to {call.name} within {SHUTDOWN_TIMEOUT:g} s") from None
+        except GuestError as error:
+            if error.result != gcs.SYSTEM_NOT_FOUND:
+                raise

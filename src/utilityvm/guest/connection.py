@@ -43,7 +43,7 @@ class GuestConnection:
         client = GuestClient(Bridge(bridge, name, on_lost))
         try:
             with span("bridge.negotiate", level=logging.DEBUG) as negotiation:
-                times = await client.negotiate()
+                times = await client.connect()
         except BaseException:
             await client.bridge.aclose()
             raise

@@ -60,6 +60,11 @@ class Process:
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         client.bridge.run(f"wait-{pid}", self._watch())
 
+    @property
+    def ended(self) -> bool:
+        """Whether its end is known."""
+        return self._exit.done()
+
     async def wait(self) -> int:
         """Wait until the process has ended and return its exit code, 128 + s when signal s killed it. May be called again.
 
@@ -108,9 +113,9 @@ class Stdio:
     def __init__(self, sockets: GuestSockets) -> None:
         self._sockets, self._numbers = sockets, count(gcs.FIRST_STDIO_PORT)
 
-    def listen(self, spec: ProcessSpec) -> "Streams":
-        """Listen for the streams that `spec` wants."""
-        wanted = (spec.stdin, spec.stdout, spec.stderr and spec.console_size is None)
+    def listen(self, parameters: gcs.ProcessParameters) -> "Streams":
+        """Listen for the streams that `parameters` want."""
+        wanted = (parameters.create_std_in_pipe, parameters.create_std_out_pipe, parameters.create_std_err_pipe)
         return Streams(self._sockets, tuple(next(self._numbers) if want else 0 for want in wanted))
 
 
@@ -150,9 +155,14 @@ async def start_process(client: GuestClient, stdio: Stdio, spec: ProcessSpec, na
         GuestError: it could not be started.
         ConnectionLost: the VM is gone.
     """
-    streams = stdio.listen(spec)
+    return await launch(client, stdio, _parameters(spec), name)
+
+
+async def launch(client: GuestClient, stdio: Stdio, parameters: gcs.ProcessParameters, name: str) -> Process:
+    """Start a process in the utility VM, or in the container that `client` is for. See `start_process` for errors."""
+    streams = stdio.listen(parameters)
     try:
-        pid = await client.execute_process(_parameters(spec), streams.ports)
+        pid = await client.execute_process(parameters, streams.ports)
         try:
             await streams.accept()
         except BaseException:

@@ -5,8 +5,7 @@ request and closed in another, so its tasks live in a `Scope`, which anyone may 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, final
 
 T = TypeVar("T")
@@ -91,42 +90,56 @@ class Deadlines:
     """Deadlines that can stand still: `hold` stops them, `release` lets each have what it had left."""
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Timeout] = set()
-        self._left: dict[asyncio.Timeout, float] | None = None
+        self._running: set[Deadline] = set()
+        self._held = False
 
-    @asynccontextmanager
-    async def within(self, seconds: float | None) -> AsyncIterator[None]:
-        """Give the body `seconds` of time in which nothing is held, None without end.
+    def start(self, seconds: float, then: Callable[[], None]) -> "Deadline":
+        """Call `then` once `seconds` in which nothing is held have passed, unless the deadline is stopped first."""
 
-        Raises:
-            TimeoutError: they have passed.
-        """
-        if seconds is None:
-            yield
-            return
-        async with asyncio.timeout(None if self._left is not None else seconds) as deadline:
-            self._running.add(deadline)
-            if self._left is not None:
-                self._left[deadline] = seconds
-            try:
-                yield
-            finally:
-                self._running.discard(deadline)
-                if self._left is not None:
-                    self._left.pop(deadline, None)
+        def passed() -> None:
+            self._running.discard(deadline)
+            then()
+
+        deadline = Deadline(seconds, passed, self._running.discard)
+        self._running.add(deadline)
+        if not self._held:
+            deadline.go_on()
+        return deadline
 
     def hold(self) -> None:
         """Let no deadline pass until `release`. A second call does nothing."""
-        if self._left is None:
-            now = asyncio.get_running_loop().time()
-            pending = [deadline for deadline in self._running if not deadline.expired()]  # one that has passed only waits for its body
-            self._left = {deadline: when - now for deadline in pending if (when := deadline.when()) is not None}
-            for deadline in self._left:
-                deadline.reschedule(None)
+        self._held = True
+        for deadline in self._running:
+            deadline.pause()
 
     def release(self) -> None:
         """Let the deadlines go on. Nothing happens when none is held."""
-        left, self._left = self._left or {}, None
-        now = asyncio.get_running_loop().time()
-        for deadline, seconds in left.items():
-            deadline.reschedule(now + seconds)
+        self._held = False
+        for deadline in self._running:
+            deadline.go_on()
+
+
+@final
+class Deadline:
+    """One of `Deadlines`."""
+
+    def __init__(self, left: float, then: Callable[[], None], forget: Callable[["Deadline"], None]) -> None:
+        self._left, self._then, self._forget = left, then, forget
+        self._timer: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        """Let it never pass. A second call does nothing."""
+        self.pause()
+        self._forget(self)
+
+    def go_on(self) -> None:
+        """Let the time run."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._left, self._then)
+
+    def pause(self) -> None:
+        """Let the time stand."""
+        if self._timer is not None:
+            self._left = max(0.0, self._timer.when() - asyncio.get_running_loop().time())
+            self._timer.cancel()
+            self._timer = None

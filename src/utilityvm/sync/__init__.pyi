@@ -64,6 +64,10 @@ class Process:
     def stderr(self) -> GuestStream:
         ...
 
+    @property
+    def ended(self) -> bool:
+        ...
+
     def wait(self) -> int:
         ...
 

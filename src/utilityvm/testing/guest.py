@@ -1,7 +1,8 @@
 """A guest without a VM: the other end of the guest connection, in the same process, for tests and fault injection.
 
 It follows protocol/SPEC.md as the agent does: answers the transport reset, dials its boot ports when they are listened to, negotiates,
-and runs *programs*, which are Python functions. What it sends can be cut, delayed or replaced by `tamper`.
+runs *programs*, which are Python functions, and has containers, which only keep count of their processes. What it sends can be cut,
+delayed or replaced by `tamper`.
 """
 
 import asyncio
@@ -12,7 +13,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final, final
 
+import msgspec
+
 from utilityvm.kit.aio import Scope
+from utilityvm.kit.ids import NULL_GUID
 from utilityvm.wire import gcs
 from utilityvm.wire.frames import Frame, FrameReader
 from utilityvm.wire.frames import encode as encode_frame
@@ -20,7 +24,10 @@ from utilityvm.wire.packets import GUEST_CID, HOST_CID, MAX_PAYLOAD, SHUT_BOTH, 
 
 _FIRST_PORT: Final = 0x8000_0000
 _WINDOW: Final = 512 * 1024
-_NOT_IMPLEMENTED: Final = -2147467263
+_NOT_IMPLEMENTED: Final = 0x8000_4001
+_FAIL: Final = 0x8000_4005
+_ALREADY_EXISTS: Final = 0xC037_010F
+_OK: Final[dict[str, object]] = {"Result": 0}
 
 MEMORY_PAGES: Final = 65_536
 """What the guest says that it has, in pages of 4096 bytes; half of it is in use."""
@@ -60,6 +67,35 @@ class Program:
     stderr: GuestConnection | None
 
 
+class _Process(msgspec.Struct):
+    args: list[str]
+
+
+class _Specification(msgspec.Struct):
+    process: _Process
+
+
+class _Config(msgspec.Struct):
+    specification: _Specification = msgspec.field(name="OciSpecification")
+
+
+@dataclass(slots=True)
+class FakeContainer:
+    """A container as the guest has it: what it was created with, its first process, and how it was told to end."""
+
+    config: dict[str, object]
+    first: int | None = None
+    end: str = "UnexpectedExit"
+    told: bool = False
+    """Whether its end was notified."""
+
+    def argv(self, parameters: dict[str, object]) -> tuple[str, ...]:
+        """Return what a process in it runs: what the request says, or for the first one what the container was created with."""
+        process = parameters.get("OciProcess")
+        runs = msgspec.convert(self.config, _Config).specification.process if process is None else msgspec.convert(process, _Process)
+        return tuple(runs.args)
+
+
 Body = Callable[["FakeGuest", Program], Awaitable[int]]
 """A program: writes with `FakeGuest.write`, returns its exit code."""
 
@@ -90,6 +126,12 @@ class FakeGuest:
         self._processes: dict[int, asyncio.Task[int]] = {}
         self.entropy = b""
         """What the host sent on the entropy port."""
+        self.containers: dict[str, FakeContainer] = {}
+        """What the host has created and not deleted."""
+        self.modified: list[tuple[str, object]] = []
+        """What the host has asked to be modified: of which container, and what."""
+        self.notifies_first = False
+        """Whether a container's end is notified before its first process's end is told, as agents may."""
         self.listening: set[Port] = set()
         """Ports on which the host listens."""
         self._gone = False
@@ -221,29 +263,79 @@ class FakeGuest:
                 self._tasks.start("answer", self._answer(connection, frame))
 
     async def _answer(self, connection: GuestConnection, frame: Frame) -> None:
-        body = self._answers.get(frame.type)
+        body, request = self._answers.get(frame.type), json.loads(frame.body)
+        ended = None
         if body is None:
-            answer = await self._handle(frame.type, json.loads(frame.body))
+            answer = await self._handle(frame.type, request)
             if answer is None:
                 return
-            body = json.dumps(answer).encode()
-        await self.write(connection, encode_frame(Frame(gcs.response_type(frame.type), frame.id, body)))
+            body, ended = json.dumps(answer).encode(), self._notification(frame.type, request)
+        out = [Frame(gcs.response_type(frame.type), frame.id, body)]
+        if ended is not None:
+            out.insert(0 if self.notifies_first else 1, ended)
+        await self.write(connection, b"".join(map(encode_frame, out)))
 
     async def _handle(self, word: int, request: dict[str, object]) -> dict[str, object] | None:
+        about = request["ContainerId"]
+        container = self.containers.get(str(about))
         match word:
             case gcs.NEGOTIATE.word:
-                able = {"SignalProcessSupported": True, "DumpStacksSupported": True}
-                return {"Result": 0, "Version": 4, "Capabilities": {"RuntimeOsType": "Linux", "GuestDefinedCapabilities": able}}
+                able = {"SignalProcessSupported": True, "DumpStacksSupported": True, "DeleteContainerStateSupported": True}
+                return _OK | {"Version": 4, "Capabilities": {"RuntimeOsType": "Linux", "GuestDefinedCapabilities": able}}
+            case gcs.SHUTDOWN_GRACEFUL.word | gcs.SHUTDOWN_FORCED.word if about == NULL_GUID:
+                self._sock.shutdown(socket.SHUT_RDWR)
+                return None
+            case gcs.CREATE.word:
+                return self._create(str(about), str(request["ContainerConfig"]))
+            case _ if container is None and about != NULL_GUID:
+                return _failure(gcs.SYSTEM_NOT_FOUND, f"no such container: {about}")
+        return await self._handle_known(word, request, container)
+
+    async def _handle_known(self, word: int, request: dict[str, object], container: FakeContainer | None) -> dict[str, object]:  # noqa: PLR0911 (one message a case)
+        match word:
             case gcs.EXECUTE.word:
                 return await self._execute(request)
             case gcs.WAIT.word | gcs.SIGNAL.word:
                 return await self._process_call(word, request["ProcessId"])
             case gcs.PROPERTIES.word | gcs.DUMP_STACKS.word:
-                return {"Result": 0} | self._told(word, request)
-            case gcs.SHUTDOWN_GRACEFUL:
-                self._sock.shutdown(socket.SHUT_RDWR)
-                return None
-        return {"Result": _NOT_IMPLEMENTED, "ErrorMessage": f"bridge: function not supported, header type: {word:#x}"}
+                return _OK | self._told(word, request)
+            case gcs.START.word:
+                return _OK
+            case gcs.MODIFY.word:
+                self.modified.append((str(request["ContainerId"]), request["Request"]))
+                return _OK
+            case gcs.SHUTDOWN_GRACEFUL.word | gcs.SHUTDOWN_FORCED.word if container is not None:
+                container.end = "GracefulExit" if word == gcs.SHUTDOWN_GRACEFUL.word else "ForcedExit"
+                if container.first is not None:
+                    self._processes[container.first].cancel()
+                return _OK
+            case gcs.DELETE_STATE.word if container is not None:
+                return self._delete(str(request["ContainerId"]), container)
+        return _failure(_NOT_IMPLEMENTED, f"bridge: function not supported, header type: {word:#x}")
+
+    # -- containers -------------------------------------------------------------------------------------------------
+
+    def _create(self, container_id: str, config: str) -> dict[str, object]:
+        if container_id in self.containers:
+            return _failure(_ALREADY_EXISTS, f"container {container_id} exists")
+        if container_id != NULL_GUID:
+            self.containers[container_id] = FakeContainer(json.loads(config))
+        return _OK
+
+    def _delete(self, container_id: str, container: FakeContainer) -> dict[str, object]:
+        if container.first is not None and not self._processes[container.first].done():
+            return _failure(_FAIL, f"container {container_id} runs")
+        del self.containers[container_id]
+        return _OK
+
+    def _notification(self, word: int, request: dict[str, object]) -> Frame | None:
+        """Return the notification of a container's end, once the waiting for its first process is answered."""
+        container = self.containers.get(str(request["ContainerId"]))
+        if word != gcs.WAIT.word or container is None or container.told or request["ProcessId"] != container.first:
+            return None
+        container.told = True
+        told = {"ContainerId": request["ContainerId"], "ActivityId": NULL_GUID, "Type": container.end, "Operation": "None", "Result": 0}
+        return Frame(gcs.NOTIFICATION_WORD, 0, json.dumps(told).encode())
 
     def _told(self, word: int, request: dict[str, object]) -> dict[str, object]:
         if word == gcs.DUMP_STACKS.word:
@@ -259,25 +351,28 @@ class FakeGuest:
     async def _process_call(self, word: int, pid: object) -> dict[str, object]:
         process = self._processes.get(pid) if isinstance(pid, int) else None
         if process is None:
-            return {"Result": gcs.NOT_FOUND - (1 << 32), "ErrorMessage": f"no process {pid}"}
+            return _failure(gcs.NOT_FOUND, f"no process {pid}")
         if word == gcs.SIGNAL.word:
             process.cancel()
-            return {"Result": 0}
+            return _OK
         await asyncio.wait([process])
-        return {"Result": 0, "ExitCode": 137 if process.cancelled() else process.result()}
+        return _OK | {"ExitCode": 137 if process.cancelled() else process.result()}
 
     async def _execute(self, request: dict[str, object]) -> dict[str, object]:
         settings = json.loads(json.dumps(request["Settings"]))
         parameters, ports = json.loads(settings["ProcessParameters"]), settings["VsockStdioRelaySettings"]
-        argv = tuple(parameters["CommandArgs"])
+        container = self.containers.get(str(request["ContainerId"]))
+        argv = tuple(parameters["CommandArgs"]) if container is None else container.argv(parameters)
         body = self._programs.get(argv[0])
         if body is None:
-            return {"Result": gcs.FILE_NOT_FOUND - (1 << 32), "ErrorMessage": f"{argv[0]}: no such program"}
+            return _failure(gcs.FILE_NOT_FOUND, f"{argv[0]}: no such program")
         ends = [await self.dial(ports[name]) if name in ports else None for name in ("StdIn", "StdOut", "StdErr")]
         pid, self._next_pid = self._next_pid, self._next_pid + 1
         program = Program(argv, *ends)
         self._processes[pid] = asyncio.create_task(self._run_program(body, program))  # noqa: TID251 (killed by SignalProcess)
-        return {"Result": 0, "ProcessId": pid}
+        if container is not None and container.first is None:
+            container.first = pid
+        return _OK | {"ProcessId": pid}
 
     async def _run_program(self, body: Body, program: Program) -> int:
         try:
@@ -286,3 +381,7 @@ class FakeGuest:
             for end, bits in ((program.stdin, SHUT_BOTH), (program.stdout, SHUT_SEND), (program.stderr, SHUT_SEND)):
                 if end is not None and not self._gone:
                     await self.shut(end, bits)
+
+
+def _failure(code: int, text: str) -> dict[str, object]:
+    return {"Result": code - (1 << 32), "ErrorMessage": text}

@@ -52,6 +52,11 @@ class FrameReader:
     def __init__(self) -> None:
         self._kept = bytearray()
 
+    @property
+    def half(self) -> bool:
+        """Whether the beginning of a frame has come without its rest."""
+        return bool(self._kept)
+
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Take bytes and give the frames that are now complete; those before a refused one come first, however the stream is cut.
 

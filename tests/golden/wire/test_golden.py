@@ -27,9 +27,7 @@ REFUSALS: Final = {
 }
 """What our reader says for each reason of the vectors."""
 
-CALLS: Final[dict[int, gcs.Call[Any, Any]]] = {
-    call.word: call for call in (gcs.NEGOTIATE, gcs.EXECUTE, gcs.WAIT, gcs.SIGNAL, gcs.RESIZE, gcs.PROPERTIES, gcs.DUMP_STACKS)
-}
+CALLS: Final[dict[int, gcs.Call[Any, Any]]] = {call.word: call for call in gcs.CALLS}
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -174,14 +172,19 @@ def request(kind: int, fields: dict[str, Any]) -> gcs.Request:
     """The request that the fields of a vector describe."""
     fields = dict(fields)
     if kind == gcs.EXECUTE.word:
-        parameters = gcs.encode_parameters(gcs.ProcessParameters(**fields.pop("parameters")))
+        parameters = gcs.ProcessParameters(**fields.pop("parameters"))
         ports = gcs.StdioPorts(**{name: fields.pop(name) for name in ("std_in", "std_out", "std_err") if name in fields})
-        fields["settings"] = gcs.ExecuteSettings(process_parameters=parameters, stdio_ports=ports)
+        fields["settings"] = gcs.execute_settings(parameters, ports, windows=False)
     elif kind == gcs.SIGNAL.word:
         fields["options"] = gcs.SignalOptions(signal=fields.pop("signal"))
     elif kind == gcs.PROPERTIES.word:
         fields["query"] = gcs.encode_query(fields.pop("property_types", ()))
-    return CALLS[kind].request(**fields) if kind in CALLS else gcs.Request(**fields)
+    elif kind == gcs.MODIFY.word:
+        fields["request"] = gcs.GuestRequest(**fields["request"])
+    if "ocsc" in fields:
+        fields["ocsc"] = gcs.SpanContext(**fields["ocsc"])
+    built: gcs.Request = CALLS[kind].request(**fields)
+    return built
 
 
 def of(sender: str, *, refused: bool) -> list[Message]:
@@ -214,7 +217,11 @@ def told(properties: Properties) -> dict[str, Any]:
     return fields
 
 
-READ: Final = of("guest", refused=False)
+def notifies(case: Message) -> bool:
+    return case.type & frames.KIND_MASK == frames.NOTIFICATION
+
+
+READ: Final = [case for case in of("guest", refused=False) if not notifies(case)]
 
 
 @pytest.mark.parametrize("case", [case for case in READ if case.fields and case.fields["result"] == 0], ids=lambda case: case.name)
@@ -243,7 +250,19 @@ def test_failures_are_read(case: Message) -> None:
     assert str(caught.value) == f"guest RPC failure: {case.fields['error_message']}"
 
 
-@pytest.mark.parametrize("case", of("guest", refused=True), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in of("guest", refused=False) if notifies(case)], ids=lambda case: case.name)
+def test_notifications_are_read(case: Message) -> None:
+    told = gcs.decode_notification(Frame(case.type, 0, case.body.encode()))
+    assert msgspec.structs.asdict(told) == case.fields
+
+
+@pytest.mark.parametrize("case", [case for case in of("guest", refused=True) if notifies(case)], ids=lambda case: case.name)
+def test_notifications_that_cannot_be_read_are_refused(case: Message) -> None:
+    with pytest.raises(ProtocolError, match="bridge received unknown notification message|bridge notification failed"):
+        gcs.decode_notification(Frame(case.type, 0, case.body.encode()))
+
+
+@pytest.mark.parametrize("case", [case for case in of("guest", refused=True) if not notifies(case)], ids=lambda case: case.name)
 def test_responses_that_cannot_be_read_are_refused(case: Message) -> None:
     with pytest.raises(ProtocolError, match="bridge response unmarshal failed"):
         response(case)

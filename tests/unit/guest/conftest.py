@@ -26,11 +26,11 @@ class Rig:
         self.lost: list[UtilityVMError] = []
         self.stdio = Stdio(transport)
 
-    async def client(self, *, negotiate: bool = True) -> GuestClient:
+    async def client(self, *, connect: bool = True) -> GuestClient:
         stream = await self.transport.listen(gcs.BRIDGE_PORT, once=True).accept()
         client = GuestClient(Bridge(stream, "vm t", self.lost.append))
-        if negotiate:
-            await client.negotiate()
+        if connect:
+            await client.connect()
         return client
 
 

@@ -136,7 +136,7 @@ async def test_an_answer_to_no_question_ends_the_bridge(connect: Connect, frame:
         await asyncio.wait([waiting])
         assert isinstance(waiting.exception(), ConnectionLost | GuestError)
         with pytest.raises(ConnectionLost, match=why):
-            await client.negotiate()
+            await client.connect()
         assert [type(error) for error in rig.lost] == [ProtocolError]
         assert rig.lost[0].message.endswith(why) or why in rig.lost[0].message
 

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+from tests.unit.clock import Clock
 
 from utilityvm.kit.aio import Deadlines, Scope, finish
 
@@ -166,92 +167,56 @@ async def test_work_that_does_not_end_is_given_up() -> None:
 # -- Deadlines ----------------------------------------------------------------------------------------------------------
 
 
-class Clock:
-    """The loop's clock, put forward by hand."""
+class Passed:
+    """Notes that a deadline has passed."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.ahead = 0.0
-        loop = asyncio.get_running_loop()
-        real = loop.time
-        monkeypatch.setattr(loop, "time", lambda: real() + self.ahead)
+    def __init__(self) -> None:
+        self.times = 0
 
-    async def forward(self, seconds: float) -> None:
-        """Let what is ready run, put the clock forward, and let run what that makes ready."""
-        for ahead in (0, seconds):
-            self.ahead += ahead
-            for _ in range(5):
-                await asyncio.sleep(0)
+    def __call__(self) -> None:
+        self.times += 1
 
 
-async def overdue(deadlines: Deadlines, seconds: float | None) -> bool:
-    """Say whether waiting for ever was ended by the deadline, rather than by cancellation."""
-    try:
-        async with deadlines.within(seconds):
-            await forever()
-    except TimeoutError:
-        return True
-    return False
-
-
-async def test_a_deadline_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, deadlines = Clock(monkeypatch), Deadlines()
-    async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(overdue(deadlines, 10))
-        await clock.forward(9)
-        assert not waiting.done()
-        await clock.forward(2)
-        assert waiting.result()
+async def test_a_deadline_passes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, deadlines, passed = Clock(monkeypatch), Deadlines(), Passed()
+    deadlines.start(10, passed)
+    await clock.forward(9)
+    assert passed.times == 0
+    await clock.forward(2)
+    assert passed.times == 1
+    deadlines.hold()
+    deadlines.release()
+    await clock.forward(100)
+    assert passed.times == 1
 
 
 async def test_a_held_deadline_does_not_pass_and_has_what_it_had_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, deadlines = Clock(monkeypatch), Deadlines()
-    async with asyncio.TaskGroup() as group:
-        before = group.create_task(overdue(deadlines, 10))
-        await clock.forward(7)
+    clock, deadlines, before, meanwhile = Clock(monkeypatch), Deadlines(), Passed(), Passed()
+    deadlines.start(10, before)
+    await clock.forward(7)
+    deadlines.hold()
+    deadlines.hold()
+    deadlines.start(5, meanwhile)
+    await clock.forward(1000)
+    assert (before.times, meanwhile.times) == (0, 0)
+    deadlines.release()
+    deadlines.release()
+    await clock.forward(2)
+    assert before.times == 0
+    await clock.forward(2)
+    assert (before.times, meanwhile.times) == (1, 0)
+    await clock.forward(2)
+    assert meanwhile.times == 1
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_stopped_deadline_never_passes(monkeypatch: pytest.MonkeyPatch, *, held: bool) -> None:
+    clock, deadlines, passed = Clock(monkeypatch), Deadlines(), Passed()
+    deadline = deadlines.start(10, passed)
+    if held:
         deadlines.hold()
-        deadlines.hold()
-        meanwhile = group.create_task(overdue(deadlines, 5))
-        await clock.forward(1000)
-        assert not before.done()
-        assert not meanwhile.done()
-        deadlines.release()
-        await clock.forward(2)
-        assert not before.done()
-        await clock.forward(2)
-        assert before.result()
-        assert not meanwhile.done()
-        await clock.forward(2)
-        assert meanwhile.result()
-
-
-async def test_what_ends_while_it_is_held_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, deadlines = Clock(monkeypatch), Deadlines()
-    async with asyncio.timeout(5):
-        async with deadlines.within(10):
-            deadlines.hold()
-        deadlines.release()
-        deadlines.release()
-        await clock.forward(1)
-
-
-async def test_a_deadline_that_has_passed_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, deadlines = Clock(monkeypatch), Deadlines()
-    async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(overdue(deadlines, 10))
-        await asyncio.sleep(0)
-        clock.ahead += 11
-        for _ in range(2):
-            await asyncio.sleep(0)  # the deadline fires in the first turn; its task has not run in the second yet
-        deadlines.hold()
-        await clock.forward(1)
-        assert waiting.result()
-        deadlines.release()
-
-
-async def test_without_a_deadline_nothing_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, deadlines = Clock(monkeypatch), Deadlines()
-    async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(overdue(deadlines, None))
-        await clock.forward(1e6)
-        assert not waiting.done()
-        waiting.cancel()
+    deadline.stop()
+    deadline.stop()
+    deadlines.release()
+    await clock.forward(100)
+    assert passed.times == 0

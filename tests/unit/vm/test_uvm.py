@@ -16,6 +16,7 @@ from utilityvm.kit.errors import (
     Exhausted,
     GuestError,
     HostError,
+    InvalidOptions,
     NotFound,
     ProtocolError,
     StateError,
@@ -177,7 +178,7 @@ async def test_a_command_that_cannot_be_sent_is_refused_and_the_vm_goes_on() -> 
         await vm.start()
         with pytest.raises(ValueError, match="argv is empty"):
             await vm.create_process([])
-        with pytest.raises(ValueError, match="surrogates not allowed"):
+        with pytest.raises(InvalidOptions, match="not UTF-8"):
             await vm.create_process(["echo", os.fsdecode(b"\xff")])
         with pytest.raises(ProtocolError, match="at most 65536"):
             await vm.create_process(["echo", "x" * 70_000])

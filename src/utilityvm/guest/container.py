@@ -1,0 +1,135 @@
+"""A container in the guest, as the host holds it: what can be asked of it, and its end.
+
+protocol/SPEC.md section 5. The guest makes the container; the host says what it is to be, keeps the order of the messages, and hears of
+the end by a notification.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Self, final
+
+from utilityvm.guest.client import GuestClient
+from utilityvm.guest.process import Process, Stdio, launch
+from utilityvm.kit.errors import StateError, Unsupported
+from utilityvm.schema.properties import Properties
+from utilityvm.wire import gcs
+from utilityvm.wire.oci import OciProcess
+
+
+@final
+class GuestContainer:
+    """A container that the guest has created. Give the handle up with `close`; the container goes on."""
+
+    def __init__(
+        self, client: GuestClient, stdio: Stdio, container_id: str, exit_: asyncio.Future[gcs.ContainerNotification], name: str
+    ) -> None:
+        self._client, self._stdio, self._name = client, stdio, name
+        self.id = container_id
+        """What its creator calls it."""
+        self._exit = exit_
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @classmethod
+    async def create(cls, client: GuestClient, stdio: Stdio, container_id: str, config: object, name: str) -> Self:
+        """Create a container. `config` is a struct or plain builtins in the guest's own shape; `name` is the VM's, for errors.
+
+        If the caller gives up meanwhile, the container is ended and deleted.
+
+        Raises:
+            Exists: there is such a container.
+            GuestError: it could not be created.
+        """
+        return cls(client, stdio, container_id, await client.create_container(container_id, config), name)
+
+    @classmethod
+    def adopt(cls, client: GuestClient, stdio: Stdio, container_id: str, name: str) -> Self:
+        """Take over a container that the guest has already, as that of a cloned VM. Nothing is sent.
+
+        Raises:
+            Exists: there is such a container on this connection.
+        """
+        return cls(client, stdio, container_id, client.bridge.expect_exit(container_id), name)
+
+    @property
+    def os(self) -> str:
+        """Its guest's system: ``linux`` or ``windows``."""
+        return self._client.os
+
+    @property
+    def is_oci(self) -> bool:
+        """Whether its processes are described by OCI processes, which those of Linux guests are."""
+        return self.os == "linux"
+
+    async def start(self) -> None:
+        """Start it. On Linux its first process starts with the first call of `execute` or `launch`."""
+        await self._client.start_container(self.id)
+
+    async def execute(self, process: OciProcess, *, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Process:
+        """Run one more process in it. A process with a terminal has no `stderr` of its own.
+
+        Raises:
+            GuestError: it could not be started.
+        """
+        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr and not process.terminal}
+        return await self.launch(gcs.parameters_of(process, windows=self.os == "windows", whole=self.is_oci, **streams))
+
+    async def launch(self, parameters: gcs.ProcessParameters) -> Process:
+        """Run a process of which the guest is told `parameters`: on Linux the container's first one has only its pipes in them."""
+        return await launch(self._client.inside(self.id), self._stdio, parameters, self._name)
+
+    async def wait(self) -> gcs.ContainerNotification:
+        """Wait until it has ended and return what the guest says of it. May be called again, and by many.
+
+        Raises:
+            ConnectionLost: the guest connection ended first.
+            StateError: the handle was closed first.
+        """
+        ends: list[asyncio.Future[Any]] = [self._exit, self._closed]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if not self._exit.done():
+            raise StateError(f"container {self.id}", "closed", "wait")
+        return self._exit.result()
+
+    async def shutdown(self) -> None:
+        """Ask it to end, and do not wait for it; one that is gone is no error. See `GuestClient.shutdown_container`."""
+        await self._client.shutdown_container(self.id)
+
+    async def terminate(self) -> None:
+        """Make it end, and do not wait for it; one that is gone is no error. See `GuestClient.shutdown_container`."""
+        await self._client.terminate_container(self.id)
+
+    async def properties(self, types: Sequence[str]) -> Properties:
+        """Ask what it tells of itself. See `GuestClient.properties`."""
+        return await self._client.properties(self.id, types)
+
+    async def modify(self, settings: object) -> None:
+        """Change a resource of it. See `GuestClient.modify`."""
+        await self._client.modify(settings, self.id)
+
+    async def update(self, resources: object) -> None:
+        """Change its limits; `resources` are the OCI specification's of its system.
+
+        The original sends UpdateContainer, which no Linux guest has ever had a handler for; this sends what they have.
+        """
+        constraints = gcs.GuestRequest(
+            request_type="Update",
+            resource_type="ContainerConstraints",
+            settings={"Linux" if self.os == "linux" else "Windows": resources},
+        )
+        await self.modify(constraints)
+
+    async def delete_state(self) -> None:
+        """Let the guest forget it after its end, before its layers and disks are removed.
+
+        Raises:
+            Unsupported: the guest is too old for it; nothing was sent.
+            GuestError: the guest cannot, e.g. because it has not ended.
+        """
+        if not self._client.capabilities.guest_defined.delete_container_state_supported:
+            raise Unsupported("uvm guest connection does not support deleteContainerState")
+        await self._client.delete_container_state(self.id)
+
+    def close(self) -> None:
+        """Give the handle up: whoever waits gets `StateError`. A second call does nothing."""
+        if not self._closed.done():
+            self._closed.set_result(None)
