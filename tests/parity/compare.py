@@ -2,10 +2,13 @@
 
 import difflib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tests.parity import gcs
 from tests.parity.deviations import expectation
+from tests.parity.gcs import GcsVector
+from tests.parity.gcs_deviations import gcs_expectation
 from tests.parity.subject import Observed, run
 from tests.parity.vectors import Vector
 
@@ -29,8 +32,24 @@ class Verdict:
             self.differences.append(f"{what}\n{_diff(expected, ours)}")
 
 
-def compare(vector: Vector) -> Verdict:
+def compare(vector: Vector | GcsVector) -> Verdict:
     """Run a vector and compare everything that it states."""
+    return _compare_steps(vector) if isinstance(vector, GcsVector) else _compare_document(vector)
+
+
+def _compare_steps(vector: GcsVector) -> Verdict:
+    verdict, ours = Verdict(vector.name), gcs.run(vector)
+    wanted, verdict.deviations = gcs_expectation(vector)
+    for number, (step, theirs, mine) in enumerate(zip(vector.steps, wanted, ours, strict=True)):
+        where = f"step {number}, {step.call}"
+        verdict.expect(f"{where}: result", theirs.result, mine.result)
+        verdict.expect(f"{where}: error", theirs.error, mine.error)
+        verdict.expect(f"{where}: frames", [asdict(frame) for frame in theirs.frames], [asdict(frame) for frame in mine.frames])
+        verdict.expect(f"{where}: ports", theirs.listened, mine.listened)
+    return verdict
+
+
+def _compare_document(vector: Vector) -> Verdict:
     verdict, ours = Verdict(vector.name), run(vector.input)
     expected, verdict.deviations = expectation(vector)
     if expected.document is not None:

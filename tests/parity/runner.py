@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.parity.compare import Verdict, compare
-from tests.parity.vectors import Malformed, Skipped, UnusableFolderError, Vector, read_folder
+from tests.parity.gcs import GcsVector
+from tests.parity.vectors import Item, Malformed, Skipped, UnusableFolderError, Vector, read_folder
 
 VECTORS = Path(__file__).parent / "vectors"
 SHOWN = 3
@@ -24,7 +25,7 @@ class Tally:
     skipped: Counter[str] = field(default_factory=Counter)
     not_compared: Counter[str] = field(default_factory=Counter)
 
-    def add(self, item: Vector | Skipped | Malformed) -> None:
+    def add(self, item: Item) -> None:
         """Run one vector and count it."""
         match item:
             case Skipped(reason=reason):
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _compare(vector: Vector) -> Verdict:
+def _compare(vector: Vector | GcsVector) -> Verdict:
     try:
         return compare(vector)
     except Exception as error:  # noqa: BLE001  whatever one vector raises, the others are still run and counted

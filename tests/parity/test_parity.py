@@ -4,28 +4,33 @@ import pytest
 
 from tests.parity.compare import compare
 from tests.parity.deviations import DEVIATIONS, declared, expectation
+from tests.parity.gcs import CALLS, GcsVector, expected
+from tests.parity.gcs_deviations import GCS_DEVIATIONS, gcs_expectation
 from tests.parity.runner import VECTORS
 from tests.parity.vectors import Skipped, Vector, read_folder
 
 FILES = read_folder(VECTORS)
-RUN = [pytest.param(item, id=f"{file}-{item.name}") for file, items in FILES.items() for item in items if isinstance(item, Vector)]
+RUN = [
+    pytest.param(item, id=f"{file}-{item.name}") for file, items in FILES.items() for item in items if isinstance(item, Vector | GcsVector)
+]
+GCS = [item for items in FILES.values() for item in items if isinstance(item, GcsVector)]
 LCOW = [item for items in FILES.values() for item in items if isinstance(item, Vector) and item.kind == "lcow"]
 
 
 @pytest.mark.parametrize("vector", RUN)
-def test_we_do_what_the_original_did(vector: Vector) -> None:
+def test_we_do_what_the_original_did(vector: Vector | GcsVector) -> None:
     assert compare(vector).differences == []
 
 
 def test_every_vector_of_the_repository_is_run_or_skipped_by_name() -> None:
-    run = {file: sum(isinstance(item, Vector) for item in items) for file, items in FILES.items()}
+    run = {file: sum(isinstance(item, Vector | GcsVector) for item in items) for file, items in FILES.items()}
     skipped = {file: sum(isinstance(item, Skipped) for item in items) for file, items in FILES.items()}
-    assert run == {"default_options": 22, "lcow_docs": 472, "normalize": 126, "verify_lcow": 121}
-    assert skipped == {"default_options": 20, "lcow_docs": 0, "normalize": 0, "verify_lcow": 0}
+    assert run == {"default_options": 22, "gcs_messages": 31, "lcow_docs": 472, "normalize": 126, "verify_lcow": 121}
+    assert skipped == {"default_options": 20, "gcs_messages": 0, "lcow_docs": 0, "normalize": 0, "verify_lcow": 0}
 
 
 def test_every_declared_deviation_has_its_code_and_a_reason() -> None:
-    assert list(declared()) == list(DEVIATIONS)
+    assert list(declared()) == [*DEVIATIONS, *GCS_DEVIATIONS]
     assert all(declared().values())
 
 
@@ -43,3 +48,22 @@ def test_without_a_deviation_its_vectors_fail(name: str, monkeypatch: pytest.Mon
     bitten = [vector for vector in LCOW if name in expectation(vector)[1]]
     monkeypatch.delitem(DEVIATIONS, name)
     assert all(compare(vector).differences for vector in bitten)
+
+
+@pytest.mark.parametrize("name", GCS_DEVIATIONS)
+def test_a_deviation_of_the_guest_connection_is_no_wider_than_its_bug(name: str) -> None:
+    shown = [vector for vector in GCS if GCS_DEVIATIONS[name].shows(vector)]
+    assert shown
+    for vector in shown:
+        assert GCS_DEVIATIONS[name].ours(expected(vector), vector) != expected(vector)
+
+
+@pytest.mark.parametrize("name", GCS_DEVIATIONS)
+def test_without_a_deviation_of_the_guest_connection_its_vectors_fail(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bitten = [vector for vector in GCS if name in gcs_expectation(vector)[1]]
+    monkeypatch.delitem(GCS_DEVIATIONS, name)
+    assert all(compare(vector).differences for vector in bitten)
+
+
+def test_every_kind_of_step_is_played() -> None:
+    assert {step.call for vector in GCS for step in vector.steps} == set(CALLS)

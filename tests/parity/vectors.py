@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+
+from tests.parity.gcs import GcsVector
 
 
 class UnusableFolderError(Exception):
@@ -67,12 +69,15 @@ BUILT = frozenset({"lcow", "lcow_defaults", "normalize_memory", "normalize_proce
 NOT_BUILT = {"wcow": "Windows guests are not built yet", "wcow_defaults": "Windows guests are not built yet"}
 SHAPES_NOT_BUILT = {
     "go_literal_as_dict": "structs of their own are not built yet; those in documents are compared there",
-    "guest": "scripted guests are not built yet",
     "steps": "operations on a running VM are not built yet",
 }
 
 
-def read_folder(folder: Path) -> dict[str, list[Vector | Skipped | Malformed]]:
+V = TypeVar("V", Vector, GcsVector)
+Item = Vector | GcsVector | Skipped | Malformed
+
+
+def read_folder(folder: Path) -> dict[str, list[Item]]:
     """Read every file of a folder of vectors, by the file's name without its suffix."""
     if not folder.is_dir():
         raise UnusableFolderError(f"{folder} is not a folder")
@@ -82,7 +87,7 @@ def read_folder(folder: Path) -> dict[str, list[Vector | Skipped | Malformed]]:
     return {file.stem: _read(file) for file in files}
 
 
-def _read(file: Path) -> list[Vector | Skipped | Malformed]:
+def _read(file: Path) -> list[Item]:
     try:
         raw = msgspec.json.decode(file.read_bytes(), type=list[msgspec.Raw])
     except (OSError, UnicodeError, msgspec.DecodeError) as error:
@@ -92,11 +97,13 @@ def _read(file: Path) -> list[Vector | Skipped | Malformed]:
     return [_vector(item, number) for number, item in enumerate(raw, 1)]
 
 
-def _vector(raw: msgspec.Raw, number: int) -> Vector | Skipped | Malformed:
+def _vector(raw: msgspec.Raw, number: int) -> Item:
     shape = msgspec.json.decode(raw)
     name = str(shape.get("name", f"number {number}")) if isinstance(shape, Mapping) else f"number {number}"
     if not isinstance(shape, Mapping):
         return Malformed(name, "not an object")
+    if "guest" in shape:
+        return _decoded(raw, name, GcsVector)
     for member, reason in SHAPES_NOT_BUILT.items():
         if member in shape or member in shape.get("input", {}):
             return Skipped(name, reason)
@@ -105,7 +112,11 @@ def _vector(raw: msgspec.Raw, number: int) -> Vector | Skipped | Malformed:
         return Skipped(name, NOT_BUILT[kind])
     if kind not in BUILT:
         return Malformed(name, f"unknown kind {kind!r}")
+    return _decoded(raw, name, Vector)
+
+
+def _decoded(raw: msgspec.Raw, name: str, kind: type[V]) -> V | Malformed:
     try:
-        return msgspec.json.decode(raw, type=Vector)
+        return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
         return Malformed(name, str(error))

@@ -1,6 +1,7 @@
 """Calls over the bridge: late answers, callers that give up, deadlines, notifications, the bridge's end."""
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,6 +12,7 @@ from utilityvm.guest.bridge import CALL_TIMEOUT, MAX_CALLS
 from utilityvm.guest.client import SHUTDOWN_TIMEOUT
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, Exists, GuestError, ProtocolError, Unknown, UtilityVMError
 from utilityvm.kit.ids import NULL_GUID
+from utilityvm.kit.trace import Span, TraceContext, listen, span
 from utilityvm.wire import gcs
 from utilityvm.wire.frames import Frame, encode
 from utilityvm.wire.gcs import GivenUp
@@ -342,18 +344,41 @@ async def test_a_guest_that_does_not_name_its_system_is_windows() -> None:
     await peer.bridge.aclose()
 
 
-async def test_each_request_carries_the_span_of_its_time() -> None:
-    peer, spans = Peer(), iter([gcs.SpanContext(trace_id="1", span_id="a"), gcs.SpanContext(trace_id="1", span_id="b"), None])
-    client = type(peer.client)(peer.bridge, span=lambda: next(spans))
-    for number in range(3):
-        work = asyncio.create_task(client.inside("c").resize_console(1, height=1, width=1))  # noqa: TID251 (ends below)
+class Exporter:
+    """Names the spans that begin, from 1 on; only odd ones are sampled."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def began(self, span: Span) -> None:
+        self.count += 1
+        span.context = TraceContext(0xABC, self.count, sampled=self.count % 2 == 1)
+
+    def ended(self, span: Span) -> None:
+        """It is nowhere exported to."""
+
+
+async def test_each_request_carries_the_span_of_its_caller_where_spans_are_exported() -> None:
+    peer = Peer()
+
+    async def resize(number: int) -> None:
+        work = begun(peer, "ResizeConsole")
         await turns()
         peer.answer(number)
         await work
-    assert b'"ocsc":{"TraceID":"1","SpanID":"a"}' in peer.asked[0].body
-    assert b'"ocsc":{"TraceID":"1","SpanID":"b"}' in peer.asked[1].body
-    assert b"ocsc" not in peer.asked[2].body
-    assert all(b'"ContainerId":"c"' in frame.body for frame in peer.asked)
+
+    await resize(0)
+    stop = listen(Exporter())
+    try:
+        for number in (1, 2):
+            with span("vm.test"):
+                await resize(number)
+        await resize(3)
+    finally:
+        stop()
+    said = [json.loads(frame.body).get("ocsc") for frame in peer.asked]
+    names = [{"TraceID": f"{0xABC:032x}", "SpanID": f"{number:016x}"} for number in (1, 2)]
+    assert said == [None, names[0] | {"TraceOptions": 1}, names[1], None]
     await peer.bridge.aclose()
 
 
