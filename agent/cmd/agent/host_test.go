@@ -63,6 +63,7 @@ type host struct {
 	reader  *wire.PacketReader
 	streams map[uint32]*stream // the last one on each of our ports
 	refuse  map[uint32]bool
+	slow    map[uint32]bool // dials to which are not answered yet
 	stall   map[uint32]bool
 	keep    map[uint32]bool // streams that the host does not close at their end
 	control []wire.Packet
@@ -84,7 +85,7 @@ func start(t *testing.T, args ...string) *host {
 		t.Fatal(err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "host"), os.NewFile(uintptr(pair[1]), "agent")
-	h := &host{t: t, reader: wire.NewPacketReader(wire.FromGuest), streams: map[uint32]*stream{}, refuse: map[uint32]bool{},
+	h := &host{t: t, reader: wire.NewPacketReader(wire.FromGuest), streams: map[uint32]*stream{}, refuse: map[uint32]bool{}, slow: map[uint32]bool{},
 		stall: map[uint32]bool{}, keep: map[uint32]bool{}, answers: map[uint64]map[string]any{}, kinds: map[uint64]wire.MessageType{}, next: bridgePort + 1}
 	if h.conn, err = net.FileConn(ours); err != nil {
 		t.Fatal(err)
@@ -246,6 +247,9 @@ func (h *host) dialled(p wire.Packet) {
 		return
 	}
 	h.streams[p.DstPort] = s
+	if h.slow[p.DstPort] {
+		return
+	}
 	h.op(s, wire.OpResponse, 0)
 	if p.DstPort == entropyPort {
 		h.send(s, make([]byte, 512))

@@ -197,11 +197,13 @@ func TestStreamsThatAreNotAskedForAreNull(t *testing.T) {
 	}
 }
 
-func TestARefusedStreamFailsTheStart(t *testing.T) {
+func TestAStreamThatTheHostDoesNotListenForFailsTheStart(t *testing.T) {
 	for i, name := range []string{"stdin", "stdout", "stderr"} {
 		h := connected(t)
 		body, ports := h.request(parameters{"CommandArgs": []string{"true"}})
-		h.refuse[h.next-3+uint32(i)] = true
+		port := h.next - 3 + uint32(i)
+		h.write(wire.Packet{Type: wire.TypeControl, Op: wire.CtlUnlisten, DstPort: port})
+		h.refuse[port] = true
 		code, text := h.refused(wire.ExecuteProcess, body)
 		if code != wire.Fail || text != "failed creating "+name+" Connection" {
 			t.Errorf("%s: %#x %s", name, code, text)
@@ -210,6 +212,53 @@ func TestARefusedStreamFailsTheStart(t *testing.T) {
 			if s := h.streams[port]; s != nil {
 				h.until("the others to be reset", func() bool { return s.gone })
 			}
+		}
+	}
+}
+
+func TestAProgramDoesNotWaitForStreamsThatTheHostHasPromised(t *testing.T) {
+	h := connected(t)
+	h.slow[h.next], h.slow[h.next+1] = true, true
+	p := h.spawn(parameters{"CommandArgs": []string{"/bin/sh", "-c", "exec <&-; echo said; exit 3"}, "CreateStdErrPipe": false})
+	if answer := h.answer(p.wait); answer["ExitCode"] != 3.0 {
+		t.Fatalf("%v: it ends though nobody has answered the dials", answer)
+	}
+	if p.in.deafGuest || p.out.eof || p.out.data.Len() != 0 {
+		t.Error("the agent sent more than the dials")
+	}
+	h.op(p.in, wire.OpResponse, 0)
+	h.op(p.out, wire.OpResponse, 0)
+	h.until("what was owed", func() bool { return p.out.eof && p.in.deafGuest })
+	if text := p.out.data.String(); text != "said\n" {
+		t.Errorf("%q", text)
+	}
+}
+
+func TestAPromisedStreamThatIsRefusedCostsTheProgramThatStream(t *testing.T) {
+	h := connected(t)
+	body, _ := h.request(parameters{"CommandArgs": []string{"cat", "/dev/zero"}, "CreateStdInPipe": false, "CreateStdErrPipe": false})
+	h.refuse[h.next-1] = true
+	answer := h.call(wire.ExecuteProcess, body)
+	if answer["Result"] != 0.0 {
+		t.Fatal(answer)
+	}
+	wait := h.post(wire.WaitForProcess, map[string]any{"ProcessId": answer["ProcessId"], "TimeoutInMs": uint32(wire.NoTimeout)})
+	if code := h.answer(wait)["ExitCode"]; code != 141.0 {
+		t.Errorf("exit %v, want that of SIGPIPE", code)
+	}
+}
+
+func TestAPromiseIsForOneDialUnlessItSaysMore(t *testing.T) {
+	h := connected(t)
+	for _, more := range []bool{false, true} {
+		body, ports := h.request(parameters{"CommandArgs": []string{"true"}, "CreateStdInPipe": false, "CreateStdErrPipe": false})
+		if more {
+			h.write(wire.Packet{Type: wire.TypeControl, Op: wire.CtlListen, DstPort: ports["StdOut"]})
+		}
+		h.call(wire.ExecuteProcess, body)
+		h.refuse[ports["StdOut"]] = true
+		if answer := h.call(wire.ExecuteProcess, body); (answer["Result"] == 0.0) != more {
+			t.Errorf("listening for more %v: %v", more, answer)
 		}
 	}
 }

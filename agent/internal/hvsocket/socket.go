@@ -57,6 +57,7 @@ type Socket struct {
 	quiet bool   // the host wants silence
 	held  []byte // packets for after the silence
 
+	promised map[uint32]bool // ports on which the host listens; true until the first dial
 	streams  map[ports]*Stream
 	ready    []*Stream // have something to send, and credit
 	next     uint32
@@ -71,10 +72,11 @@ type Socket struct {
 func New(l *loop.Loop, fd int, endless bool, owner Owner) (*Socket, error) {
 	s := &Socket{
 		loop: l, fd: fd, owner: owner, endless: endless, readable: true,
-		reader:  wire.NewPacketReader(wire.FromHost),
-		out:     make([]byte, 0, 2*maxWrite),
-		streams: make(map[ports]*Stream),
-		next:    firstPort,
+		reader:   wire.NewPacketReader(wire.FromHost),
+		out:      make([]byte, 0, 2*maxWrite),
+		promised: make(map[uint32]bool),
+		streams:  make(map[ports]*Stream),
+		next:     firstPort,
 	}
 	return s, l.Watch(fd, sys.In, s)
 }
@@ -167,9 +169,10 @@ func (s *Socket) control(p *wire.Packet) {
 	case wire.CtlReset:
 		s.reset(p.Payload)
 	case wire.CtlListen:
+		s.promised[p.DstPort] = p.Flags&wire.Once != 0
 		s.owner.Listening(p.DstPort)
 	case wire.CtlUnlisten:
-		// A dial that is under way is answered with RST; nothing remembers who listens.
+		delete(s.promised, p.DstPort) // a dial that is under way is answered with RST
 	case wire.CtlQuiesce:
 		s.push(&wire.Packet{Type: wire.TypeControl, Op: wire.CtlQuiesced})
 		s.quiet = true
@@ -181,7 +184,7 @@ func (s *Socket) control(p *wire.Packet) {
 // reset forgets everything and answers with nonce. What the old era still had to say is not sent: the host discards it.
 func (s *Socket) reset(nonce []byte) {
 	old := s.streams
-	s.streams = make(map[ports]*Stream)
+	s.promised, s.streams = make(map[uint32]bool), make(map[ports]*Stream)
 	s.out, s.held, s.ready = s.out[:0], nil, nil
 	s.push(&wire.Packet{Type: wire.TypeControl, Op: wire.CtlResetAck, Payload: nonce})
 	for _, st := range old {

@@ -28,6 +28,13 @@ type Stream struct {
 	kept   []byte // the buffer that unread is a part of
 	ended  bool   // Closed is owed or was said
 	told   uint32 // what the user knows of the host's SHUTDOWNs
+	owed   uint32 // bits of a SHUTDOWN from before the host's RESPONSE
+}
+
+// Promised reports whether the host listens on port, so that the next dial to it can be relied on.
+func (s *Socket) Promised(port uint32) bool {
+	_, listens := s.promised[port]
+	return listens
 }
 
 // Dial asks the host for a connection to port, on behalf of user.
@@ -38,6 +45,9 @@ func (s *Socket) Dial(port uint32, user User) *Stream {
 	st := &Stream{socket: s, conn: wire.Dial(s.next, port), user: user}
 	s.count()
 	s.streams[ports{st.conn.LocalPort, port}] = st
+	if s.promised[port] {
+		delete(s.promised, port)
+	}
 	st.send(wire.OpRequest)
 	return st
 }
@@ -70,6 +80,10 @@ func (st *Stream) Resume() {
 
 // Shutdown tells the host that we send no more, receive no more, or both (wire.ShutSend, ShutReceive, ShutBoth).
 func (st *Stream) Shutdown(bits uint32) {
+	if st.conn.State == wire.Dialling {
+		st.owed |= bits
+		return
+	}
 	if p, ok := st.conn.Shutdown(bits); ok {
 		st.socket.push(&p)
 	}
@@ -102,6 +116,7 @@ func (st *Stream) receive(p *wire.Packet) {
 	if event&wire.EvOpened != 0 {
 		st.user.Opened()
 		st.enqueue()
+		st.Shutdown(st.owed)
 	}
 	if event&wire.EvData != 0 {
 		st.data(p.Payload)

@@ -12,6 +12,7 @@ import (
 // Dialler opens streams to the host.
 type Dialler interface {
 	Dial(port uint32, user hvsocket.User) *hvsocket.Stream
+	Promised(port uint32) bool
 }
 
 // Ports are the host's ports for the standard streams; 0 for one that is not relayed.
@@ -28,14 +29,18 @@ type Stdio struct {
 	running bool // the process has not ended
 }
 
-// Connect dials the ports. Then says what follows.
+// Connect dials the ports. Then says what follows. A stream that the host has promised is not waited for: while the answer to
+// its dial comes, the program starts.
 func Connect(l *loop.Loop, dialler Dialler, ports Ports) *Stdio {
 	s := &Stdio{loop: l, in: &input{fd: -1, loop: l}}
 	s.out, s.err = &output{fd: -1, stdio: s}, &output{fd: -1, stdio: s}
 	dial := func(port uint32, e *end, name string, user hvsocket.User) {
 		if port != 0 {
-			s.waiting++
-			e.opened = s.opened
+			e.opened = func() {}
+			if !dialler.Promised(port) {
+				s.waiting++
+				e.opened = s.opened
+			}
 			e.refused = func() { s.refused(name) }
 			e.stream = dialler.Dial(port, user)
 		}
@@ -46,7 +51,7 @@ func Connect(l *loop.Loop, dialler Dialler, ports Ports) *Stdio {
 	return s
 }
 
-// Then calls done when all streams are open, which may be now, or with an error when the host refused one; the others
+// Then calls done when all streams are open or sure to be, which may be now, or with an error when the host refused one; the others
 // are reset by then. Call it right after Connect.
 func (s *Stdio) Then(done func(error)) {
 	if s.done = done; s.waiting == 0 {
