@@ -131,10 +131,10 @@ func (l *Loop) Stop(err error) {
 func (l *Loop) Run() error {
 	var events [64]syscall.EpollEvent
 	for patience := 0; !l.stopped; {
-		n, err := sys.Wait(l.epoll, events[:], 0)
-		if err == nil && n == 0 && patience != 0 && !l.idle() {
-			n, err = sys.Wait(l.epoll, events[:], l.untilTimer(patience))
+		if patience != 0 && l.idle() {
+			patience = 0
 		}
+		n, err := sys.Wait(l.epoll, events[:], l.untilTimer(patience))
 		if err != nil {
 			return err
 		}
@@ -157,7 +157,7 @@ func (l *Loop) hand(event *syscall.EpollEvent) {
 
 // untilTimer returns the milliseconds until the next timer, rounded up, or patience if that is less.
 func (l *Loop) untilTimer(patience int) int {
-	if len(l.timers) == 0 {
+	if patience == 0 || len(l.timers) == 0 {
 		return patience
 	}
 	ms := (l.timers[0].at - sys.Now() + 1e6 - 1) / 1e6

@@ -16,6 +16,7 @@ BACKLOG: Final = 64
 """Dials to one port that may wait for `accept`; one more is reset."""
 
 _SMALL: Final = 4096  # chunks up to this size are joined
+_MOMENT: Final = 0.001  # seconds that packets in no hurry wait for others
 _OUT_HIGH: Final = 1024 * 1024  # bytes waiting for the guest beyond which we stop reading from it and hold writers back
 
 
@@ -95,6 +96,7 @@ class Transport:
         self._listeners: dict[int, _Listener] = {}
         self._carrier: asyncio.Transport | None = None
         self._lost: UtilityVMError | None = None
+        self._later: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self._room.set()
 
@@ -112,8 +114,7 @@ class Transport:
         listener = self._listeners[port] = _Listener(self, port, once=once)
         if self._lost is not None:
             listener.fail(self._lost)
-        loop = asyncio.get_running_loop()
-        loop.call_soon(loop.call_soon, self.flush)  # a request follows at once as a rule: with it, in one write, the guest wakes once
+        self.flush()
         return listener
 
     def close(self) -> None:
@@ -128,7 +129,16 @@ class Transport:
         return self._wire
 
     def flush(self) -> None:
-        """Write what the state machine wants to send; to nobody once the connection has ended."""
+        """Write what the state machine wants to send, or what is in no hurry in a moment; to nobody once the connection has ended."""
+        if self._wire.urgent:
+            self._write()
+        elif self._wire.waiting and self._later is None and self._carrier is not None:
+            self._later = asyncio.get_running_loop().call_later(_MOMENT, self._write)
+
+    def _write(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self._carrier is not None and (out := self._wire.to_send()) and self._lost is None:
             self._carrier.writelines(out)
 
@@ -180,6 +190,8 @@ class Transport:
         if self._lost is not None:
             return
         self._lost = reason
+        if self._later is not None:
+            self._later.cancel()
         self._room.set()
         for stream in list(self._streams.values()):
             stream.fail(reason)

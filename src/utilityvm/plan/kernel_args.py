@@ -34,6 +34,10 @@ QEMU_ARGUMENTS: Final = (
         "no_timer_check", "the kernel counts ticks to see whether its timer works, a fiftieth of an emulated boot; QEMU's does"
     ),
     PlatformArgument(
+        "GODEBUG=asyncpreemptoff=1",
+        "the kernel hands it to init as a variable: the agent has one goroutine, which its runtime would interrupt 100 times a second",
+    ),
+    PlatformArgument(
         "rodata=off",
         "write-protecting the kernel and walking all page tables for it is a sixth of an emulated boot, for a boundary as the next one's",
         emulated_only=True,

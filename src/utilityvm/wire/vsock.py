@@ -34,6 +34,9 @@ WINDOW: Final = 512 * 1024
 MAX_DISCARD: Final = 64 * 1024 * 1024
 """Bytes that may come before the guest answers a transport reset."""
 
+LAZY_PACKETS: Final = 64
+"""Packets that can wait for company; when there are more, they are urgent."""
+
 _WRAP: Final = 1 << 32
 
 StreamId = NewType("StreamId", tuple[int, int])
@@ -118,6 +121,7 @@ class HostSocket:
         self._streams: dict[StreamId, _Stream] = {}
         self._listening: dict[int, bool] = {}
         self._out: list[bytes] = [encode(Packet(Control.RESET, payload=nonce))]
+        self._hurry = True
 
     # -- bytes ------------------------------------------------------------------------------------------------------
 
@@ -143,8 +147,22 @@ class HostSocket:
 
     def to_send(self) -> list[bytes]:
         """Return what must be written to the guest, in order, and forget it."""
-        out, self._out = self._out, []
+        out, self._out, self._hurry = self._out, [], False
         return out
+
+    @property
+    def urgent(self) -> bool:
+        """Whether there is something to send for which the guest waits.
+
+        The rest waits for company: each write wakes the guest, which costs it more than what it reads. A listening port is followed by
+        the call that names it as a rule, an accepted dial by the next call, and the end of a stream by nothing for which anybody waits.
+        """
+        return self._hurry or len(self._out) > LAZY_PACKETS
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._out)
 
     # -- calls ------------------------------------------------------------------------------------------------------
 
@@ -157,12 +175,12 @@ class HostSocket:
         if port in self._listening:
             raise Exhausted(f"guest port {port:#x} is listened to already")
         self._listening[port] = once
-        self._out.append(encode(Packet(Control.LISTEN, dst_port=port, flags=ONCE if once else 0)))
+        self._out.append(encode(Packet(Control.LISTEN, dst_port=port, flags=ONCE if once else 0)))  # lazily
 
     def unlisten(self, port: int) -> None:
         """Accept no more dials to `port`; nothing happens when none were accepted."""
         if self._listening.pop(port, None) is not None:
-            self._out.append(encode(Packet(Control.UNLISTEN, dst_port=port)))
+            self._out.append(encode(Packet(Control.UNLISTEN, dst_port=port)))  # lazily
 
     def send(self, stream: StreamId, data: memoryview) -> int:
         """Send as much of `data` as the guest has room for and return how many bytes that was.
@@ -198,7 +216,8 @@ class HostSocket:
         """Send and take no more; what the guest has sent meanwhile is dropped. True: the stream is forgotten, and no event follows."""
         state = self._streams.get(stream)
         if state is not None and state.peer_shut & SHUT_SEND and state.sent == state.peer_taken:
-            self.reset(stream)  # nothing is under way in either direction, so a reset loses nothing, and it takes no answer
+            del self._streams[stream]  # nothing is under way in either direction, so a reset loses nothing, and it takes no answer
+            self._answer_rst(stream, lazily=True)
             return True
         self._shut(stream, SHUT_BOTH)
         return False
@@ -259,7 +278,7 @@ class HostSocket:
         if self._listening[port]:
             del self._listening[port]
         state = self._streams[stream] = _Stream(packet.buf_alloc, packet.fwd_cnt)
-        self._emit(stream, state, Op.RESPONSE)
+        self._emit(stream, state, Op.RESPONSE, lazily=True)
         events.append(Opened(stream, port))
 
     def _on_stream(self, stream: StreamId, state: _Stream, packet: Packet, events: list[Event]) -> None:
@@ -281,7 +300,7 @@ class HostSocket:
             events.append(PeerShut(stream, sends=sends, receives=receives))
             if state.shut & SHUT_SEND and not sends:
                 del self._streams[stream]
-                self._answer_rst(stream)
+                self._answer_rst(stream, lazily=True)
                 events.append(Ended(stream, orderly=True))
                 return
         if state.starved and state.room():
@@ -296,11 +315,13 @@ class HostSocket:
             state.shut |= bits
             self._emit(stream, state, Op.SHUTDOWN, flags=state.shut)
 
-    def _emit(self, stream: StreamId, state: _Stream, op: Op, *, payload: bytes = b"", flags: int = 0) -> None:
+    def _emit(self, stream: StreamId, state: _Stream, op: Op, *, payload: bytes = b"", flags: int = 0, lazily: bool = False) -> None:
         state.told = state.taken
+        self._hurry = self._hurry or not lazily
         theirs, ours = stream
         self._out.append(encode(Packet(op, ours, theirs, payload, flags, WINDOW, state.taken)))
 
-    def _answer_rst(self, stream: StreamId) -> None:
+    def _answer_rst(self, stream: StreamId, *, lazily: bool = False) -> None:
+        self._hurry = self._hurry or not lazily
         theirs, ours = stream
         self._out.append(encode(Packet(Op.RST, ours, theirs)))

@@ -4,7 +4,20 @@ from hypothesis import strategies as st
 
 from utilityvm.kit.errors import Exhausted, ProtocolError
 from utilityvm.wire.packets import GUEST_CID, HOST_CID, SHUT_BOTH, SHUT_RECEIVE, SHUT_SEND, Control, Op, Packet, PacketReader, encode
-from utilityvm.wire.vsock import MAX_STREAMS, WINDOW, Credit, Ended, Event, HostSocket, Opened, PeerShut, Ready, Received, StreamId
+from utilityvm.wire.vsock import (
+    LAZY_PACKETS,
+    MAX_STREAMS,
+    WINDOW,
+    Credit,
+    Ended,
+    Event,
+    HostSocket,
+    Opened,
+    PeerShut,
+    Ready,
+    Received,
+    StreamId,
+)
 
 NONCE = bytes(range(16))
 GUEST_PORT = 0x80000000
@@ -248,3 +261,59 @@ def test_no_credit_is_given_back_while_more_than_half_of_the_window_is_known_to_
     told(host, rw(bytes(65_536)))
     host.taken(STREAM, 65_536)
     assert sent(host) == []
+
+
+# -- what may wait for company -------------------------------------------------------------------------------------------
+
+
+def hurry(host: HostSocket) -> bool:
+    assert host.waiting
+    return host.urgent
+
+
+def test_the_transport_reset_is_urgent_and_nothing_is_once_it_was_taken() -> None:
+    host = HostSocket(NONCE)
+    assert hurry(host)
+    host.to_send()
+    assert not host.urgent
+    assert not host.waiting
+
+
+def test_ports_answers_to_dials_and_ends_wait_for_company() -> None:
+    host = ready()
+    host.listen(109)
+    host.listen(110)
+    host.unlisten(110)
+    assert not hurry(host)
+    told(host, as_guest(Packet(Op.REQUEST, *STREAM, buf_alloc=100)))
+    assert not hurry(host)
+    host.to_send()
+    told(host, as_guest(Packet(Op.SHUTDOWN, *STREAM, flags=SHUT_SEND, buf_alloc=100)))
+    assert host.close(STREAM)
+    assert not hurry(host)
+    assert [packet.op for packet in sent(host)] == [Op.RST]
+
+
+def test_bytes_credit_refusals_and_our_end_are_urgent_and_take_along_what_waits() -> None:
+    host = connected()
+    host.listen(110)
+    host.send(STREAM, memoryview(b"x"))
+    assert hurry(host)
+    assert [packet.op for packet in sent(host)] == [Control.LISTEN, Op.RW]
+    told(host, as_guest(Packet(Op.CREDIT_REQUEST, *STREAM, buf_alloc=100)))
+    assert hurry(host)
+    host.to_send()
+    told(host, as_guest(Packet(Op.REQUEST, GUEST_PORT + 1, 9, buf_alloc=100)))
+    assert hurry(host)
+    host.to_send()
+    host.shut_send(STREAM)
+    assert hurry(host)
+
+
+def test_many_packets_are_urgent_together() -> None:
+    host = ready()
+    for port in range(LAZY_PACKETS):
+        host.listen(port)
+    assert not hurry(host)
+    host.listen(LAZY_PACKETS)
+    assert hurry(host)
