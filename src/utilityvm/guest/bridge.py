@@ -77,8 +77,9 @@ class Bridge:
         cancelled: asyncio.CancelledError | None = None
         while not asked.answer.done():
             try:
-                await asyncio.wait([asked.answer])
+                await asked.answer
             except asyncio.CancelledError as error:
+                asked.wait_on()
                 if self._withdraw(asked):
                     if gone is not None:
                         gone()
@@ -283,7 +284,13 @@ class _Asked(Generic[R]):
     def settle(self, outcome: R | UtilityVMError) -> None:
         """Give the outcome to whoever waits."""
         self.release()
+        self.wait_on()
         self.answer.set_result(outcome)
+
+    def wait_on(self) -> None:
+        """Have a place for the answer again where a caller's cancellation has taken it, which the caller hears of a turn later."""
+        if self.answer.cancelled():
+            self.answer = asyncio.get_running_loop().create_future()
 
     def release(self) -> None:
         """Stop the clock, and give the slot to the next call."""
