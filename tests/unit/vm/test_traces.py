@@ -30,16 +30,17 @@ def answer(**boot_times: object) -> dict[int, bytes]:
     return {gcs.NEGOTIATE.word: json.dumps(TOLD | {"BootTimes": boot_times}).encode()}
 
 
-async def started(answers: dict[int, bytes]) -> UtilityVM:
+async def started(answers: dict[int, bytes], *, external: bool = True) -> UtilityVM:
     of, _ = service(answers=answers)
-    vm = await create(of)
+    vm = await create(of, external_guest_connection=external)
     await vm.start()
     return vm
 
 
-async def test_the_guests_part_of_the_boot_is_told_as_spans_of_the_start(recorder: Recorder) -> None:
+@pytest.mark.parametrize("external", [True, False])
+async def test_the_guests_part_of_the_boot_is_told_as_spans_of_the_start(recorder: Recorder, external: bool) -> None:
     """A machine that starts as fast as this one has booted within the uncertainty: all moments are now."""
-    async with await started(answer(StartedUs=10**9, PreparedUs=10**9, NowUs=10**9)):
+    async with await started(answer(StartedUs=10**9, PreparedUs=10**9, NowUs=10**9), external=external):
         spans = {span.name: span for span in recorder.spans}
     names = ["machine.start", "boot.kernel", "boot.init", "boot.agent", "bridge.negotiate"]
     assert all(spans[before].end == spans[after].start for before, after in pairwise(names))
