@@ -76,3 +76,13 @@ def qemu_of(vm_id: str) -> int:
     """Return the VM's QEMU."""
     (pid,) = [pid for pid in of_vm(vm_id) if b"qemu" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]]
     return pid
+
+
+def below(pid: int) -> list[int]:
+    """Return the processes below `pid`, the deepest last: what QEMU is put into, and QEMU."""
+    listing = Path(f"/proc/{pid}/task/{pid}/children")
+    found: list[int] = []
+    with suppress(OSError):
+        for child in map(int, listing.read_text().split()):
+            found += [child, *below(child)]
+    return found

@@ -255,7 +255,7 @@ async def test_doctor_says_what_was_found(boot_files: BootFiles) -> None:
     done = await uvm("doctor")
     assert done.code == 0, done
     assert done.err == b""
-    for words in (b"ok    boot files   " + bytes(boot_files.folder), b"ok    qemu         ", b"ok    acceleration "):
+    for words in (b"ok    boot files   " + bytes(boot_files.folder), b"ok    qemu         ", b"  acceleration ", b"ok    jail         "):
         assert words in done.out
 
 

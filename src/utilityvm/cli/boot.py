@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-i", "--interactive", action="store_true", help="pass standard input on to the command")
     parser.add_argument("--require-kvm", action="store_true", help="fail where hardware virtualisation does not work")
+    parser.add_argument("--require-jail", action="store_true", help="fail where a layer of the jail around QEMU does not hold")
     timeline.add_arguments(parser)
     add_option_flags(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="[--] COMMAND [ARG ...]", help="the program and its arguments")
@@ -71,7 +72,7 @@ async def _interruptible(args: argparse.Namespace) -> int:
 
 async def _boot(args: argparse.Namespace) -> int:
     command = _command(args.command)
-    vm = await create_lcow(wanted_options(args), require_kvm=args.require_kvm)
+    vm = await create_lcow(wanted_options(args), require_kvm=args.require_kvm, require_jail=args.require_jail)
     async with vm:
         await vm.start()
         if not command:

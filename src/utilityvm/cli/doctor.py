@@ -6,18 +6,28 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
 from utilityvm import __version__
 from utilityvm.boot.files import BootFiles, load
 from utilityvm.compute.qemu.facts import Accel
+from utilityvm.compute.qemu.jail import Jail, hint
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.kit.errors import EXIT_CODES, Kind, UtilityVMError
 from utilityvm.store.layout import Layout
 
 T = TypeVar("T")
+
+
+class Mark(StrEnum):
+    """How good it is: `WEAK` lets a VM boot, and is less than it could be; with `FAIL` none boots."""
+
+    OK = "ok"
+    WEAK = "weak"
+    FAIL = "FAIL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,30 +36,36 @@ class Finding:
 
     subject: str
     text: str
-    good: bool = True
+    mark: Mark = Mark.OK
     hint: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's command line."""
     parser.description = (
-        "Say what this host can do for utility VMs, and why not; KVM is tried anew. Ends with 0 when a VM can boot, else with 6."
+        "Say what this host can do for utility VMs, and why not; KVM and the jail are tried anew. "
+        "Ends with 0 when a VM can boot, else with 6."
     )
     parser.set_defaults(run=_run)
 
 
 def _run(_args: argparse.Namespace) -> int:
-    found = [_python(), _tool("setpriv", "util-linux", "ends QEMU with its owner"), _memory()]
+    found = [
+        _python(),
+        _tool("setpriv", "util-linux", "ends QEMU with its owner"),
+        _tool("bwrap", "bubblewrap", "makes the jail around QEMU", needed=False),
+        _memory(),
+    ]
     files = _boot_files(Layout.of_user().boot_files)
     if isinstance(files, Finding):
-        found += [files, Finding("qemu", "not tried: the probe boots the kernel of the boot files", good=False)]
+        found += [files, Finding("qemu", "not tried: the probe boots the kernel of the boot files", mark=Mark.FAIL)]
     else:
         found += [Finding("boot files", f"{files.folder}: kernel {files.manifest.kernel.release}"), *_qemu(files.vmlinux)]
     for finding in found:
-        print(f"{'ok  ' if finding.good else 'FAIL'}  {finding.subject:<12} {finding.text}")
+        print(f"{finding.mark:<4}  {finding.subject:<12} {finding.text}")
         if finding.hint:
             print(f"      {'':<12} hint: {finding.hint}")
-    return 0 if all(finding.good for finding in found) else EXIT_CODES[Kind.UNSUPPORTED]
+    return EXIT_CODES[Kind.UNSUPPORTED] if any(finding.mark is Mark.FAIL for finding in found) else 0
 
 
 def _python() -> Finding:
@@ -57,9 +73,10 @@ def _python() -> Finding:
     return Finding("utilityvm", f"{__version__}, Python {version}, uid {os.geteuid()}")
 
 
-def _tool(name: str, package: str, purpose: str) -> Finding:
-    path = shutil.which(name)
-    return Finding(name, f"{path}: {purpose}") if path else Finding(name, "not found", good=False, hint=f"install the package {package}")
+def _tool(name: str, package: str, purpose: str, *, needed: bool = True) -> Finding:
+    if path := shutil.which(name):
+        return Finding(name, f"{path}: {purpose}")
+    return Finding(name, "not found", Mark.FAIL if needed else Mark.WEAK, hint=f"install the package {package}")
 
 
 def _memory() -> Finding:
@@ -75,15 +92,25 @@ def _qemu(kernel: Path) -> list[Finding]:
     facts = _tried("qemu", lambda: asyncio.run(QemuService().probe(kernel, anew=True)))
     if isinstance(facts, Finding):
         return [facts]
-    slow = "software emulation is correct, slower, and no security boundary" if facts.accel is Accel.TCG else ""
+    emulated = facts.accel is Accel.TCG
+    slow = "software emulation is correct, slower, and not a security boundary" if emulated else ""
     return [
         Finding("qemu", f"{facts.qemu}, version {'.'.join(map(str, facts.version))}"),
-        Finding("acceleration", f"{facts.accel.value}: {facts.reason}", hint=slow),
+        Finding("acceleration", f"{facts.accel.value}: {facts.reason}", Mark.WEAK if emulated else Mark.OK, hint=slow),
+        *_jail(facts.jail),
     ]
+
+
+def _jail(jail: Jail) -> list[Finding]:
+    held = Finding("jail", ", ".join(jail.layers))
+    if not jail.lacks:
+        return [held]
+    *others, last = (Finding("jail", f"without {layer}: {reason}", Mark.WEAK) for layer, reason in jail.lacks.items())
+    return [held, *others, replace(last, hint=hint(jail))]
 
 
 def _tried(subject: str, look: Callable[[], T]) -> T | Finding:
     try:
         return look()
     except UtilityVMError as error:
-        return Finding(subject, error.message, good=False, hint=error.hint)
+        return Finding(subject, error.message, mark=Mark.FAIL, hint=error.hint)

@@ -1,5 +1,6 @@
 """What the floors above need of whatever runs a VM: a service that makes compute systems, and the systems."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -150,6 +151,25 @@ class Hosted(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class JailStatus:
+    """What keeps the process that runs a machine from its host: `layers` do, in their order from the outside in; `lacks` are those that
+    this host does not give, each with the reason.
+    """
+
+    layers: tuple[str, ...]
+    lacks: Mapping[str, str]
+
+
+class Jailed(Protocol):
+    """What is kept from its host."""
+
+    @property
+    def jail(self) -> JailStatus:
+        """What keeps it; known before it runs."""
+        ...
+
+
 class Console(Protocol):
     """What a guest says on its serial console."""
 
@@ -158,7 +178,7 @@ class Console(Protocol):
         ...
 
 
-class Machine(ComputeSystem, Pausable, Inspected, Hosted, GuestSockets, Console, Protocol):
+class Machine(ComputeSystem, Pausable, Inspected, Hosted, GuestSockets, Console, Jailed, Protocol):
     """A compute system with all that a utility VM needs of it."""
 
 

@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, final
 
+from utilityvm.kit.enclosure import OPEN, Enclosure
 from utilityvm.kit.errors import HostError, NotFound
 
 OUTPUT_KEPT: Final = 64 * 1024
@@ -14,9 +17,7 @@ OUTPUT_KEPT: Final = 64 * 1024
 
 _CHUNK: Final = 64 * 1024
 
-# The kernel kills the child when we end. Had we ended before the child could ask for that, it would outlive us: so, once it
-# has asked, it looks whether its parent is still the process that spawned it. From then on there is no moment left to miss.
-_DIES_WITH_OWNER: Final = ("setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
+_SIGNAL_BASE: Final = 128  # what a shell, and what wraps programs as a shell does, adds to the number of a signal
 
 
 @final
@@ -51,22 +52,25 @@ class Child:
 
     It is killed when this process ends, however this process ends. That is tied to the thread that spawned it: make it only
     in the thread of an event loop that lives on. Descriptors of `pass_fds` keep their numbers in the child; ours stay open.
+    `enclosure` says what it is put into.
 
     Raises:
         NotFound: ``setpriv`` is missing. A missing program is not an error here: the child ends with code 127.
         HostError: the process could not be made.
     """
 
-    def __init__(self, argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(self, argv: Sequence[str], *, pass_fds: Sequence[int] = (), enclosure: Enclosure = OPEN) -> None:
         self._loop = asyncio.get_running_loop()
+        self._in_namespace = bool(enclosure.unshare)
         self.output = Tail(OUTPUT_KEPT)
         self._code: int | None = None
+        self._killed = False
         self._exited = asyncio.Event()
         self._output_fd, theirs = os.pipe()
         try:
             # A session of its own: Ctrl-C at our terminal is ours to handle.
             self._process = subprocess.Popen(
-                [*_DIES_WITH_OWNER, str(os.getpid()), *argv],
+                enclosure.words(os.getpid(), argv),
                 stdin=subprocess.DEVNULL,
                 stdout=theirs,
                 stderr=theirs,
@@ -87,7 +91,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id; another process may have it after the end."""
+        """The process that was spawned; another may have its id after the end. In a pid namespace the child itself is one below it."""
         return self._process.pid
 
     @property
@@ -97,16 +101,38 @@ class Child:
 
     def kill(self) -> None:
         """End it at once. Nothing happens when it has ended."""
-        if self._code is None:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        if self._code is not None:
+            return
+        self._killed = True
+        # What we spawned waits for the first process of the namespace, and that one's end for all others': this way round nothing is
+        # left when we hear of the end.
+        first = self._first_of_namespace() if self._in_namespace else None
+        signal.pidfd_send_signal(self._pidfd if first is None else first, signal.SIGKILL)
+        if first is not None:
+            os.close(first)
 
     async def wait(self) -> int:
-        """Wait for its end and return `code`. Its last output is in `output` by then."""
+        """Wait for its end and return `code`. Its last output is in `output` by then, and of its pid namespace nothing is left."""
         await self._exited.wait()
-        return self._process.returncode
+        assert self._code is not None  # noqa: S101 (set before the event)
+        return self._code
+
+    def _first_of_namespace(self) -> int | None:
+        """Return a pidfd of the first process of the namespace, None before there is one: it will find its parent dead, and end."""
+        listing = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        with suppress(OSError, ValueError):
+            first = int(listing.read_text())
+            pidfd = os.pidfd_open(first)
+            if listing.read_text().split() == [str(first)]:  # so the descriptor is of that process, and not of one that got its id later
+                return pidfd
+            os.close(pidfd)
+        return None
 
     def _reap(self) -> None:
-        self._code = self._process.wait()  # does not block: the pidfd says that it has ended
+        code = self._process.wait()  # does not block: the pidfd says that it has ended
+        if self._in_namespace and code > _SIGNAL_BASE:
+            code = _SIGNAL_BASE - code
+        self._code = -signal.SIGKILL if self._in_namespace and self._killed else code  # `unshare` fails to say so before util-linux 2.39
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._read()

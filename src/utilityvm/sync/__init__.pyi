@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Self
+from utilityvm.compute.ports import JailStatus
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.plan.lcow import LcowPlan
@@ -115,6 +116,10 @@ class UtilityVM:
         ...
 
     @property
+    def jail(self) -> JailStatus:
+        ...
+
+    @property
     def processor_count(self) -> int:
         ...
 
@@ -166,5 +171,5 @@ class UtilityVM:
     def __exit__(self, *args: object) -> None:
         ...
 
-def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False) -> UtilityVM:
+def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False, require_jail: bool=False) -> UtilityVM:
     ...

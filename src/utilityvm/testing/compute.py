@@ -7,7 +7,7 @@ from typing import Final, final
 
 from utilityvm.compute.hosted import HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
-from utilityvm.compute.ports import ExitHow, ExitStatus
+from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process, ProcessSpec
 from utilityvm.guest.transport import Listener, Transport
@@ -39,6 +39,7 @@ class FakeMachine:
     """A `compute.ports.Machine`. `ports` are those that were listened to, in order; `console` is what the guest said there."""
 
     runtime_id: Final = RUNTIME_ID
+    jail: Final = JailStatus((), {"everything": "a fake runs in the test's process"})
 
     def __init__(self, system_id: VmId, document: ComputeSystem, guest: GuestBody, start_fails: UtilityVMError | None) -> None:
         self.system_id, self.document = system_id, document

@@ -11,6 +11,7 @@ from typing import Final
 from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
 from utilityvm.compute.ports import ComputeService
 from utilityvm.compute.qemu.facts import Accel
+from utilityvm.compute.qemu.jail import hint
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
 from utilityvm.kit.errors import HostError, NotFound, Unsupported
@@ -29,16 +30,22 @@ _AGENT: Final = "/bin/gcs"
 
 
 async def create_lcow(
-    options: OptionsLCOW | None = None, *, output_handler: OutputHandler | None = None, require_kvm: bool = False
+    options: OptionsLCOW | None = None,
+    *,
+    output_handler: OutputHandler | None = None,
+    require_kvm: bool = False,
+    require_jail: bool = False,
 ) -> UtilityVM:
     """Create a utility VM with a Linux guest; nothing runs yet.
 
     `options` None are the defaults of this host. `output_handler` reads the guest's log stream (None: it goes to `logging`, as
-    ``utilityvm.guest``). `require_kvm` refuses to fall back to software emulation.
+    ``utilityvm.guest``). `require_kvm` refuses to fall back to software emulation, `require_jail` to go
+    without a layer of the jail around the hypervisor; `UtilityVM.jail` has the layers.
 
     Raises:
         InvalidOptions: the options contradict each other or the host; `problems` has all of it.
-        Unsupported: an option that is not carried out on this host, by name; no QEMU; or no working KVM although required.
+        Unsupported: an option that is not carried out on this host, by name; no QEMU; or no working KVM, or not all of the jail,
+            although required.
         NotFound, Corrupt: the boot files are not there, or not as they were built.
     """
     if sys.platform == "win32":
@@ -50,7 +57,7 @@ async def create_lcow(
     service = QemuService()
     with span("vm.create", level=logging.DEBUG, vm=vm_id):
         with span("host.probe", level=logging.DEBUG):
-            facts = await _host_facts(options, vm_id, service, require_kvm=require_kvm)
+            facts = await _host_facts(options, vm_id, service, require_kvm=require_kvm, require_jail=require_jail)
         return await create_planned(options, vm_id, facts, service, output_handler)
 
 
@@ -77,7 +84,7 @@ async def create_planned(
     return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id))
 
 
-async def _host_facts(options: OptionsLCOW, vm_id: VmId, service: QemuService, *, require_kvm: bool) -> Facts:
+async def _host_facts(options: OptionsLCOW, vm_id: VmId, service: QemuService, *, require_kvm: bool, require_jail: bool) -> Facts:
     paths = boot_file_paths(options, PathFlavour.POSIX)
     present = _checked(options, {paths.kernel, paths.root_fs})
     if paths.kernel not in present:  # planning fails of that; there is nothing to probe with
@@ -86,9 +93,15 @@ async def _host_facts(options: OptionsLCOW, vm_id: VmId, service: QemuService, *
     emulated = host.accel is Accel.TCG
     if emulated and require_kvm:
         raise Unsupported(f"KVM is required and not used here: {host.reason}", hint="uvm doctor says what was tried")
+    lacks = [f"{layer} ({reason})" for layer, reason in host.jail.lacks.items()]
+    if lacks and require_jail:
+        raise Unsupported(f"a whole jail is required, and this host does not give: {', '.join(lacks)}", hint=hint(host.jail))
     if emulated:
-        text = f"software emulation, slower and no security boundary: {host.reason}"
+        text = "software emulation: slower, and not a security boundary; uvm doctor says why"
         event("vm.emulated", level=logging.WARNING, vm=vm_id, message=text)
+    if lacks:
+        text = f"the jail around QEMU is without its {', '.join(host.jail.lacks)}; uvm doctor says why"
+        event("vm.jail", level=logging.WARNING, vm=vm_id, message=text)
     return _facts(present, Counted(logical_processors=host.processors), emulated=emulated)
 
 

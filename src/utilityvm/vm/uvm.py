@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Self, final
 
-from utilityvm.compute.ports import ExitHow, ExitStatus, Machine
+from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, Machine
 from utilityvm.guest.boot_times import BootTold, tell_boot
 from utilityvm.guest.connection import GuestConnection
 from utilityvm.guest.logs import OutputHandler
@@ -150,6 +150,11 @@ class UtilityVM:
     def state(self) -> State:
         """Where the VM is in its life."""
         return self._life.state
+
+    @property
+    def jail(self) -> JailStatus:
+        """What keeps the VM's hypervisor from this host, and what does not, with the reasons."""
+        return self._system.jail
 
     @property
     def processor_count(self) -> int:

@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from utilityvm.kit.child import OUTPUT_KEPT, Child, Tail
+from utilityvm.kit.enclosure import OPEN, Enclosure
 from utilityvm.kit.errors import NotFound
+
+NAMESPACE = Enclosure(setpriv=("--no-new-privs",), unshare=("--user", "--map-root-user", "--keep-caps"))
+JAIL = Enclosure(unshare=NAMESPACE.unshare, inside=("bwrap", "--unshare-pid", "--die-with-parent", "--dev-bind", "/", "/", "--"))
+AROUND = pytest.mark.parametrize("around", [OPEN, NAMESPACE, JAIL], ids=["open", "namespace", "jail"])
 
 
 async def ended(child: Child) -> int:
@@ -21,8 +26,9 @@ async def ended(child: Child) -> int:
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", -15), ("kill -KILL $$", -9)])
-async def test_the_code_is_how_it_ended(script: str, code: int) -> None:
-    child = Child(["sh", "-c", script])
+@pytest.mark.parametrize("around", [OPEN, JAIL], ids=["open", "jail"])
+async def test_the_code_is_how_it_ended(script: str, code: int, around: Enclosure) -> None:
+    child = Child(["sh", "-c", script], enclosure=around)
     assert await ended(child) == code
     assert child.code == code
 
@@ -40,6 +46,54 @@ async def test_kill_ends_it_and_again_does_nothing() -> None:
     child.kill()
     assert await ended(child) == -signal.SIGKILL
     child.kill()
+
+
+def below(pid: int) -> list[int]:
+    """Return the processes below `pid`, the deepest last."""
+    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [found for child in children for found in (child, *below(child))]
+
+
+@AROUND
+async def test_nothing_is_left_of_a_killed_child_when_its_end_is_heard_of(around: Enclosure) -> None:
+    reading, writing = os.pipe()
+    child = Child(["sh", "-c", f"echo >/proc/self/fd/{writing}; exec sleep 60"], pass_fds=[writing], enclosure=around)
+    os.close(writing)
+    assert await asyncio.to_thread(os.read, reading, 1) == b"\n"
+    os.close(reading)
+    pids = [child.pid, *below(child.pid)]
+    assert len(pids) == {OPEN: 1, NAMESPACE: 2, JAIL: 4}[around]
+    child.kill()
+    assert await ended(child) == -signal.SIGKILL
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]  # noqa: ASYNC240
+
+
+@AROUND
+async def test_a_child_killed_at_any_moment_of_its_start_is_gone_or_goes(around: Enclosure) -> None:
+    mark = f"2000.{os.getpid()}"
+    for moment in range(25):
+        child = Child(["sleep", mark], enclosure=around)
+        await asyncio.sleep(moment / 1000)
+        child.kill()
+        assert await ended(child) == -signal.SIGKILL
+    await gone(mark, "after they were killed")
+
+
+async def test_a_namespace_goes_with_what_was_spawned_whoever_kills_it() -> None:
+    mark = f"3000.{os.getpid()}"
+    child = Child(["sleep", mark], enclosure=JAIL)
+    while len(below(child.pid)) < 3:
+        await asyncio.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    assert await ended(child) == -signal.SIGKILL
+    await gone(mark, "after what was spawned was killed")
+
+
+async def test_what_comes_first_is_done_or_the_child_does_not_run() -> None:
+    child = Child(["sh", "-c", "ulimit -c; ulimit -n"], enclosure=Enclosure(first=("ulimit -c 0", "ulimit -n 99")))
+    assert (await ended(child), child.output.text(2)) == (0, "0\n99")
+    child = Child(["echo", "ran"], enclosure=Enclosure(first=("false",)))
+    assert (await ended(child), child.output.text(1)) == (1, "")
 
 
 async def test_its_words_are_kept_and_bounded() -> None:
@@ -103,11 +157,12 @@ async def test_nothing_is_left_open() -> None:
 OWNER = """
 import asyncio
 from utilityvm.kit.child import Child
+from utilityvm.kit.enclosure import Enclosure
 async def main():
     print("spawning", flush=True)
     while True:
         for _ in range(3):
-            Child(["sleep", "{mark}"])
+            Child(["sleep", "{mark}"], enclosure={around})
         await asyncio.sleep(0)
 asyncio.run(main())
 """
@@ -127,23 +182,29 @@ def sleepers(mark: str) -> list[int]:
     return found
 
 
-async def test_no_child_outlives_an_owner_killed_while_it_spawns() -> None:
+async def gone(mark: str, when: str) -> None:
+    """Wait until no process has the mark."""
+    deadline = time.monotonic() + 2
+    while left := sleepers(mark):
+        assert time.monotonic() < deadline, f"{left} are there {when}"
+        await asyncio.sleep(0.01)
+
+
+@AROUND
+async def test_no_child_outlives_an_owner_killed_while_it_spawns(around: Enclosure) -> None:
     seed = int.from_bytes(os.urandom(4))
     print("seed", seed)
     chance = random.Random(seed)  # noqa: S311 (moments, not secrets)
     for attempt in range(12):
         mark = f"{1000 + attempt}.{os.getpid()}"
-        script = textwrap.dedent(OWNER).replace("{mark}", mark)
+        script = textwrap.dedent(OWNER).replace("{mark}", mark).replace("{around}", repr(around))
         owner = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
         assert owner.stdout is not None
         await owner.stdout.readline()
         await asyncio.sleep(chance.random() * 0.03)
         owner.kill()
         await owner.wait()
-        deadline = time.monotonic() + 2
-        while left := sleepers(mark):
-            assert time.monotonic() < deadline, f"seed {seed}: {left} outlived their owner"
-            await asyncio.sleep(0.01)
+        await gone(mark, f"after their owner, with seed {seed}")
 
 
 def test_a_tail_keeps_the_newest() -> None:

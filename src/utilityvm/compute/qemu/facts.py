@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from utilityvm.compute.qemu.jail import Jail
+
 
 class Accel(StrEnum):
     """Who executes the guest's instructions."""
@@ -16,7 +18,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """QEMU and the host, as far as they matter to a machine.
 
     `qemu` is the program, `version` its (major, minor, micro); `accel` says what will be used and `reason` why;
-    `processors` are those that this process may use; `address_bits` is the width of the guest's physical addresses.
+    `processors` are those that this process may use; `address_bits` is the width of the guest's physical addresses;
+    `jail` is what holds QEMU.
     """
 
     qemu: str
@@ -25,3 +28,4 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     reason: str
     processors: int
     address_bits: int
+    jail: Jail = Jail()

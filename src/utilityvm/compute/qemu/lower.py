@@ -24,21 +24,24 @@ _MIB: Final = 1 << 20
 _ABOVE_MEMORY: Final = 36 << 30  # addresses that QEMU keeps beside memory: the hole below 4 GiB, and a PCI window of 32 GiB
 _RESERVED_START, _RESERVED_END = 1012 << 30, 1 << 40  # on AMD's processors, which TCG's model is; what does not fit below begins above
 
-_SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+"""QEMU's seccomp filter of itself, on with all that it can deny."""
 
 
 class Fd(StrEnum):
-    """What QEMU gets as open descriptors."""
+    """What QEMU gets from its owner: open descriptors, and files by a name that is known only when it starts."""
 
     MEMORY = "memory"
     CONSOLE = "console"
     SOCKETS = "sockets"
     MONITOR = "monitor"
+    KERNEL = "kernel"
+    INITRD = "initrd"
 
 
 @dataclass(frozen=True, slots=True)
 class FdWord:
-    """A word of the command line that ends with a descriptor's number."""
+    """A word of the command line in which a descriptor's number stands, or a file's name."""
 
     before: str
     fd: Fd
@@ -50,17 +53,17 @@ class FdWord:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to start QEMU. `memory_bytes` is the size of the file behind `Fd.MEMORY`; `files` are those that QEMU reads;
-    `console_path` is the socket that offers the console, ``""`` for none.
+    """How to start QEMU. `memory_bytes` is the size of the file behind `Fd.MEMORY`; `files` are those that QEMU reads, by what
+    stands for their names in the command line; `console_path` is the socket that offers the console, ``""`` for none.
     """
 
     argv: tuple[str | FdWord, ...]
     memory_bytes: int
-    files: tuple[str, ...]
+    files: Mapping[Fd, str]
     console_path: str
 
-    def words(self, numbers: Mapping[Fd, int]) -> list[str]:
-        """Return the command line with the descriptors' numbers in it."""
+    def words(self, numbers: Mapping[Fd, int | str]) -> list[str]:
+        """Return the command line with the descriptors' numbers and the files' names in it."""
         return [word if isinstance(word, str) else f"{word.before}{numbers[word.fd]}{word.after}" for word in self.argv]
 
 
@@ -97,14 +100,14 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
     assert vm.compute_topology.processor is not None  # noqa: S101
     kernel, memory = vm.chipset.linux_kernel_direct, vm.compute_topology.memory
     reserve = ",reserve=off" if memory.enable_deferred_commit else ""
-    boot = ["-kernel", kernel.kernel_file_path]
-    boot += ["-initrd", kernel.init_rd_path] if kernel.init_rd_path else []
+    files = {Fd.KERNEL: kernel.kernel_file_path} | ({Fd.INITRD: kernel.init_rd_path} if kernel.init_rd_path else {})
+    boot = [word for fd in files for word in (f"-{fd}", FdWord("", fd))]
     boot += ["-append", kernel.kernel_cmd_line] if kernel.kernel_cmd_line else []
     argv: list[str | FdWord] = [
         facts.qemu,
         *("-name", system_id),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-sandbox", _SANDBOX),
+        *("-sandbox", SANDBOX),
         *("-machine", "q35,memory-backend=ram0"),
         *_cpu(facts, vm.compute_topology.processor.count),
         *("-m", f"{memory.size_in_mb}M"),
@@ -117,7 +120,6 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=sockets,name={PORT_NAME}"),
         *_scsi(vm.devices.scsi if vm.devices else {}),
     ]
-    files = tuple(path for path in (kernel.kernel_file_path, kernel.init_rd_path) if path)
     return Launch(tuple(argv), memory.size_in_mb * _MIB, files, _console_path(vm))
 
 

@@ -1,7 +1,7 @@
 """Facts about QEMU and this host, found by asking and by running, never by looking at a device node alone.
 
 Answers that cost time are kept in the cache folder: QEMU's version for as long as the program's file stays as it is, the
-verdict on KVM for a host boot.
+verdict on KVM and the layers of the jail for a host boot.
 """
 
 import asyncio
@@ -10,18 +10,22 @@ import re
 import shutil
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 import msgspec
 
 from utilityvm.compute.qemu.console import SerialConsole
 from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.compute.qemu.jail import FIRST_UID, Jail, enclosure, for_kvm
+from utilityvm.compute.qemu.jail_probe import probe_jail
+from utilityvm.compute.qemu.kept import Kept, boot_id, identity
+from utilityvm.compute.qemu.lower import SANDBOX
+from utilityvm.compute.qemu.reads import offer
 from utilityvm.kit.aio import finish
 from utilityvm.kit.child import Child
 from utilityvm.kit.errors import HostError, InvalidOptions, Problem, Unsupported
-from utilityvm.kit.files import replace
 
 PROGRAM: Final = "qemu-system-x86_64"
 PACKAGE: Final = "qemu-system-x86"
@@ -33,9 +37,8 @@ KVM_TRIAL: Final = 3.0
 _TCG_ADDRESS_BITS: Final = 40
 _VERSION_TRIAL: Final = 10.0
 _CLEANUP: Final = 5.0
-_KEPT: Final = 16  # answers in a cache file
-
-T = TypeVar("T")
+_KVM: Final = Path("/dev/kvm")
+_NO_JAIL: Final = Jail()
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +52,7 @@ async def probe(cache: Path, kernel: Path, environ: Mapping[str, str] = os.envir
     """Find what a machine that boots `kernel` will run on; at most a little over `KVM_TRIAL` seconds, once per host boot.
 
     `cache` is a folder, made when missing. The environment may name QEMU (`UVM_QEMU`) and decide on acceleration
-    (`UVM_ACCEL`: ``kvm`` or ``tcg``). `anew` passes over a kept verdict on KVM, which a busy moment may have spoilt.
+    (`UVM_ACCEL`: ``kvm`` or ``tcg``). `anew` passes over what was kept of KVM and the jail, which a busy moment may have spoilt.
 
     Raises:
         Unsupported: QEMU is missing or too old.
@@ -61,7 +64,9 @@ async def probe(cache: Path, kernel: Path, environ: Mapping[str, str] = os.envir
     version = await qemu_version(qemu, cache)
     if version < OLDEST:
         raise Unsupported(f"{qemu}: is version {'.'.join(map(str, version))}, the oldest that works is {OLDEST[0]}.{OLDEST[1]}")
-    verdict = forced or await kvm_verdict(qemu, kernel, cache, anew=anew)
+    jail = await probe_jail(qemu, cache, anew=anew)
+    with_kvm = _reaching_kvm(jail)
+    verdict = forced or await kvm_verdict(qemu, kernel, cache, jail=with_kvm, anew=anew)
     return HostFacts(
         qemu=str(qemu),
         version=version,
@@ -69,6 +74,7 @@ async def probe(cache: Path, kernel: Path, environ: Mapping[str, str] = os.envir
         reason=verdict.reason,
         processors=len(os.sched_getaffinity(0)),
         address_bits=_TCG_ADDRESS_BITS if verdict.accel is Accel.TCG else _host_address_bits(),
+        jail=with_kvm if verdict.accel is Accel.KVM else jail,
     )
 
 
@@ -91,8 +97,8 @@ async def qemu_version(qemu: Path, cache: Path) -> tuple[int, int, int]:
     Raises:
         HostError: it does not say.
     """
-    memory = _Cache(cache / "qemu-version.json", tuple[int, int, int])
-    key = _identity(qemu)
+    memory = Kept(cache / "qemu-version.json", tuple[int, int, int])
+    key = identity(qemu)
     if (known := memory.get(key)) is not None:
         return known
     child = Child([str(qemu), "--version"])
@@ -110,8 +116,8 @@ async def qemu_version(qemu: Path, cache: Path) -> tuple[int, int, int]:
     return version
 
 
-async def kvm_verdict(qemu: Path, kernel: Path, cache: Path, device: Path = Path("/dev/kvm"), *, anew: bool = False) -> Verdict:
-    """Say whether KVM works, by booting `kernel` under it. That `device` opens is not enough: on some hosts no guest gets far.
+async def kvm_verdict(qemu: Path, kernel: Path, cache: Path, device: Path = _KVM, *, jail: Jail = _NO_JAIL, anew: bool = False) -> Verdict:
+    """Say whether KVM works, by booting `kernel` under it in `jail`. That `device` opens is not enough: on some hosts no guest gets far.
 
     Raises:
         HostError: QEMU could not be started at all.
@@ -120,23 +126,26 @@ async def kvm_verdict(qemu: Path, kernel: Path, cache: Path, device: Path = Path
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         return Verdict(accel=Accel.TCG, reason=f"{device}: {error.strerror}")
-    memory = _Cache(cache / "kvm-verdict.json", Verdict)
-    key = f"{_boot_id()} {_identity(qemu)} {_identity(kernel)}"
+    memory = Kept(cache / "kvm-verdict.json", Verdict)
+    key = f"{boot_id()} {identity(qemu)} {identity(kernel)} {' '.join(jail.layers)}"
     if anew or (known := memory.get(key)) is None:
-        known = await _try_kvm(qemu, kernel)
+        known = await _try_kvm(qemu, kernel, jail)
         memory.put(key, known)
     return known
 
 
-async def _try_kvm(qemu: Path, kernel: Path) -> Verdict:
+async def _try_kvm(qemu: Path, kernel: Path, jail: Jail) -> Verdict:
     """Boot without a root file system: a kernel that works finds none, panics and resets itself, and QEMU ends."""
     ours, theirs = socket.socketpair()
     console = SerialConsole()
-    with ours, theirs:
+    with ours, theirs, ExitStack() as held:
         machine = ("-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256M", "-nodefaults", "-no-user-config", "-display", "none")
         serial = ("-chardev", f"socket,id=console,fd={theirs.fileno()}", "-serial", "chardev:console")
-        boot = ("-no-reboot", "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1 quiet")
-        child = Child([str(qemu), *machine, *serial, *boot], pass_fds=[theirs.fileno()])
+        offered = offer([str(kernel)], jail, held)
+        boot = ("-no-reboot", "-kernel", offered.names[0], "-append", "console=ttyS0 panic=-1 quiet")
+        around = enclosure(jail, FIRST_UID, root=os.geteuid() == 0, files=offered.shown, devices=(str(_KVM),))
+        words = [str(qemu), "-sandbox", SANDBOX, *machine, *serial, *boot]
+        child = Child(words, pass_fds=[theirs.fileno(), *offered.fds], enclosure=around)
         console.open(ours)
         try:
             async with asyncio.timeout(KVM_TRIAL):
@@ -148,7 +157,7 @@ async def _try_kvm(qemu: Path, kernel: Path) -> Verdict:
             console.close()
     if child.code == 0 and "Kernel panic" in console.tail(100):
         return Verdict(accel=Accel.KVM, reason="a guest kernel booted under KVM")
-    said = child.output.text(3) or console.tail(3) or f"it ended with {child.code}"
+    said = "; ".join((child.output.text(3) or console.tail(3) or f"it ended with {child.code}").splitlines())
     return Verdict(accel=Accel.TCG, reason=f"KVM is there but does not work: {said}")
 
 
@@ -158,6 +167,14 @@ async def _end(child: Child) -> None:
         await finish(child.wait(), within=_CLEANUP)
     except TimeoutError as error:
         raise HostError(f"QEMU (process {child.pid}) was killed while it was tried out and is still there after {_CLEANUP:g} s") from error
+
+
+def _reaching_kvm(jail: Jail) -> Jail:
+    try:
+        found = _KVM.stat()
+    except OSError:
+        return jail  # the verdict says why it is not there
+    return for_kvm(jail, mode=found.st_mode, gid=found.st_gid)
 
 
 def _forced(environ: Mapping[str, str]) -> Verdict | None:
@@ -173,40 +190,3 @@ def _forced(environ: Mapping[str, str]) -> Verdict | None:
 def _host_address_bits() -> int:
     found = re.search(r"^address sizes\s*: (\d+) bits physical", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return int(found[1]) if found else _TCG_ADDRESS_BITS
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _identity(path: Path) -> str:
-    """Name a file so that another content has another name, without reading it."""
-    try:
-        found = path.stat()
-    except OSError:
-        return f"{path} missing"
-    return f"{path} {found.st_mtime_ns} {found.st_size}"
-
-
-class _Cache(Generic[T]):
-    """Answers by key in one file. A file that cannot be read or written only costs the time to ask again."""
-
-    def __init__(self, path: Path, kind: type[T]) -> None:
-        self._path, self._kind = path, kind
-
-    def get(self, key: str) -> T | None:
-        """Return the answer kept for `key`."""
-        return self._load().get(key)
-
-    def put(self, key: str, value: T) -> None:
-        """Keep an answer; the oldest go."""
-        newest = [*self._load().items(), (key, value)][-_KEPT:]
-        with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            replace(self._path, msgspec.json.encode(dict(newest)))
-
-    def _load(self) -> dict[str, T]:
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, self._kind])  # type: ignore[name-defined]
-        except (OSError, msgspec.DecodeError):
-            return {}

@@ -42,7 +42,7 @@ class QemuService:
         _must_be_readable(kernel)
         facts = await probe(self._cache, kernel, self._environ)
         launch = lower(system_id, document, facts)
-        for file in launch.files:
+        for file in launch.files.values():
             _must_be_readable(Path(file))
         return QemuMachine(system_id, document, launch, facts)
 

@@ -10,17 +10,20 @@ from typing import Final, final
 
 from utilityvm.compute.hosted import EXIT_TIMEOUT, HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
-from utilityvm.compute.ports import ExitHow, ExitStatus
+from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus
 from utilityvm.compute.qemu.console import SerialConsole
 from utilityvm.compute.qemu.ending import exit_status
-from utilityvm.compute.qemu.facts import HostFacts
+from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.compute.qemu.jail import enclosure, uid_of
 from utilityvm.compute.qemu.lower import Fd, Launch
 from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.compute.qemu.reads import Offered, offer
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process, ProcessSpec
 from utilityvm.guest.transport import Listener, Transport
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.child import Child
+from utilityvm.kit.enclosure import Enclosure
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId, new_guid
 from utilityvm.kit.lifecycle import Life
@@ -67,6 +70,11 @@ class QemuMachine:
     def runtime_id(self) -> RuntimeId:
         """GUID of the machine; a new one each time a system is created."""
         return self._runtime_id
+
+    @property
+    def jail(self) -> JailStatus:
+        """See `compute.ports.Jailed.jail`."""
+        return JailStatus(tuple(self.facts.jail.layers), {str(layer): reason for layer, reason in self.facts.jail.lacks.items()})
 
     @property
     def state(self) -> State:
@@ -169,7 +177,7 @@ class QemuMachine:
                 memory = os.memfd_create(f"uvm-{self._id}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
                 theirs.callback(os.close, memory)
                 os.truncate(memory, self._launch.memory_bytes)
-                numbers = {
+                numbers: dict[Fd, int] = {
                     Fd.MEMORY: memory,
                     Fd.CONSOLE: console[1].fileno(),
                     Fd.SOCKETS: sockets[1].fileno(),
@@ -177,14 +185,19 @@ class QemuMachine:
                 }
                 self._console.open(console[0])
                 self._monitor = Monitor(self._name, monitor[0])
-                words = self._launch.words(numbers)
-                self._child = Child(words, pass_fds=list(numbers.values()))
+                files = offer(self._launch.files.values(), self.facts.jail, theirs)
+                words = self._launch.words({**numbers, **dict(zip(self._launch.files, files.names, strict=True))})
+                self._child = Child(words, pass_fds=[*numbers.values(), *files.fds], enclosure=self._enclosure(files))
         except OSError as error:
-            raise HostError(f"{self._name}: cannot prepare QEMU's memory and sockets: {error.strerror}") from error
+            raise HostError(f"{self._name}: cannot prepare QEMU's memory, sockets and files: {error}") from error
         event("qemu.spawned", level=logging.DEBUG, vm=self._id, pid=self._child.pid, argv=shlex.join(words))
         self._scope.start("monitor", self._monitor.run())
         self._scope.start("exit", self._watch(self._child, self._monitor))
         return sockets[0]
+
+    def _enclosure(self, files: Offered) -> Enclosure:
+        devices = ("/dev/kvm",) if self.facts.accel is Accel.KVM else ()
+        return enclosure(self.facts.jail, uid_of(self._runtime_id), root=os.geteuid() == 0, files=files.shown, devices=devices)
 
     def _pair(self, theirs: ExitStack) -> tuple[socket.socket, socket.socket]:
         ours, other = socket.socketpair()
