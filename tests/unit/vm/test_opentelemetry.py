@@ -75,6 +75,25 @@ async def test_a_vms_life_has_the_originals_names_and_is_nested_as_it_was(export
     assert kinds == {"gcs::GuestConnectionConfig::Connect", "gcs::GuestConnection::CreateProcess", "gcs::Process::Signal"}
 
 
+async def test_the_guest_is_told_which_span_a_request_belongs_to(exported: InMemorySpanExporter) -> None:
+    asked: list[object] = []
+    of, guests = service()
+    async with await create(of) as vm:
+        await vm.start()
+        execute = guests[0]._execute
+
+        async def spy(request: dict[str, object]) -> dict[str, object]:
+            asked.append(request["ocsc"])
+            return await execute(request)
+
+        guests[0]._execute = spy  # type: ignore[method-assign]
+        process = await vm.create_process(["echo"])
+        await process.wait()
+        await process.close()
+    ids = by_name(exported)["gcs::GuestConnection::CreateProcess"].context
+    assert asked == [{"TraceID": f"{ids.trace_id:032x}", "SpanID": f"{ids.span_id:016x}", "TraceOptions": 1}]
+
+
 async def test_a_failure_is_told_with_its_reason(exported: InMemorySpanExporter) -> None:
     of, _ = service()
     async with await create(of) as vm:
