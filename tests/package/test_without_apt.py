@@ -12,6 +12,7 @@ import pytest
 from tests.package.conftest import Installed
 from utilityvm.boot import pins
 from utilityvm.boot.files import load
+from utilityvm.boot.mirror import Mirror
 from utilityvm.kit.errors import HostError, NotFound
 from utilityvm.kit.proc import run_tool
 
@@ -94,6 +95,14 @@ def test_boot_files_are_built_from_a_mirror_in_a_root_without_apt_and_boot(insta
     )
     assert said.splitlines()[0] == built.manifest.kernel.release
     assert "crun version" in said
+
+
+def test_each_pinned_package_is_offered_the_source_of_a_kernel_too(tmp_path: Path) -> None:
+    pinned = pins.load()
+    archive = Mirror([mirror()], tmp_path, pinned)
+    found = archive.find([pin.name for pin in pinned.packages])
+    assert [(package.version, package.sha256) for package in found] == [(pin.version, pin.sha256) for pin in pinned.packages]
+    assert "linux-source-6.1" in archive.dependencies("linux-source")
 
 
 def test_without_a_mirror_it_says_to_name_one(
