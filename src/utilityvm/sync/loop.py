@@ -21,6 +21,7 @@ T = TypeVar("T")
 EXIT_TIMEOUT: Final = 10.0
 """Seconds in which the VMs that nobody closed are closed when the process ends; what is left then dies with the process."""
 
+_LOOK: Final = 1.0  # seconds between looks for Ctrl-C
 _SUBJECT: Final = "utilityvm.sync"
 
 
@@ -59,13 +60,14 @@ class LoopThread:
         begun: list[asyncio.Task[None]] = []
         self._loop.call_soon_threadsafe(lambda: begun.append(self._begin(work, future)))
         try:
-            return future.result()
+            return _result(future)
         except asyncio.CancelledError:
             raise StateError(_SUBJECT, "at the end of the process", "finish a call") from None
         except BaseException:
             if not future.done():  # not the call's failure, but something that came to our thread: Ctrl-C
                 self._loop.call_soon_threadsafe(lambda: begun[0].cancel())  # noqa: PLW0108 (it may not have begun yet)
-                future.exception()
+                with suppress(BaseException):
+                    _result(future)
             raise
 
     def call(self, function: Callable[[], T]) -> T:
@@ -125,6 +127,16 @@ class LoopThread:
             for thing in list(self._open):
                 group.create_task(close(thing))
         await self._calls.aclose()
+
+
+def _result(future: "Future[T]") -> T:
+    """Wait for the result. A signal that comes between Python's last look for one and the wait is noticed at the next look."""
+    while True:
+        try:
+            return future.result(_LOOK)
+        except TimeoutError:
+            if future.done():
+                raise  # the call's own
 
 
 _threads: Final[dict[int, LoopThread]] = {}

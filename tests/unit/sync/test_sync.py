@@ -127,6 +127,25 @@ def test_a_handler_that_fails_is_told_and_the_vm_goes_on(caplog: pytest.LogCaptu
     assert "no disk" in caplog.text
 
 
+def test_a_calls_own_timeout_is_its_failure() -> None:
+    async def fails() -> None:
+        raise TimeoutError("mine")
+
+    with pytest.raises(TimeoutError, match="mine"):
+        loop_thread().run(fails())
+
+
+def test_a_call_may_take_longer_than_a_look_for_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utilityvm.sync.loop._LOOK", 0.001)
+
+    async def takes_turns() -> str:
+        for _ in range(100):
+            await asyncio.sleep(0.0001)
+        return "done"
+
+    assert loop_thread().run(takes_turns()) == "done"
+
+
 # -- what would never end -----------------------------------------------------------------------------------------------
 
 
