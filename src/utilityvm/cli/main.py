@@ -104,8 +104,6 @@ def _configure_logging(verbose: int) -> None:
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(ForPeople())
-    # That package calls every end of QEMU an error; what an end was is told by us.
-    handler.addFilter(lambda record: verbose > 1 or not record.name.startswith("qemu."))
     logging.getLogger().addHandler(handler)
     logging.getLogger("utilityvm").setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 

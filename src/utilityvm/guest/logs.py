@@ -4,6 +4,7 @@ As the original's default output handler; unlike there, a broken line costs that
 trusted: its text is shown without control characters, and its clock is believed only near ours.
 """
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -34,6 +35,7 @@ _LEVELS: Final = {
     "panic": logging.ERROR,
 }
 
+_TURN: Final = 64  # lines after which others have their turn, or a flood would keep the loop from the other VMs
 _LONGEST_TIME: Final = 40  # characters; RFC 3339 with nanoseconds and an offset has 35
 
 _log = logging.getLogger("utilityvm.guest")
@@ -121,8 +123,11 @@ def forward_to_logging(vm_id: str) -> OutputHandler:
         reader = LineReader()
         try:
             while data := await stream.read(MAX_LINE):
-                for line in reader.feed(data):
+                for number, line in enumerate(reader.feed(data), start=1):
                     _emit(line, vm_id)
+                    if number % _TURN == 0:
+                        await asyncio.sleep(0)
+                await asyncio.sleep(0)
         except (ConnectionLost, ProtocolError):
             pass  # the VM is gone, or will be; what it had said counts
         _emit(reader.rest(), vm_id)

@@ -17,7 +17,8 @@ BACKLOG: Final = 64
 
 _SMALL: Final = 4096  # chunks up to this size are joined
 _MOMENT: Final = 0.001  # seconds that packets in no hurry wait for others
-_OUT_HIGH: Final = 1024 * 1024  # bytes waiting for the guest beyond which we stop reading from it and hold writers back
+_OUT_HIGH: Final = 1024 * 1024
+"""Bytes waiting for the guest beyond which we stop reading from it and hold writers back, whatever room it claims to have."""
 
 
 @runtime_checkable
@@ -144,7 +145,7 @@ class Transport:
 
     async def room(self) -> None:
         """Wait until the carrier is no longer full."""
-        if not self._room.is_set():
+        while not self._room.is_set():  # another writer may have filled it again
             await self._room.wait()
 
     def drop(self, stream: StreamId) -> None:
@@ -221,8 +222,8 @@ class Transport:
                 self._streams[stream].peer_shut(sends=sends, receives=receives)
             case Credit(stream):
                 self._streams[stream].credit()
-            case Ended(stream, orderly):
-                self._streams.pop(stream).ended(orderly=orderly)
+            case Ended(stream, why):
+                self._streams.pop(stream).ended(why)
             case Ready():
                 pass
 
@@ -254,6 +255,7 @@ class _Stream:
         self._owner, self._id, self._name = owner, stream, name
         self._chunks: deque[bytes | bytearray] = deque()
         self._eof = self._broken = self._sent_eof = self._closed = False
+        self._ended = False  # then the guest may have given our name to another stream, which is none of our business
         self._failure: UtilityVMError | None = None
         self._readable, self._writable = asyncio.Event(), asyncio.Event()
 
@@ -271,35 +273,41 @@ class _Stream:
         if len(chunk) > limit:
             self._chunks.appendleft(chunk[limit:])
             chunk = chunk[:limit]
-        self._owner.wire.taken(self._id, len(chunk))
-        self._owner.flush()
+        if not self._ended:
+            self._owner.wire.taken(self._id, len(chunk))
+            self._owner.flush()
         return chunk
 
     async def write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
+            await self._owner.room()
             if self._failure is not None:
                 raise self._failure.with_traceback(None)
             if self._broken or self._sent_eof or self._closed:
                 raise BrokenPipeError(f"{self._name}: " + ("the guest takes no more" if self._broken else "closed for writing"))
             self._writable.clear()
-            rest = rest[self._owner.wire.send(self._id, rest) :]
+            piece = rest[:_OUT_HIGH]
+            sent = self._owner.wire.send(self._id, piece)
             self._owner.flush()
-            if rest:
+            if sent < len(piece):
                 await self._writable.wait()
+            rest = rest[sent:]
         await self._owner.room()
 
     async def write_eof(self) -> None:
         if not self._sent_eof:
             self._sent_eof = True
-            self._owner.wire.shut_send(self._id)
-            self._owner.flush()
+            if not (self._ended or self._closed):
+                self._owner.wire.shut_send(self._id)
+                self._owner.flush()
 
     def close(self) -> None:
         if not self._closed:
             self._closed = self._eof = True
             self._chunks.clear()
-            self._owner.drop(self._id)
+            if not self._ended:
+                self._owner.drop(self._id)
             self._wake()
 
     def received(self, data: bytes) -> None:
@@ -320,16 +328,16 @@ class _Stream:
     def credit(self) -> None:
         self._writable.set()
 
-    def ended(self, *, orderly: bool) -> None:
-        self._broken = True
-        if orderly or self._closed:
+    def ended(self, why: str) -> None:
+        self._ended = self._broken = True
+        if not why or self._closed:
             self._eof = True
         elif not self._eof:
-            self._failure = ConnectionLost(f"{self._name}: reset by the guest")
+            self._failure = ConnectionLost(f"{self._name}: {why}")
         self._wake()
 
     def fail(self, reason: UtilityVMError) -> None:
-        self._failure = reason
+        self._failure, self._ended = reason, True
         self._wake()
 
     def _wake(self) -> None:

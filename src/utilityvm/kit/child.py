@@ -16,6 +16,7 @@ OUTPUT_KEPT: Final = 64 * 1024
 """Bytes of a child's output that are kept; the oldest go first."""
 
 _CHUNK: Final = 64 * 1024
+_LAST_READS: Final = 32  # more than a pipe holds: all that an ended child has said
 
 _SIGNAL_BASE: Final = 128  # what a shell, and what wraps programs as a shell does, adds to the number of a signal
 
@@ -135,22 +136,23 @@ class Child:
         self._code = -signal.SIGKILL if self._in_namespace and self._killed else code  # `unshare` fails to say so before util-linux 2.39
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._read()
+        for _ in range(_LAST_READS):
+            self._read()
         self._close_output()  # it may have left the other end to a process of its own
         self._exited.set()
 
     def _read(self) -> None:
-        while self._output_fd >= 0:
-            try:
-                data = os.read(self._output_fd, _CHUNK)
-            except BlockingIOError:
-                return
-            if not data:
-                self._close_output()
-                return
+        """Take one piece; the loop calls again while there is more, so that a child that never stops talking leaves it to others too."""
+        if self._output_fd < 0:
+            return
+        try:
+            data = os.read(self._output_fd, _CHUNK)
+        except BlockingIOError:
+            return
+        if data:
             self.output.add(data)
-            if len(data) < _CHUNK:
-                return
+        else:
+            self._close_output()
 
     def _close_output(self) -> None:
         if self._output_fd >= 0:

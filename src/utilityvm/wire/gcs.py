@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 from utilityvm.kit.errors import GuestError, InvalidOptions, ProtocolError
 from utilityvm.kit.gojson import as_go
 from utilityvm.kit.ids import NULL_GUID
+from utilityvm.kit.text import LONGEST, printable
 from utilityvm.wire.frames import REQUEST, RESPONSE, Frame
 from utilityvm.wire.oci import OciProcess, environment, windows_command_line
 
@@ -422,11 +423,11 @@ def decode_response(call: Call[Q, R], frame: Frame) -> R:
     """
     try:
         response = msgspec.json.decode(frame.body, type=call.response)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"bridge response unmarshal failed: {call.name}: {error}") from error
     if response.result != 0:
         code = response.result & 0xFFFF_FFFF
-        text = response.error_message or f"HRESULT {code:#010x}"
+        text = printable(response.error_message, LONGEST) or f"HRESULT {code:#010x}"
         raise GuestError(f"guest RPC failure: {text}", call=call.name, result=code)
     return response
 

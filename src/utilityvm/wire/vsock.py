@@ -37,6 +37,11 @@ MAX_DISCARD: Final = 64 * 1024 * 1024
 LAZY_PACKETS: Final = 64
 """Packets that can wait for company; when there are more, they are urgent."""
 
+RESET: Final = "reset by the guest"
+REDIALLED: Final = "the guest dialled its port pair a second time"
+OVERRUN: Final = f"the guest sent more than the {WINDOW} bytes that it had room for"
+AFTER_THE_END: Final = "the guest sent more after it had said that it sends no more"
+
 _WRAP: Final = 1 << 32
 
 StreamId = NewType("StreamId", tuple[int, int])
@@ -82,10 +87,10 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The stream is forgotten; `orderly` when both sides had said that they send no more."""
+    """The stream is forgotten: because of `why`, or, when that is empty, in order: both sides had said that they send no more."""
 
     stream: StreamId
-    orderly: bool
+    why: str = ""
 
 
 Event = Ready | Opened | Received | PeerShut | Credit | Ended
@@ -260,8 +265,8 @@ class HostSocket:
                 self._answer_rst(stream)
         elif op is Op.RST:
             del self._streams[stream]
-            orderly = bool(state.shut & SHUT_SEND and state.peer_shut & SHUT_SEND)
-            events.append(Ended(stream, orderly=orderly or state.shut == SHUT_BOTH))
+            orderly = state.shut == SHUT_BOTH or state.shut & state.peer_shut & SHUT_SEND
+            events.append(Ended(stream, "" if orderly else RESET))
         elif op is Op.RESPONSE:
             raise ProtocolError(f"guest connection: RESPONSE on {stream}, which the guest dialled")
         else:
@@ -271,7 +276,7 @@ class HostSocket:
         port = packet.dst_port
         if state is not None:
             del self._streams[stream]
-            events.append(Ended(stream, orderly=False))
+            events.append(Ended(stream, REDIALLED))
         if state is not None or port not in self._listening or len(self._streams) >= MAX_STREAMS:
             self._answer_rst(stream)
             return
@@ -287,7 +292,7 @@ class HostSocket:
             unread = (state.received - state.taken) % _WRAP + len(packet.payload)
             if unread > WINDOW or state.peer_shut & SHUT_SEND:
                 self.reset(stream)
-                events.append(Ended(stream, orderly=False))
+                events.append(Ended(stream, OVERRUN if unread > WINDOW else AFTER_THE_END))
                 return
             state.received = (state.received + len(packet.payload)) % _WRAP
             if not state.shut & SHUT_RECEIVE:
@@ -301,7 +306,7 @@ class HostSocket:
             if state.shut & SHUT_SEND and not sends:
                 del self._streams[stream]
                 self._answer_rst(stream, lazily=True)
-                events.append(Ended(stream, orderly=True))
+                events.append(Ended(stream))
                 return
         if state.starved and state.room():
             state.starved = False

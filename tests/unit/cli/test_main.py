@@ -244,7 +244,6 @@ def test_a_warning_reads_as_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     event("plan.adjusted", level=logging.WARNING, vm="v", message="Changing it", requested=1, assigned=2)
     event("vm.output.failed", level=logging.ERROR, vm="v", error="no disk")
     event("vm.exit", vm="v")
-    logging.getLogger("qemu.qmp.protocol").error("Task.Reader: EOFError")
     assert said.getvalue() == "uvm: warning: Changing it requested=1 assigned=2\nuvm: error: vm.output.failed vm=v error=no disk\n"
 
 

@@ -5,8 +5,12 @@ from hypothesis import strategies as st
 from utilityvm.kit.errors import Exhausted, ProtocolError
 from utilityvm.wire.packets import GUEST_CID, HOST_CID, SHUT_BOTH, SHUT_RECEIVE, SHUT_SEND, Control, Op, Packet, PacketReader, encode
 from utilityvm.wire.vsock import (
+    AFTER_THE_END,
     LAZY_PACKETS,
     MAX_STREAMS,
+    OVERRUN,
+    REDIALLED,
+    RESET,
     WINDOW,
     Credit,
     Ended,
@@ -111,7 +115,7 @@ def test_a_once_port_takes_one_dial() -> None:
 
 def test_a_second_dial_of_one_port_pair_ends_both() -> None:
     host = connected()
-    assert told(host, as_guest(Packet(Op.REQUEST, *STREAM, buf_alloc=1))) == [Ended(STREAM, orderly=False)]
+    assert told(host, as_guest(Packet(Op.REQUEST, *STREAM, buf_alloc=1))) == [Ended(STREAM, REDIALLED)]
     assert [packet.op for packet in sent(host)] == [Op.RST]
 
 
@@ -157,7 +161,7 @@ def test_more_than_the_window_resets_the_stream() -> None:
     host = connected()
     chunk = rw(bytes(65_536))
     assert len(told(host, chunk * (WINDOW // 65_536))) == WINDOW // 65_536
-    assert told(host, rw(b"x")) == [Ended(STREAM, orderly=False)]
+    assert told(host, rw(b"x")) == [Ended(STREAM, OVERRUN)]
     assert sent(host)[-1].op is Op.RST
 
 
@@ -178,7 +182,7 @@ def test_the_second_end_of_sending_frees_the_port_pair() -> None:
     host = connected()
     host.shut_send(STREAM)
     events = told(host, as_guest(Packet(Op.SHUTDOWN, *STREAM, flags=SHUT_SEND)))
-    assert events == [PeerShut(STREAM, sends=False, receives=True), Ended(STREAM, orderly=True)]
+    assert events == [PeerShut(STREAM, sends=False, receives=True), Ended(STREAM)]
     assert [packet.op for packet in sent(host)] == [Op.SHUTDOWN, Op.RST]
 
 
@@ -188,7 +192,7 @@ def test_the_guests_reset_after_both_ends_is_an_orderly_end() -> None:
     told(host, as_guest(Packet(Op.SHUTDOWN, *STREAM, flags=SHUT_SEND, buf_alloc=100)))
     assert not host.close(STREAM)
     assert [packet.flags for packet in sent(host)] == [0, SHUT_BOTH]
-    assert told(host, as_guest(Packet(Op.RST, *STREAM))) == [Ended(STREAM, orderly=True)]
+    assert told(host, as_guest(Packet(Op.RST, *STREAM))) == [Ended(STREAM)]
 
 
 def test_closing_after_the_guests_last_byte_with_nothing_under_way_is_a_reset_that_takes_no_answer() -> None:
@@ -201,7 +205,7 @@ def test_closing_after_the_guests_last_byte_with_nothing_under_way_is_a_reset_th
 
 
 def test_a_reset_in_the_middle_is_not_orderly() -> None:
-    assert told(connected(), as_guest(Packet(Op.RST, *STREAM))) == [Ended(STREAM, orderly=False)]
+    assert told(connected(), as_guest(Packet(Op.RST, *STREAM))) == [Ended(STREAM, RESET)]
 
 
 def test_a_guest_that_takes_no_more_gets_no_more() -> None:
@@ -213,7 +217,7 @@ def test_a_guest_that_takes_no_more_gets_no_more() -> None:
 def test_data_after_the_end_of_sending_resets_the_stream() -> None:
     host = connected()
     told(host, as_guest(Packet(Op.SHUTDOWN, *STREAM, flags=SHUT_SEND)))
-    assert told(host, rw(b"x")) == [Ended(STREAM, orderly=False)]
+    assert told(host, rw(b"x")) == [Ended(STREAM, AFTER_THE_END)]
 
 
 def test_a_packet_for_no_stream_is_reset_but_a_reset_is_not_answered() -> None:

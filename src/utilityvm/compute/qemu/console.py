@@ -18,6 +18,7 @@ KEPT: Final = 256 * 1024
 """Bytes of the console's output that are kept; the same bound holds for what waits for a client."""
 
 _CHUNK: Final = 64 * 1024
+_LAST_READS: Final = 64  # more than a socket's buffer holds: all that an ended QEMU has said
 
 
 @final
@@ -48,28 +49,28 @@ class SerialConsole:
 
     def close(self) -> None:
         """Take what is still to be read, and let go of the socket and the path. A second call does nothing."""
-        if self._sock is not None:
+        for _ in range(_LAST_READS):
             self._read()
-            self._stop()
+        self._stop()
         if self._bridge is not None:
             self._bridge.close()
 
     def _read(self) -> None:
-        while self._sock is not None:
-            try:
-                data = self._sock.recv(_CHUNK)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            if not data:
-                self._stop()
-                return
-            self._kept.add(data)
-            if self._bridge is not None:
-                self._bridge.show(data)
-            if len(data) < _CHUNK:
-                return
+        """Take one piece; the loop calls again while there is more. A guest that never stops talking must not keep it from other VMs."""
+        if self._sock is None:
+            return
+        try:
+            data = self._sock.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._stop()
+            return
+        self._kept.add(data)
+        if self._bridge is not None:
+            self._bridge.show(data)
 
     def _stop(self) -> None:
         if self._sock is not None:

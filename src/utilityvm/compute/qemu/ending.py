@@ -26,7 +26,7 @@ def exit_status(code: int, *, terminated: bool, shutdown_reason: str, said: str,
         case "guest-reset" | "guest-panic":
             return _panic_or_reset(shutdown_reason, console)
         case "host-signal":  # QEMU ends in order when it gets SIGTERM, SIGINT or SIGHUP, and says which
-            signal = re.search(r"terminating on signal (\d+)", said)
+            signal = re.search(r"terminating on signal (\d{1,3})\b", said)
             return ExitStatus(ExitHow.KILLED, said, int(signal[1]) if signal else 0)
     return ExitStatus(ExitHow.FAILED, said or "QEMU ended without saying why")
 

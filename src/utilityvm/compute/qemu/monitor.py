@@ -1,52 +1,62 @@
-"""QEMU's monitor: commands, and the events that say why a guest ended. The protocol is the `qemu.qmp` package's.
+"""QEMU's monitor: commands, and the events that say why a guest ended.
 
-That package takes 60 ms to load, so it is loaded while the guest boots, and nobody waits for it on the way to the guest's first
-process. No event is missed meanwhile: leave to send events is written into the socket before QEMU is there to read it.
+Nobody waits for it on the way to the guest's first process, and no event is missed: leave to send events is written into the
+socket before QEMU is there to read it.
 """
 
 import asyncio
 import logging
 import socket
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, Final, final
+from itertools import count
+from typing import Final, final
 
-from utilityvm.kit.errors import ConnectionLost, QmpError
+from utilityvm.compute.qemu.qmp import Happened, Message, MessageReader, Refusal, encode
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, ProtocolError, QmpError
+from utilityvm.kit.text import printable
 from utilityvm.kit.trace import event
 
-if TYPE_CHECKING:
-    from qemu.qmp import EventListener, Message, QMPClient
+ANSWER_TIMEOUT: Final = 60.0
+"""Seconds that QEMU has for an answer."""
 
-_EARLY_ID: Final = "utilityvm-early"
-_EARLY: Final = f'{{"execute": "qmp_capabilities", "id": "{_EARLY_ID}"}}\n'.encode()
-_LINE_LIMIT: Final = 1024 * 1024  # bytes of one message from QEMU
-_SHUTDOWN: Final = "SHUTDOWN"
+_CHUNK: Final = 64 * 1024
+_REASON_LENGTH: Final = 100
 
 
 @final
 class Monitor:
-    """One QEMU's monitor. `run` is its loop; `sock` is a connected pair's end that QEMU does not read yet."""
+    """One QEMU's monitor. `run` is its loop; `sock` is a connected pair's end that stays the caller's; QEMU does not read yet."""
 
     def __init__(self, name: str, sock: socket.socket) -> None:
         self._name, self._sock = name, sock
-        self._client: QMPClient | None = None
-        self._ready, self._ended = asyncio.Event(), asyncio.Event()
+        self._numbers = count()
+        self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._writing, self._ended = asyncio.Lock(), asyncio.Event()
+        self._why = "QEMU closed it"
         self.shutdown_reason = ""
         """Why QEMU ended its guest, in QMP's words (`ShutdownCause`); ``""`` while it has not."""
         sock.setblocking(False)
-        sock.send(_EARLY)
+        sock.send(encode(next(self._numbers), "qmp_capabilities"))
 
     async def run(self) -> None:
-        """Read until QEMU closes its end. A monitor's end is not a VM's end: it is told to those who execute, and logged."""
-        self._client = client = _client()
-        async with AsyncExitStack() as undo:
-            undo.callback(self._over)
-            undo.push_async_callback(self._disconnect, client)
-            undo.enter_context(client.listen(self._listener()))
-            await client.connect(self._sock)
-            self._ready.set()
-            while client.runstate.name == "RUNNING":
-                await client.runstate_changed()
+        """Read until QEMU closes its end or says what is no message. A monitor's end is not a VM's end: those who execute are told."""
+        reader = MessageReader()
+        try:
+            while data := await asyncio.get_running_loop().sock_recv(self._sock, _CHUNK):
+                for message in reader.feed(data):
+                    self._heard(message)
+                await asyncio.sleep(0)  # a QEMU that never stops talking must not keep the loop from the other VMs
+        except ProtocolError as error:
+            self._why = error.message
+            event("qemu.monitor.failed", level=logging.WARNING, vm=self._name.removeprefix("vm "), error=error.message)
+        except OSError as error:
+            self._why = f"{error.strerror}"
+        finally:
+            self._ended.set()
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(self._lost())
+                    answer.exception()  # a caller that was cancelled does not come back for it
 
     async def ended(self) -> None:
         """Wait until QEMU has closed its end and all that it said was read."""
@@ -58,55 +68,40 @@ class Monitor:
         Raises:
             QmpError: QEMU refused it.
             ConnectionLost: QEMU ended; whether the command was carried out is not known.
+            DeadlineExceeded: QEMU did not answer within `ANSWER_TIMEOUT`; the same.
         """
-        from qemu.qmp import ExecInterruptedError, ExecuteError, StateError  # noqa: PLC0415 (see the module)
-
-        await self._ready.wait()
-        assert self._client is not None  # noqa: S101 (ready)
+        number, answer = next(self._numbers), asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
         try:
-            return await self._client.execute(command, dict(arguments) if arguments else None)
-        except ExecuteError as error:
-            raise QmpError(f"{self._name}: QEMU refused {command}: {error}", error_class=error.error_class, command=command) from error
-        except (ExecInterruptedError, StateError) as error:
-            raise ConnectionLost(f"{self._name}: QEMU's monitor ended during {command}") from error
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                await self._send(encode(number, command, arguments))
+                message = await answer
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{self._name}: QEMU did not answer {command} within {ANSWER_TIMEOUT:g} s") from error
+        except (ConnectionLost, OSError) as error:
+            raise ConnectionLost(f"{self._name}: QEMU's monitor ended during {command}: {self._why}") from error
+        finally:
+            del self._waiting[number]
+        if isinstance(message, Refusal):
+            text = f"{self._name}: QEMU refused {command}: {message.description}"
+            raise QmpError(text, error_class=message.error_class, command=command)
+        return message.value
 
-    async def _disconnect(self, client: "QMPClient") -> None:
-        from qemu.qmp import QMPError  # noqa: PLC0415 (see the module)
+    async def _send(self, line: bytes) -> None:
+        """Send a command. One that a cancelled caller leaves half sent ends the monitor: QEMU will not understand the next."""
+        if self._ended.is_set():
+            raise self._lost()
+        async with self._writing:
+            await asyncio.get_running_loop().sock_sendall(self._sock, line)
 
-        try:
-            with suppress(EOFError, OSError):  # QEMU ended: how is for its exit code and its last words to say
-                await client.disconnect()
-        except QMPError as error:
-            event("qemu.monitor.failed", level=logging.WARNING, vm=self._name.removeprefix("vm "), error=str(error))
+    def _lost(self) -> ConnectionLost:
+        return ConnectionLost(f"{self._name}: QEMU's monitor ended: {self._why}")
 
-    def _over(self) -> None:
-        self._ready.set()
-        self._ended.set()
-
-    def _listener(self) -> "EventListener":
-        from qemu.qmp import EventListener  # noqa: PLC0415 (see the module)
-
-        return EventListener(_SHUTDOWN, self._heard)
-
-    def _heard(self, message: "Message") -> bool:
-        """Take what matters of an event. False: the package need not keep it; it would keep all of them for ever."""
-        data = message.get("data")
-        if isinstance(data, dict):
-            self.shutdown_reason = str(data.get("reason", ""))
-        return False
-
-
-def _client() -> "QMPClient":
-    from qemu.qmp import QMPClient  # noqa: PLC0415 (see the module)
-
-    class Client(QMPClient):
-        """Passes over the greeting and the answer to what was written early, which belong to no call."""
-
-        async def _on_message(self, msg: "Message") -> None:
-            if "QMP" not in msg and msg.get("id") != _EARLY_ID:
-                await super()._on_message(msg)
-
-    client = Client(readbuflen=_LINE_LIMIT)
-    client.await_greeting = client.negotiate = False
-    client.logger = logging.Logger("qemu.qmp", logging.CRITICAL)  # it calls a QEMU that ends an error; how QEMU ended is ours to say
-    return client
+    def _heard(self, message: Message) -> None:
+        """Take what matters. Answers that nobody waits for are dropped, as QMP's specification says, and so are all other events."""
+        if isinstance(message, Happened):
+            reason = message.data.get("reason")
+            if message.name == "SHUTDOWN" and isinstance(reason, str):
+                self.shutdown_reason = printable(reason, _REASON_LENGTH)
+        elif (answer := self._waiting.get(message.id)) is not None and not answer.done():
+            answer.set_result(message)
