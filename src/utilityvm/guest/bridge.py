@@ -123,8 +123,8 @@ class Bridge:
         """Expect no notification of a container that is not there. A second call does nothing."""
         self._exits.pop(container_id, None)
 
-    def run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` for as long as the bridge lives, e.g. to wait for a process.
+    def run(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` for as long as the bridge lives, e.g. to wait for a process. It may be cancelled before it begins.
 
         Raises:
             ConnectionLost: the bridge has ended; `work` was not begun.
@@ -132,7 +132,7 @@ class Bridge:
         if self._ended is not None:
             work.close()
             raise self._lost(self._ended)
-        self._scope.start(name, work)
+        return self._scope.start(name, work)
 
     async def aclose(self) -> None:
         """End the bridge: calls that wait get `ConnectionLost`. A second call does nothing."""

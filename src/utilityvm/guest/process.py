@@ -58,7 +58,7 @@ class Process:
         self.stdin, self.stdout, self.stderr = streams.connected
         self._streams = streams
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        client.bridge.run(f"wait-{pid}", self._watch())
+        client.bridge.run(f"wait-{pid}", self._watch()).add_done_callback(self._watched)
 
     @property
     def ended(self) -> bool:
@@ -96,14 +96,15 @@ class Process:
         try:
             with span("process.run", level=logging.DEBUG, pid=self.pid):
                 code = await self._client.wait_process(self.pid)
-        except (UtilityVMError, asyncio.CancelledError) as error:
-            lost = error if isinstance(error, UtilityVMError) else ConnectionLost(f"{self._name}: bridge closed")
-            if not self._exit.done():
-                self._exit.set_exception(lost)
-                self._exit.exception()  # whoever waits gets it; nobody has to
-            return
-        if not self._exit.done():
+        except UtilityVMError as error:
+            self._exit.set_exception(error)
+        else:
             self._exit.set_result(code)
+
+    def _watched(self, _task: asyncio.Task[None]) -> None:
+        if not self._exit.done():  # cancelled, perhaps before it began
+            self._exit.set_exception(ConnectionLost(f"{self._name}: bridge closed"))
+        self._exit.exception()  # whoever waits gets it; nobody has to
 
 
 @final

@@ -154,6 +154,11 @@ class Transport:
             self._streams.pop(stream, None)
         self.flush()
 
+    def refuse(self, stream: StreamId) -> None:
+        """Reset a stream that nobody accepted: a guest that dials on and on must not use up what it has for others. `flush` tells it."""
+        self._wire.reset(stream)
+        self._streams.pop(stream, None)
+
     def forget_listener(self, listener: "_Listener") -> None:
         """Drop a closed listener."""
         if self._listeners.get(listener.port) is listener:
@@ -310,6 +315,11 @@ class _Stream:
                 self._owner.drop(self._id)
             self._wake()
 
+    def refuse(self) -> None:
+        """End a stream that nobody has seen."""
+        if not self._ended:
+            self._owner.refuse(self._id)
+
     def received(self, data: bytes) -> None:
         if self._closed:
             return
@@ -371,13 +381,14 @@ class _Listener:
     def close(self) -> None:
         self.fail(ConnectionLost(f"guest port {self.port:#x} is no longer listened to"))
         for stream in self._waiting:
-            stream.close()
+            stream.refuse()
         self._waiting.clear()
+        self._owner.flush()
         self._owner.forget_listener(self)
 
     def offer(self, stream: _Stream) -> None:
         if len(self._waiting) >= BACKLOG:
-            stream.close()
+            stream.refuse()
             return
         self._waiting.append(stream)
         self._changed.set()

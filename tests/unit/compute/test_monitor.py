@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import json
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Coroutine
 
 import pytest
 
+from utilityvm.compute.qemu import monitor as monitor_module
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.kit.aio import Scope
-from utilityvm.kit.errors import ConnectionLost, QmpError, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, QmpError, UtilityVMError
 
 GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}
 SHUTDOWN = {"event": "SHUTDOWN", "data": {"guest": True, "reason": "guest-reset"}, "timestamp": {"seconds": 1, "microseconds": 2}}
@@ -142,3 +144,76 @@ def scope_result(scope: Scope, work: Coroutine[None, None, object]) -> "asyncio.
 
     scope.start("call", run())
     return result
+
+
+async def test_a_qemu_that_never_stops_talking_takes_no_memory_and_leaves_the_loop_to_others(caplog: pytest.LogCaptureFixture) -> None:
+    """Events, answers to nothing and commands' ids over and over; a command in between is answered."""
+    said = (
+        b'{"event":"NOPE","data":{"a":[1,2]}}\r\n{"return":1,"id":77}\r\n{"id":1,"return":"first"}\r\n{"id":1,"return":"again"}\r\n' * 500
+    )
+    async with rig() as (monitor, qemu, scope):
+        scope.start("monitor", monitor.run())
+        await qemu.starts()
+        asked = scope_result(scope, monitor.execute("query-status"))
+        await qemu.hears()
+        qemu._writer.transport.set_write_buffer_limits(high=0)
+        tracemalloc.start()
+        try:
+            for _ in range(50):
+                qemu._writer.write(said)
+                await qemu._writer.drain()
+            assert await asked == "first"
+            assert tracemalloc.get_traced_memory()[1] < 4_000_000
+        finally:
+            tracemalloc.stop()
+    assert scope.failure is None
+
+
+async def test_a_line_without_end_ends_the_monitor_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    async with rig() as (monitor, qemu, scope):
+        scope.start("monitor", monitor.run())
+        asked = scope_result(scope, monitor.execute("query-status"))
+        await qemu.starts()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(20):
+                qemu._writer.write(b"x" * 65_536)
+        with pytest.raises(ConnectionLost, match="ended during query-status: QEMU's monitor: a line of more than"):
+            await asked
+        assert scope.failure is None
+        qemu._writer.transport.abort()  # nobody will read the rest
+    assert "qemu.monitor.failed" in caplog.text
+
+
+async def test_a_qemu_that_does_not_answer_is_given_up_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor_module, "ANSWER_TIMEOUT", 0.05)
+    async with rig() as (monitor, qemu, scope):
+        scope.start("monitor", monitor.run())
+        await qemu.starts()
+        with pytest.raises(DeadlineExceeded, match=r"vm x: QEMU did not answer stop within 0\.05 s"):
+            await monitor.execute("stop")
+        assert monitor._waiting == {}
+
+
+async def test_a_qemu_that_takes_no_commands_is_given_up_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor_module, "ANSWER_TIMEOUT", 0.05)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        monitor = Monitor("vm x", ours)
+        with pytest.raises(DeadlineExceeded):
+            await monitor.execute("human-monitor-command", {"command-line": "x" * 5_000_000})
+
+
+async def test_words_of_qemu_that_steer_terminals_are_left_out() -> None:
+    async with rig() as (monitor, qemu, scope):
+        scope.start("monitor", monitor.run())
+        asked = scope_result(scope, monitor.execute("device_add"))
+        await qemu.starts()
+        await qemu.hears()
+        await qemu.says({"event": "SHUTDOWN", "data": {"reason": "\x1b[2J" + "x" * 1000}})
+        await qemu.says({"event": "SHUTDOWN", "data": {"reason": ["guest-reset"]}})
+        await qemu.says({"error": {"class": "\x1b[2J", "desc": "\x1b]0;owned\x07" + "x" * 100_000}, "id": 1})
+        with pytest.raises(QmpError) as caught:
+            await asked
+        assert caught.value.message.isprintable()
+        assert len(caught.value.message) < 5000
+        assert monitor.shutdown_reason == "[2J" + "x" * 96 + "…"

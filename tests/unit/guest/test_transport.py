@@ -164,3 +164,46 @@ async def test_a_guest_that_asks_and_never_reads_is_not_listened_to() -> None:
     assert sent < 20_000_000
     transport.close()
     theirs.close()
+
+
+async def test_a_stream_that_has_ended_does_not_act_on_a_later_one_of_its_name(connect: Connect) -> None:
+    """A guest may dial the same port pair again, though ours never does."""
+    async with connect() as rig:
+        await rig.guest._met.wait()
+        rig.guest._on_stream = _nothing  # type: ignore[assignment, method-assign]
+        listener = rig.transport.listen(7)
+        dial, reset = Packet(Op.REQUEST, 5, 7, buf_alloc=WINDOW), Packet(Op.RST, 5, 7)
+        await rig.guest.send(dial)
+        first = await listener.accept()
+        await rig.guest.send(Packet(Op.RW, 5, 7, b"one"))
+        await rig.guest.send(reset)
+        await rig.guest.send(dial)
+        second = await listener.accept()
+        await rig.guest.send(Packet(Op.RW, 5, 7, b"two"))
+        assert await first.read(10) == b"one"
+        await first.write_eof()
+        first.close()
+        assert await second.read(10) == b"two"
+        await rig.guest.send(Packet(Op.RW, 5, 7, b"three"))
+        assert await second.read(10) == b"three"
+
+
+async def test_a_dial_beyond_the_backlog_leaves_nothing_behind(connect: Connect) -> None:
+    async with connect() as rig:
+        listener = rig.transport.listen(7)
+        for _ in range(BACKLOG):
+            await rig.guest.dial(7)
+        rig.guest._connections.clear()  # a guest that answers nothing
+        for port in range(100):
+            await rig.guest.send(Packet(Op.REQUEST, port, 7, buf_alloc=1))
+        await rig.guest.send(Packet(Op.REQUEST, 1, 8, buf_alloc=1))
+        late = rig.transport.listen(9)
+        await rig.guest.dial(9)
+        await late.accept()
+        assert len(rig.transport._streams) == BACKLOG + 1
+        listener.close()
+        assert len(rig.transport._streams) == 1
+
+
+async def _nothing(*_: object) -> None:
+    return
