@@ -17,7 +17,7 @@ BACKLOG: Final = 64
 
 _SMALL: Final = 4096  # chunks up to this size are joined
 _MOMENT: Final = 0.001  # seconds that packets in no hurry wait for others
-_OUT_HIGH: Final = 1024 * 1024
+OUT_HIGH: Final = 1024 * 1024
 """Bytes waiting for the guest beyond which we stop reading from it and hold writers back, whatever room it claims to have."""
 
 
@@ -105,7 +105,7 @@ class Transport:
         """Take over the connected stream socket `sock` and begin with a transport reset. Does not wait for the guest."""
         sock.setblocking(False)
         carrier, _ = await asyncio.get_running_loop().create_connection(lambda: _Carrier(self), sock=sock)
-        carrier.set_write_buffer_limits(high=_OUT_HIGH)
+        carrier.set_write_buffer_limits(high=OUT_HIGH)
         self._carrier = carrier
         self.flush()
 
@@ -292,7 +292,7 @@ class _Stream:
             if self._broken or self._sent_eof or self._closed:
                 raise BrokenPipeError(f"{self._name}: " + ("the guest takes no more" if self._broken else "closed for writing"))
             self._writable.clear()
-            piece = rest[:_OUT_HIGH]
+            piece = rest[:OUT_HIGH]
             sent = self._owner.wire.send(self._id, piece)
             self._owner.flush()
             if sent < len(piece):

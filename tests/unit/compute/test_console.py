@@ -53,6 +53,16 @@ async def test_the_last_lines_are_kept() -> None:
         assert it.console.tail(1) == "end"
 
 
+async def test_a_guest_that_never_stops_talking_leaves_the_loop_to_others() -> None:
+    async with rig() as it:
+        it.qemu.send(b"x" * 150_000)
+        while not it.console._kept.data:
+            await asyncio.sleep(0)
+        assert len(it.console._kept.data) <= 65_536
+        it.console.close()
+        assert len(it.console._kept.data) == 150_000
+
+
 async def test_what_could_steer_a_terminal_is_left_out() -> None:
     async with rig() as it:
         await it.says(b"\x1b[2Jred\x07\tgreen\xff \x9b31m\nend")

@@ -401,3 +401,20 @@ async def test_all_who_wait_are_told() -> None:
             waiting = [group.create_task(vm.wait()) for _ in range(3)]
             await vm.terminate()
         assert {task.result().how for task in waiting} == {ExitHow.TERMINATED}
+
+
+async def test_ending_a_vm_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvm, "CLEANUP_TIMEOUT", 0.05)
+    of, _ = service()
+    async with asyncio.timeout(10), await started(of) as vm:
+        (machine,) = of.machines
+        terminate = machine.terminate
+
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(type(machine), "terminate", lambda _self: hang())
+        with pytest.raises(DeadlineExceeded, match=r"vm fake: .* within 0\.05 s"):
+            await vm.terminate()
+        monkeypatch.undo()
+        await terminate()
