@@ -197,36 +197,6 @@ async def _hang(*_: object) -> None:
     await asyncio.Event().wait()
 
 
-async def test_calls_beyond_the_bound_wait_for_their_turn(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utilityvm.guest.bridge.MAX_CALLS", 2)
-    asked: list[Frame] = []
-    more = asyncio.Event()
-    async with connect() as rig:
-        client = await rig.client()
-        answer = rig.guest._answer
-
-        async def later(_connection: object, frame: Frame) -> None:
-            asked.append(frame)
-            more.set()
-
-        rig.guest._answer = later  # type: ignore[assignment, method-assign]
-        async with asyncio.TaskGroup() as group:
-            for _ in range(3):
-                group.create_task(client.signal_process(1, 9))
-            while len(asked) < 2:
-                await more.wait()
-                more.clear()
-            for _ in range(50):
-                await asyncio.sleep(0)
-            assert len(asked) == 2
-            (bridge,) = rig.guest._connections.values()
-            await answer(bridge, asked[0])
-            await more.wait()
-            assert len(asked) == 3
-            for frame in asked[1:]:
-                await answer(bridge, frame)
-
-
 async def test_a_watcher_that_never_began_keeps_nobody_waiting(connect: Connect) -> None:
     """The bridge breaks in the turn of the loop in which the process was made."""
     async with connect({"forever": forever}) as rig:
