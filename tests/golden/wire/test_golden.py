@@ -11,6 +11,7 @@ import pytest
 from utilityvm.guest.client import read_properties
 from utilityvm.kit.errors import GuestError, ProtocolError
 from utilityvm.schema.properties import Properties
+from utilityvm.kit.text import printable
 from utilityvm.wire import frames, gcs, packets
 from utilityvm.wire.frames import Frame, FrameReader
 from utilityvm.wire.packets import CONTROL, GUEST_CID, HOST_CID, STREAM, Control, Op, Packet, PacketReader
@@ -247,7 +248,7 @@ def test_failures_are_read(case: Message) -> None:
     with pytest.raises(GuestError) as caught:
         response(case)
     assert caught.value.result == case.fields["result"] % 2**32
-    assert str(caught.value) == f"guest RPC failure: {case.fields['error_message']}"
+    assert str(caught.value) == f"guest RPC failure: {printable(case.fields['error_message'])}"
 
 
 @pytest.mark.parametrize("case", [case for case in of("guest", refused=False) if notifies(case)], ids=lambda case: case.name)
