@@ -10,8 +10,8 @@ import pytest
 
 from utilityvm.guest.client import read_properties
 from utilityvm.kit.errors import GuestError, ProtocolError
-from utilityvm.schema.properties import Properties
 from utilityvm.kit.text import printable
+from utilityvm.schema.properties import Properties
 from utilityvm.wire import frames, gcs, packets
 from utilityvm.wire.frames import Frame, FrameReader
 from utilityvm.wire.packets import CONTROL, GUEST_CID, HOST_CID, STREAM, Control, Op, Packet, PacketReader
