@@ -4,6 +4,8 @@ PYTEST = .venv/bin/python -m pytest
 GO = cd agent && go
 export CGO_ENABLED = 0
 FUZZ_SECONDS = 60
+FUZZ_INPUTS = 1000000
+FUZZ_SEED =
 
 .PHONY: setup run test check lint agent go-test unit golden parity fault vm package vm-as-user bench fuzz lock clean
 
@@ -53,7 +55,10 @@ lock:
 	CUSTOM_COMPILE_COMMAND="make lock" build/lock/bin/pip-compile -q --upgrade --extra dev --generate-hashes --allow-unsafe --strip-extras \
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links -o requirements.lock pyproject.toml
 
+# Everything that reads what the other side has written: a million inputs on the host, then the agent's fuzzers in turn.
 fuzz:
+	.venv/bin/python -m tests.fuzz.run $(FUZZ_INPUTS) $(FUZZ_SEED)
+	cd agent && UVM_VECTORS=$(CURDIR)/build/fuzz go test -count=1 -run AreReadHoweverTheyAreCut ./wire
 	cd agent && for package in $$(go list ./...); do for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
 	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_SECONDS)s -fuzzminimizetime 1x $$package || exit 1; done; done
 

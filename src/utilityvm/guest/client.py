@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, final
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from utilityvm.guest.bridge import Bridge
@@ -29,10 +28,7 @@ def read_properties(response: gcs.PropertiesResponse, container_id: str) -> Prop
     Raises:
         ProtocolError: it is not what the protocol says.
     """
-    try:
-        return msgspec.json.decode(response.properties or "{}", type=Properties)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise ProtocolError(f"properties of {container_id}: {error}") from error
+    return gcs.decode_text(response.properties or "{}", Properties, f"properties of {container_id}")
 
 
 def _span() -> gcs.SpanContext | UnsetType:

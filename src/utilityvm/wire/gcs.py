@@ -293,6 +293,7 @@ class ContainerNotification(msgspec.Struct, frozen=True, kw_only=True):
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
+T = TypeVar("T")
 
 
 class GivenUp(StrEnum):
@@ -421,10 +422,7 @@ def decode_response(call: Call[Q, R], frame: Frame) -> R:
         ProtocolError: the body is not what the protocol says.
         GuestError: the guest says that the call failed.
     """
-    try:
-        response = msgspec.json.decode(frame.body, type=call.response)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"bridge response unmarshal failed: {call.name}: {error}") from error
+    response = _decode(frame.body, call.response, f"bridge response unmarshal failed: {call.name}")
     if response.result != 0:
         code = response.result & 0xFFFF_FFFF
         text = printable(response.error_message, LONGEST) or f"HRESULT {code:#010x}"
@@ -440,7 +438,20 @@ def decode_notification(frame: Frame) -> ContainerNotification:
     """
     if frame.type != NOTIFICATION_WORD:
         raise ProtocolError(f"bridge received unknown notification message {frame.type:#x}")
+    return _decode(frame.body, ContainerNotification, "bridge notification failed")
+
+
+def decode_text(text: str, kind: type[T], what: str) -> T:
+    """Return what the guest wrote as JSON into a text; `what` names it in an error.
+
+    Raises:
+        ProtocolError: it is no `kind`.
+    """
+    return _decode(text.encode(errors="replace"), kind, what)
+
+
+def _decode(body: bytes, kind: type[T], what: str) -> T:
     try:
-        return msgspec.json.decode(frame.body, type=ContainerNotification)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"bridge notification failed: {error}") from error
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"{what}: {printable(str(error), LONGEST)}") from error

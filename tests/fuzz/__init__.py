@@ -1,0 +1,1 @@
+"""Fuzzing of everything on the host that reads what a guest, or QEMU, has written."""
