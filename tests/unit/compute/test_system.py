@@ -14,6 +14,7 @@ from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.lower import Launch
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.child import Tail
+from utilityvm.kit.enclosure import OPEN, Enclosure
 from utilityvm.kit.errors import DeadlineExceeded
 from utilityvm.kit.ids import VmId
 from utilityvm.schema.document import ComputeSystem
@@ -25,8 +26,8 @@ FACTS = HostFacts(qemu="qemu", version=(7, 2, 0), accel=Accel.TCG, reason="test"
 class Undying:
     """A `kit.child.Child` that holds on to its descriptors, and that no signal ends until `die`."""
 
-    def __init__(self, argv: Sequence[str], *, pass_fds: Sequence[int] = ()) -> None:
-        self.argv, self.pid, self.code, self.killed = argv, 4711, None, 0
+    def __init__(self, argv: Sequence[str], *, pass_fds: Sequence[int] = (), enclosure: Enclosure = OPEN) -> None:
+        self.argv, self.enclosure, self.pid, self.code, self.killed = argv, enclosure, 4711, None, 0
         self.output = Tail(100)
         self.held = [os.dup(fd) for fd in pass_fds]
         self._gone = asyncio.Event()
