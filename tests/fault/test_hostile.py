@@ -11,6 +11,7 @@ import os
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import chain, cycle, islice
 
 import pytest
@@ -75,15 +76,31 @@ def bytes_of(data: bytes) -> Attack:
     return attack
 
 
-def deaf_to_strangers(guest: FakeGuest) -> None:
-    """Let the guest drop what belongs to no connection of the good times: answering the answers would take most of the test's time."""
-    good = guest._on_packet
+@dataclass(slots=True)
+class Answered:
+    """The host's resets of what belongs to no connection of the good times. The guest counts and drops them: it would answer for long."""
+
+    resets: int = 0
+    more: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until(self, resets: int) -> None:
+        while self.resets < resets:
+            self.more.clear()
+            await self.more.wait()
+
+
+def deaf_to_strangers(guest: FakeGuest) -> Answered:
+    good, answered = guest._on_packet, Answered()
 
     async def some(packet: Packet) -> None:
         if isinstance(packet.op, Control) or (packet.src_port, packet.dst_port) in guest._connections:
             await good(packet)
+        elif packet.op is Op.RST:
+            answered.resets += 1
+            answered.more.set()
 
     guest._on_packet = some  # type: ignore[method-assign]
+    return answered
 
 
 def flood(*sent: Packet) -> Attack:
@@ -102,8 +119,9 @@ def dial_flood(port: int) -> Attack:
     """Dial `port` from `DIALS` ports."""
 
     async def attack(guest: FakeGuest, _program: Program) -> None:
-        deaf_to_strangers(guest)
+        answered = deaf_to_strangers(guest)
         for at in range(0, DIALS, 1000):
+            await answered.until(at - 5000)  # a guest that reads while it floods, and so is not held up
             await guest.send_raw(packets(*(Packet(Op.REQUEST, 0x9000_0000 + at + n, port, buf_alloc=LIES) for n in range(1000))))
 
     return attack

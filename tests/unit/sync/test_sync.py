@@ -3,7 +3,9 @@
 import asyncio
 import inspect
 import os
+import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -180,6 +182,15 @@ def _in_the_child(vm: sync.UtilityVM) -> int:
         return 0 if own.create_process(["echo"]).wait() == 0 else 3
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C counts also where our caller ignores it, as a shell does for a job that it starts with an ampersand."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_ends_the_call_that_waits_and_only_that() -> None:
     with create() as vm:
         vm.start()
