@@ -12,7 +12,15 @@ from utilityvm.compute.ports import ExitHow, ExitStatus
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.ids import VmId
-from utilityvm.schema.document import Chipset, ComputeSystem, LinuxKernelDirect, Memory, Processor, Topology, VirtualMachine
+from utilityvm.schema.document import (
+    Chipset,
+    ComputeSystem,
+    LinuxKernelDirect,
+    Memory,
+    Processor,
+    Topology,
+    VirtualMachine,
+)
 from utilityvm.testing.compute import FakeComputeService, FakeMachine, idle_guest
 from utilityvm.testing.conformance import CASES, Driver
 from utilityvm.testing.kernels import Then, kernel

@@ -119,7 +119,7 @@ async def test_the_agent_tells_of_itself_over_a_carrier_in_pieces() -> None:
         assert told.memory is not None
         assert told.memory.virtual_machine_memory is not None
         assert 0 < told.memory.virtual_machine_memory.available_memory < told.memory.virtual_machine_memory.assigned_memory
-        assert [listed.process_id for listed in told.process_list or ()] == [process.pid]
+        assert [listed.process_id for listed in told.process_list] == [process.pid]
         assert client.capabilities.guest_defined.dump_stacks_supported
         assert "loop.(*Loop).Run" in await client.dump_stacks()
         await process.kill()

@@ -9,6 +9,7 @@ from tests.parity import gcs
 from tests.parity.deviations import expectation
 from tests.parity.gcs import GcsVector
 from tests.parity.gcs_deviations import gcs_expectation
+from tests.parity.structs import StructVector, encoded
 from tests.parity.subject import Observed, run
 from tests.parity.vectors import Vector
 
@@ -32,9 +33,23 @@ class Verdict:
             self.differences.append(f"{what}\n{_diff(expected, ours)}")
 
 
-def compare(vector: Vector | GcsVector) -> Verdict:
+def compare(vector: Vector | GcsVector | StructVector) -> Verdict:
     """Run a vector and compare everything that it states."""
-    return _compare_steps(vector) if isinstance(vector, GcsVector) else _compare_document(vector)
+    match vector:
+        case GcsVector():
+            return _compare_steps(vector)
+        case StructVector():
+            return _compare_struct(vector)
+        case Vector():
+            return _compare_document(vector)
+
+
+def _compare_struct(vector: StructVector) -> Verdict:
+    verdict, (written, read) = Verdict(vector.name), encoded(vector)
+    expected = bytes(vector.json).decode()
+    verdict.expect("JSON", expected, written)
+    verdict.expect("values that were read and written again", json.loads(expected), json.loads(read))
+    return verdict
 
 
 def _compare_steps(vector: GcsVector) -> Verdict:

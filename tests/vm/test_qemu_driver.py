@@ -19,15 +19,13 @@ from utilityvm.compute.qemu.service import QemuService
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.errors import Exists, HostError, NotFound, QmpError, Unsupported
 from utilityvm.kit.ids import VmId
+from utilityvm.schema.devices import ComPort, Devices, Scsi
 from utilityvm.schema.document import (
     Chipset,
-    ComPort,
     ComputeSystem,
-    Devices,
     LinuxKernelDirect,
     Memory,
     Processor,
-    Scsi,
     Topology,
     VirtualMachine,
 )

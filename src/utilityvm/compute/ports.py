@@ -182,6 +182,42 @@ class Machine(ComputeSystem, Pausable, Inspected, Hosted, GuestSockets, Console,
     """A compute system with all that a utility VM needs of it."""
 
 
+class HostFiles(Protocol):
+    """Folders and virtual disks of the host, as far as a VM must find them before it is created."""
+
+    async def make_folder(self, path: str) -> None:
+        """Make a folder and those above it that are missing. Nothing happens when it is there.
+
+        Raises:
+            HostError: it could not be made.
+        """
+        ...
+
+    async def copy(self, source: str, target: str) -> None:
+        """Copy a file over whatever is at `target`; when that fails nothing of it is left there.
+
+        Raises:
+            HostError: it could not be copied; the text names both and the system's reason.
+        """
+        ...
+
+    async def grant_access(self, vm_id: VmId, path: str) -> None:
+        """Let the VM of this id, and none but it, open a file, which HCS does with the VM's own account.
+
+        Raises:
+            HostError: the file's rights could not be changed.
+        """
+        ...
+
+    async def remove(self, path: str) -> None:
+        """Remove a file. Nothing happens when it is not there.
+
+        Raises:
+            HostError: it could not be removed.
+        """
+        ...
+
+
 class ComputeService(Protocol):
     """Makes compute systems of documents."""
 

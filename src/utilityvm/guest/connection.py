@@ -17,8 +17,8 @@ from utilityvm.guest.transport import GuestSockets, GuestStream
 from utilityvm.kit.errors import UtilityVMError
 from utilityvm.kit.ids import NULL_GUID
 from utilityvm.kit.trace import span
-from utilityvm.schema.document import Version
 from utilityvm.schema.properties import GuestConnectionInfo, Properties, PropertyType
+from utilityvm.schema.version import Version
 from utilityvm.wire.gcs import PROTOCOL_VERSION
 
 

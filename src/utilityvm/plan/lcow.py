@@ -10,30 +10,32 @@ from utilityvm.plan.facts import Facts
 from utilityvm.plan.kernel_args import kernel_command_line
 from utilityvm.plan.normalize import Warn
 from utilityvm.plan.topology import plan_topology
-from utilityvm.schema.document import (
-    Chipset,
+from utilityvm.schema.devices import (
     ComPort,
-    ComputeSystem,
     Devices,
     EnhancedModeVideo,
-    GuestConnection,
     HvSocket,
     HvSocketSystemConfig,
     ImageFormat,
     Keyboard,
-    LinuxKernelDirect,
     Plan9,
     Scsi,
     StorageQoS,
-    Topology,
-    Uefi,
-    UefiBootEntry,
-    Version,
     VideoMonitor,
-    VirtualMachine,
     VirtualPMemController,
     VirtualPMemDevice,
 )
+from utilityvm.schema.document import (
+    Chipset,
+    ComputeSystem,
+    GuestConnection,
+    LinuxKernelDirect,
+    Topology,
+    Uefi,
+    UefiBootEntry,
+    VirtualMachine,
+)
+from utilityvm.schema.version import Version
 from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_PORT, LOG_PORT
 
 ONLY_SYSTEM_AND_ADMINISTRATORS = "D:P(A;;FA;;;SY)(A;;FA;;;BA)"

@@ -1,12 +1,11 @@
 """Memory and processors of the document."""
 
-import msgspec
-
 from utilityvm.kit.errors import HostError, Unsupported
 from utilityvm.options import builds
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.plan.facts import Answered, Counted, Facts, Refused
 from utilityvm.plan.normalize import Warn, normalize_memory, normalize_processors
+from utilityvm.schema import json
 from utilityvm.schema.document import CpuGroup, Memory, Processor
 from utilityvm.schema.service import ProcessorTopology, ServiceProperties
 
@@ -51,17 +50,15 @@ def _logical_processors(processors: Counted | Answered | Refused) -> int:
 
 def _read_answer(answer: str) -> int:
     try:
-        properties = msgspec.json.decode(answer, type=ServiceProperties).properties or ()
-    except msgspec.DecodeError as error:
+        properties = json.decode_answer(answer, ServiceProperties).properties
+    except HostError as error:
         raise _no_processors(f"failed to retrieve processor and processor topology information: {error}") from error
     if len(properties) != 1:
         raise _no_processors("wrong number of service properties present")
     try:
-        topology = msgspec.json.decode(properties[0], type=ProcessorTopology | None)
-    except msgspec.DecodeError as error:
+        return json.decode_answer(bytes(properties[0]), ProcessorTopology).logical_processor_count
+    except HostError as error:
         raise _no_processors(f"failed to unmarshal host processor topology: {error}") from error
-    # As Go reads it: null, and a count that is absent or null, are 0.
-    return (topology.logical_processor_count or 0) if topology else 0
 
 
 def _no_processors(reason: str) -> HostError:

@@ -13,7 +13,8 @@ from utilityvm.compute.qemu.lower import MAX_PROCESSORS, Fd, check, lower, max_m
 from utilityvm.compute.qemu.treatment import LACKS, TREATMENT, Treatment
 from utilityvm.kit.errors import InvalidOptions, Unsupported
 from utilityvm.kit.ids import VmId
-from utilityvm.schema.document import Chipset, ComputeSystem, LinuxKernelDirect, Node
+from utilityvm.schema.document import Chipset, ComputeSystem, LinuxKernelDirect
+from utilityvm.schema.node import Node
 
 OBJECT: dict[str, Any] = {}  # "it is there, with what the base says of it"
 FACTS = HostFacts(qemu="/qemu", version=(7, 2, 0), accel=Accel.TCG, reason="", processors=1, address_bits=40)
@@ -50,14 +51,15 @@ def fields(kind: type[Node], path: tuple[str, ...] = (), pattern: str = "$") -> 
         hint = hints[member.name]
         here, name = (*path, member.encode_name), f"{pattern}.{member.encode_name}"
         if get_origin(hint) in {types.UnionType, typing.Union}:
-            hint = next(part for part in get_args(hint) if part is not type(None))
+            hint = next(part for part in get_args(hint) if part not in {type(None), msgspec.UnsetType})
         if get_origin(hint) is dict:
             inner = get_args(hint)[1]
             yield here, name, {"0": {}}
             yield from fields(inner, (*here, "0"), f"{name}[*]")
         elif get_origin(hint) is list:
-            inner = get_args(hint)[0]
-            yield here, name, ["x"] if inner is str else [{}]
+            yield here, name, [{str: "x", int: 3}.get(get_args(hint)[0], {})]
+        elif hint is object:
+            yield here, name, {"x": 1}
         elif issubclass(hint, Node):
             yield here, name, OBJECT
             yield from fields(hint, here, name)

@@ -13,7 +13,15 @@ from utilityvm.compute.qemu.probe import Verdict, find_qemu, kvm_verdict, probe,
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Unsupported
 from utilityvm.kit.ids import VmId
-from utilityvm.schema.document import Chipset, ComputeSystem, LinuxKernelDirect, Memory, Processor, Topology, VirtualMachine
+from utilityvm.schema.document import (
+    Chipset,
+    ComputeSystem,
+    LinuxKernelDirect,
+    Memory,
+    Processor,
+    Topology,
+    VirtualMachine,
+)
 
 BOOTS = "say('Kernel panic - not syncing: VFS: Unable to mount root fs')"
 

@@ -21,7 +21,7 @@ async def test_the_guest_tells_its_memory_and_its_processes(connect: Connect) ->
         assert told.memory is not None
         assert told.memory.virtual_machine_memory is not None
         assert told.memory.virtual_machine_memory.assigned_memory == MEMORY_PAGES
-        assert [listed.process_id for listed in told.process_list or ()] == [process.pid]
+        assert [listed.process_id for listed in told.process_list] == [process.pid]
         await process.kill()
         await process.wait()
         assert (await client.properties(NULL_GUID, [PropertyType.PROCESS_LIST])).process_list == []
@@ -30,7 +30,7 @@ async def test_the_guest_tells_its_memory_and_its_processes(connect: Connect) ->
 async def test_what_was_not_asked_for_or_is_not_known_is_not_told(connect: Connect) -> None:
     async with connect() as rig:
         told = await (await rig.client()).properties(NULL_GUID, ["NoSuchType"])
-        assert (told.memory, told.process_list) == (None, None)
+        assert (told.memory, told.process_list) == (None, [])
 
 
 @pytest.mark.parametrize("text", ['"{"', '"[]"', '"{\\"ProcessList\\":[{\\"ProcessId\\":\\"x\\"}]}"', '"\\u0000"'])

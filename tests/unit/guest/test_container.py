@@ -162,7 +162,7 @@ async def test_a_container_tells_of_itself(connect: Connect) -> None:
         container = await created(rig, "forever")
         process = await container.launch(gcs.ProcessParameters())
         told = await container.properties([PropertyType.PROCESS_LIST])
-        assert [listed.process_id for listed in told.process_list or ()] == [process.pid]
+        assert [listed.process_id for listed in told.process_list] == [process.pid]
 
 
 async def test_limits_are_changed_by_the_message_that_linux_guests_know(connect: Connect) -> None:

@@ -11,7 +11,8 @@ from utilityvm.options.paths import PathFlavour
 from utilityvm.plan.facts import Counted, Facts, Platform, Refused
 from utilityvm.plan.lcow import BootFilePaths, LcowPlan, VPMemSlot, boot_file_paths, plan_lcow
 from utilityvm.schema import json
-from utilityvm.schema.document import Devices, ImageFormat, VirtualMachine
+from utilityvm.schema.devices import Devices, ImageFormat
+from utilityvm.schema.document import VirtualMachine
 
 FACTS = Facts(
     platform=Platform.QEMU,

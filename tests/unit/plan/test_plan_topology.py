@@ -11,6 +11,8 @@ from utilityvm.plan.normalize import Adjusted, normalize_memory, normalize_proce
 from utilityvm.plan.topology import plan_topology
 from utilityvm.schema.document import CpuGroup, Memory, Processor
 
+UNREADABLE = "the host service's answer is no {}: "
+
 
 def facts(processors: Counted | Answered | Refused, build: int = builds.EVERYTHING) -> Facts:
     return Facts(platform=Platform.HYPERV, path_flavour=PathFlavour.WINDOWS, build=build, processors=processors, files_present=frozenset())
@@ -88,17 +90,26 @@ def test_the_host_service_s_answer_is_read_as_the_original_reads_it(answer: str,
     ("processors", "reason"),
     [
         (Refused(reason="no service"), "failed to retrieve processor and processor topology information: no service"),
-        (Answered(service_properties="{"), "failed to retrieve processor and processor topology information: Input data was truncated"),
+        (
+            Answered(service_properties="{"),
+            "failed to retrieve processor and processor topology information: "
+            + UNREADABLE.format("ServiceProperties")
+            + "Input data was truncated",
+        ),
         (Answered(service_properties="{}"), "wrong number of service properties present"),
         (Answered(service_properties='{"Properties":null}'), "wrong number of service properties present"),
         (Answered(service_properties='{"Properties":[{},{}]}'), "wrong number of service properties present"),
         (
             Answered(service_properties='{"Properties":[{"LogicalProcessorCount":"8"}]}'),
-            "failed to unmarshal host processor topology: Expected `int | null`, got `str` - at `$.LogicalProcessorCount`",
+            "failed to unmarshal host processor topology: "
+            + UNREADABLE.format("ProcessorTopology")
+            + "Expected `int`, got `str` - at `$.LogicalProcessorCount`",
         ),
         (
             Answered(service_properties='{"Properties":[{"LogicalProcessorCount":-1}]}'),
-            "failed to unmarshal host processor topology: Expected `int` >= 0 - at `$.LogicalProcessorCount`",
+            "failed to unmarshal host processor topology: "
+            + UNREADABLE.format("ProcessorTopology")
+            + "Expected `int` >= 0 - at `$.LogicalProcessorCount`",
         ),
     ],
 )

@@ -1,54 +1,81 @@
 """The JSON law: Go's bytes out, our structs in."""
 
-from typing import get_args, get_type_hints
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utilityvm.kit.errors import InvalidOptions, Unsupported
-from utilityvm.schema import document, json
-from utilityvm.schema.document import (
-    Chipset,
-    ComputeSystem,
-    Devices,
-    LinuxKernelDirect,
-    Memory,
-    Node,
-    Plan9,
-    Scsi,
-    Topology,
-    VirtualMachine,
+from utilityvm import schema
+from utilityvm.kit.errors import HostError, InvalidOptions, Unsupported
+from utilityvm.schema import json
+from utilityvm.schema.devices import Devices, IovSettings, Plan9, Scsi
+from utilityvm.schema.document import Chipset, ComputeSystem, LinuxKernelDirect, Memory, Topology, VirtualMachine
+from utilityvm.schema.hns import HNSEndpoint
+from utilityvm.schema.metrics import CgroupMetrics
+from utilityvm.schema.node import Answer, Node
+from utilityvm.schema.properties import Properties
+from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.schema.results import Result, SystemExitStatus
+from utilityvm.schema.schema1 import MappedVirtualDisk
+from utilityvm.schema.service import ProcessorTopology
+from utilityvm.schema.statistics import NO_MOMENT, Statistics
+
+MODULES = [import_module(f"{schema.__name__}.{module.name}") for module in iter_modules(schema.__path__)]
+STRUCTS = sorted(
+    {
+        kind
+        for module in MODULES
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Node | Answer) and kind not in {Node, Answer}
+    },
+    key=lambda kind: f"{kind.__module__}.{kind.__name__}",
 )
+ALWAYS = {
+    "Statistics": f'{{"Timestamp":"{NO_MOMENT}","ContainerStartTime":"{NO_MOMENT}"}}',
+    "ProcessDetails": f'{{"CreateTimestamp":"{NO_MOMENT}"}}',
+    "Namespace": '{"ID":""}',
+    "ProcessConfig": '{"ConsoleSize":[0,0]}',
+    "ResourceModificationRequestResponse": '{"ResourceType":"","Settings":null}',
+    "MappedDir": '{"HostPath":"","ContainerPath":"","ReadOnly":false,"BandwidthMaximum":0,"IOPSMaximum":0,"CreateInUtilityVM":false}',
+    "MappedVirtualDisk": '{"ContainerPath":""}',
+    "schema1.MappedPipe": '{"ContainerPipeName":""}',
+}
+"""Structs with members that are written even at their zero."""
 
-NODES = sorted(
-    (kind for kind in vars(document).values() if isinstance(kind, type) and issubclass(kind, Node) and kind is not Node),
-    key=lambda kind: kind.__name__,
-)
+
+def name_of(kind: type[msgspec.Struct]) -> str:
+    return f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}"
 
 
-def documents(kind: type[Node]) -> st.SearchStrategy[Node]:
+def documents(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
     """Any document of a kind, every number within 64 bits, every text that is Unicode."""
     members = {name: _values(hint) for name, hint in get_type_hints(kind).items() if name in kind.__struct_fields__}
     return st.builds(kind, **members)
 
 
-def _values(hint: object) -> st.SearchStrategy[object]:
+def _values(hint: Any) -> st.SearchStrategy[Any]:  # noqa: ANN401 (any type that a member may have)
     plain: dict[object, st.SearchStrategy[object]] = {
-        int: st.integers(0, 2**64 - 1),
+        int: st.integers(-(2**63), 2**64 - 1),
         bool: st.booleans(),
         str: st.text(),
-        list[str]: st.lists(st.text(), max_size=3),
+        object: st.none() | st.dictionaries(st.text(), st.integers(0, 9), max_size=2),
     }
+    arguments = get_args(hint)
     if hint in plain:
         return plain[hint]
-    inner = next(part for part in get_args(hint) if isinstance(part, type) and issubclass(part, Node))
-    if type(None) in get_args(hint):
-        return st.none() | st.deferred(lambda: documents(inner))
-    if str in get_args(hint):
-        return st.dictionaries(st.text(), st.deferred(lambda: documents(inner)), max_size=2)
-    return st.lists(st.deferred(lambda: documents(inner)), max_size=2)
+    if get_origin(hint) is list:
+        return st.lists(_values(arguments[0]), max_size=2)
+    if get_origin(hint) is dict:
+        return st.dictionaries(st.text(), _values(arguments[1]), max_size=2)
+    if msgspec.UnsetType in arguments:
+        return st.just(msgspec.UNSET) | _values(arguments[0])
+    if type(None) in arguments:
+        return st.none() | _values(arguments[0])
+    return st.deferred(lambda: documents(hint))
 
 
 @given(documents(ComputeSystem))
@@ -56,16 +83,18 @@ def test_a_document_that_is_encoded_and_decoded_is_the_same(written: ComputeSyst
     assert json.decode(json.encode(written), ComputeSystem) == written
 
 
-@pytest.mark.parametrize("kind", NODES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", STRUCTS, ids=name_of)
 def test_an_object_at_its_zero_is_written_as_an_empty_object(kind: type[Node]) -> None:
-    assert json.encode(kind()) == "{}"
+    assert json.encode(kind()) == ALWAYS.get(kind.__name__, ALWAYS.get(name_of(kind), "{}"))
 
 
-@pytest.mark.parametrize("kind", NODES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", STRUCTS, ids=name_of)
 def test_every_member_has_a_name_given_by_hand(kind: type[Node]) -> None:
     for member in msgspec.structs.fields(kind):
+        if kind.__module__ == CgroupMetrics.__module__ and member.name == member.encode_name:
+            continue  # Linux's own names, which are spelled as ours
         assert member.encode_name != member.name
-        assert member.encode_name.lower() == member.name.replace("_", "")
+        assert member.encode_name.lower().endswith(member.name.replace("_", ""))
 
 
 def test_members_stand_in_go_s_order_and_present_objects_are_written() -> None:
@@ -116,10 +145,26 @@ def test_bytes_are_decoded_too() -> None:
     assert json.decode(b'{"SizeInMB":2}', Memory) == Memory(size_in_mb=2)
 
 
+def test_what_is_unset_is_not_written_and_its_zero_is() -> None:
+    assert json.encode(IovSettings(offload_weight=0)) == '{"OffloadWeight":0}'
+    assert json.decode('{"OffloadWeight":0}', IovSettings) == IovSettings(offload_weight=0) != IovSettings()
+
+
+def test_what_was_told_in_a_shape_of_its_own_keeps_its_order() -> None:
+    text = r'{"ID":"e","Policies":[{"Type":"ACL","Id":"a\u0026","N":1}]}'
+    assert json.encode(json.decode(text, HNSEndpoint)) == text
+
+
+def test_a_part_of_a_document_is_written_where_anything_may_stand() -> None:
+    request = ModifySettingRequest(resource_path="p", settings=Memory(size_in_mb=2), guest_request={"b": 0, "a": MappedVirtualDisk()})
+    assert json.encode(request) == ('{"ResourcePath":"p","Settings":{"SizeInMB":2},"GuestRequest":{"a":{"ContainerPath":""},"b":0}}')
+    assert json.encode(ModifySettingRequest(settings=0)) == '{"Settings":0}'
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ('{"VirtualMachine":{"Devices":{"VirtualSmb":{}}}}', Unsupported, r"unknown field `VirtualSmb` - at `\$.VirtualMachine.Devices`"),
+        ('{"VirtualMachine":{"Devices":{"Sound":{}}}}', Unsupported, r"unknown field `Sound` - at `\$.VirtualMachine.Devices`"),
         ('{"Owner":7}', InvalidOptions, r"Expected `str`, got `int` - at `\$.Owner`"),
         ('{"Owner":', InvalidOptions, "document: Input data was truncated"),
         (b'{"Owner":"\xff"}', InvalidOptions, "document: "),
@@ -129,3 +174,57 @@ def test_bytes_are_decoded_too() -> None:
 def test_a_document_that_we_do_not_understand_is_refused_with_its_place(text: str | bytes, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         json.decode(text, ComputeSystem)
+
+
+def test_an_answer_may_tell_more_than_we_know_and_null_is_not_told() -> None:
+    text = (
+        '{"Id":"a","State":null,"New":{"x":1},"Statistics":{"Uptime100ns":18446744073709551615,"Memory":null,"Timestamp":"2021-04-01T12:30:45.1Z"},'
+        '"Memory":{"VirtualMachineMemory":{"AssignedMemory":262144,"Newer":true}},"GuestConnectionInfo":{"GuestDefinedCapabilities":{"b":1,"a":null}}}'
+    )
+    told = json.decode_answer(text, Properties)
+    assert (told.id, told.state, told.process_list) == ("a", "", [])
+    assert told.statistics == Statistics(uptime_100ns=2**64 - 1, timestamp="2021-04-01T12:30:45.1Z")
+    assert told.memory is not None
+    assert told.memory.virtual_machine_memory is not None
+    assert told.memory.virtual_machine_memory.assigned_memory == 262144
+
+
+def test_an_answer_of_null_tells_nothing() -> None:
+    assert json.decode_answer("null", ProcessorTopology) == ProcessorTopology()
+
+
+def test_a_failure_and_an_end_are_told_with_their_reasons() -> None:
+    failure = json.decode_answer(
+        '{"Error":-2143878909,"ErrorMessage":"m","ErrorEvents":[{"Message":"e","Provider":"p","EventId":12,"Flags":1,"Data":[]}]}', Result
+    )
+    assert (failure.error & 0xFFFFFFFF, failure.error_message) == (0x80370103, "m")
+    assert [(event.message, event.event_id) for event in failure.error_events] == [("e", 12)]
+    end = json.decode_answer('{"Status":0,"ExitType":"GracefulExit","Attribution":[{"WindowsCrash":{"DumpFile":"d"}}]}', SystemExitStatus)
+    assert (end.status, end.exit_type) == (0, "GracefulExit")
+    assert bytes(end.attribution[0].windows_crash) == b'{"DumpFile":"d"}'  # type: ignore[arg-type]
+    assert end.attribution[0].worker_exit is msgspec.UNSET
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"LogicalProcessorCount":-1}', r"ProcessorTopology: Expected `int` >= 0 - at `\$.LogicalProcessorCount`"),
+        ('{"LogicalProcessorCount":"2"}', r"Expected `int`, got `str`"),
+        ("[]", "Expected `object`, got `array`"),
+        ('{"', "truncated"),
+        (b"\xff", "is no ProcessorTopology"),
+        ("\ud800", "is no ProcessorTopology"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_the_host_s_error_with_its_place(text: str | bytes, message: str) -> None:
+    with pytest.raises(HostError, match=message):
+        json.decode_answer(text, ProcessorTopology)
+
+
+def test_documents_have_a_json_schema_that_says_their_members_and_refuses_others() -> None:
+    whole = json.json_schema(ComputeSystem)
+    assert whole["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert whole["$ref"] == "#/$defs/ComputeSystem"
+    assert whole["$defs"]["Memory"]["properties"]["SizeInMB"] == {"type": "integer", "default": 0}
+    assert whole["$defs"]["VirtualMachine"]["additionalProperties"] is False
+    assert whole["$defs"]["VirtualSmb"]["properties"]["Shares"]["items"] == {"$ref": "#/$defs/VirtualSmbShare"}

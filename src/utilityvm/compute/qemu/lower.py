@@ -11,7 +11,9 @@ from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.treatment import LACKS, NOT_YET, TREATMENT
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
 from utilityvm.kit.ids import VmId
-from utilityvm.schema.document import ComputeSystem, Node, Scsi, VirtualMachine
+from utilityvm.schema.devices import Scsi
+from utilityvm.schema.document import ComputeSystem, VirtualMachine
+from utilityvm.schema.node import Node
 
 PORT_NAME: Final = "org.utilityvm.hvsocket"
 """Name of the virtio-serial port that carries the guest's sockets."""

@@ -75,6 +75,8 @@ LACKS: Final[Mapping[str, str]] = MappingProxyType(
         f"{_VM}.Chipset.Uefi": "boot by firmware is not carried out by the QEMU driver yet; use LinuxKernelDirect",
         f"{_MEMORY}.EnableHotHint": "has no meaning for Linux guests on QEMU",
         f"{_MEMORY}.HighMmioBaseInMB": "QEMU places this gap itself",
+        f"{_DEVICES}.VirtualSmb": "is for Windows guests, which need the driver for Windows' Host Compute Service",
+        f"{_VM}.RegistryChanges": "is for Windows guests, which need the driver for Windows' Host Compute Service",
     }
 )
 """What is said of a refused field where "not carried out by the QEMU driver yet" would not be the truth or not enough."""

@@ -1,0 +1,46 @@
+"""The host's networks: endpoints and namespaces of the host network service."""
+
+from msgspec import UNSET, Raw, UnsetType, field
+
+from utilityvm.schema.node import Answer
+
+
+class NamespaceResource(Answer, frozen=True, kw_only=True):
+    """Something in a namespace: an ``Endpoint`` or a ``Container``, and what it is."""
+
+    type: str = field(default="", name="Type")
+    data: Raw | UnsetType = field(default=UNSET, name="Data")
+
+
+class Namespace(Answer, frozen=True, kw_only=True):
+    """A network namespace of the host."""
+
+    id: str = field(default_factory=str, name="ID")
+    is_default: bool = field(default=False, name="IsDefault")
+    resource_list: list[NamespaceResource] = field(default_factory=list, name="ResourceList")
+    compartment_id: int = field(default=0, name="CompartmentId")
+
+
+class HNSEndpoint(Answer, frozen=True, kw_only=True):
+    """An endpoint, which becomes a network adapter; policies are of their own shapes."""
+
+    id: str = field(default="", name="ID")
+    name: str = field(default="", name="Name")
+    virtual_network: str = field(default="", name="VirtualNetwork")
+    virtual_network_name: str = field(default="", name="VirtualNetworkName")
+    policies: list[Raw] = field(default_factory=list, name="Policies")
+    mac_address: str = field(default="", name="MacAddress")
+    ip_address: str = field(default="", name="IPAddress")
+    ipv6_address: str = field(default="", name="IPv6Address")
+    dns_suffix: str = field(default="", name="DNSSuffix")
+    dns_server_list: str = field(default="", name="DNSServerList")
+    gateway_address: str = field(default="", name="GatewayAddress")
+    gateway_address_v6: str = field(default="", name="GatewayAddressV6")
+    enable_internal_dns: bool = field(default=False, name="EnableInternalDNS")
+    disable_icc: bool = field(default=False, name="DisableICC")
+    prefix_length: int = field(default=0, name="PrefixLength")
+    ipv6_prefix_length: int = field(default=0, name="IPv6PrefixLength")
+    is_remote_endpoint: bool = field(default=False, name="IsRemoteEndpoint")
+    enable_low_metric: bool = field(default=False, name="EnableLowMetric")
+    namespace: Namespace | None = field(default=None, name="Namespace")
+    encap_overhead: int = field(default=0, name="EncapOverhead")
