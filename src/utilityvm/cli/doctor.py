@@ -53,7 +53,8 @@ def _run(_args: argparse.Namespace) -> int:
     found = [
         _python(),
         _tool("setpriv", "util-linux", "ends QEMU with its owner"),
-        _tool("bwrap", "bubblewrap", "makes the jail around QEMU", needed=False),
+        _tool("unshare", "util-linux", "gives the jail its namespaces", needed=False),
+        _tool("bwrap", "bubblewrap", "gives the jail its files", needed=False),
         _memory(),
     ]
     files = _boot_files(Layout.of_user().boot_files)
