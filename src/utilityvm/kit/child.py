@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, final
 
@@ -107,10 +107,8 @@ class Child:
         self._killed = True
         # What we spawned waits for the first process of the namespace, and that one's end for all others': this way round nothing is
         # left when we hear of the end.
-        first = self._first_of_namespace() if self._in_namespace else None
-        signal.pidfd_send_signal(self._pidfd if first is None else first, signal.SIGKILL)
-        if first is not None:
-            os.close(first)
+        if not (self._in_namespace and self._kill_first_of_namespace()):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def wait(self) -> int:
         """Wait for its end and return `code`. Its last output is in `output` by then, and of its pid namespace nothing is left."""
@@ -118,16 +116,17 @@ class Child:
         assert self._code is not None  # noqa: S101 (set before the event)
         return self._code
 
-    def _first_of_namespace(self) -> int | None:
-        """Return a pidfd of the first process of the namespace, None before there is one: it will find its parent dead, and end."""
+    def _kill_first_of_namespace(self) -> bool:
+        """Kill the first process of the namespace; False before there is one: it will find its parent dead, and end."""
         listing = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError), ExitStack() as stack:
             first = int(listing.read_text())
             pidfd = os.pidfd_open(first)
+            stack.callback(os.close, pidfd)
             if listing.read_text().split() == [str(first)]:  # so the descriptor is of that process, and not of one that got its id later
-                return pidfd
-            os.close(pidfd)
-        return None
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                return True
+        return False
 
     def _reap(self) -> None:
         code = self._process.wait()  # does not block: the pidfd says that it has ended

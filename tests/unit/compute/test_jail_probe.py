@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from utilityvm.compute.qemu import jail_probe as module
 from utilityvm.compute.qemu.jail import ALWAYS, STEPS, Jail, Layer, hint, uid_of
 from utilityvm.compute.qemu.jail_probe import files_of, probe_jail
 from utilityvm.compute.qemu.reads import offer
+from utilityvm.kit.errors import HostError
 from utilityvm.kit.ids import RuntimeId
 
 QEMU = Path(shutil.which("qemu-system-x86_64") or "qemu-system-x86_64")
@@ -89,6 +91,16 @@ async def test_a_host_without_bwrap_is_told_what_to_install(tmp_path: Path) -> N
     assert jail.lacks[Layer.MOUNT] == "setpriv: failed to execute bwrap: No such file or directory"
     assert (Layer.OWN_USER in jail.layers) == ROOT
     assert "bubblewrap" in hint(jail)
+
+
+async def test_a_trial_that_does_not_end_is_an_error_and_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TRIAL", 1.0)
+    program = tmp_path / "qemu"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    with pytest.raises(HostError, match="qemu -L help: no end in 1 s"):
+        await probe_jail(program, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 async def test_a_qemu_that_its_own_user_cannot_get_to_stays_its_owners(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,18 +18,20 @@ from utilityvm.kit.errors import HostError
 
 _TRIAL: Final = 10.0
 _CLEANUP: Final = 5.0
+_LIBRARIES: Final = Path("/etc/ld.so.cache")  # of the loader; written anew when libraries change
 _SETTINGS: Final = ("user/max_user_namespaces", "kernel/unprivileged_userns_clone", "kernel/apparmor_restrict_unprivileged_userns")
 
 
 async def probe_jail(qemu: Path, cache: Path, *, anew: bool = False) -> Jail:
-    """Find the layers that hold the program `qemu` on this host; a tenth of a second, once per host boot, user, QEMU and bwrap.
+    """Find the layers that hold the program `qemu` on this host; a fifth of a second, once per host boot, user, QEMU and bwrap.
 
     Raises:
-        HostError: QEMU cannot be run even with nothing around it but what no host refuses.
+        HostError: a trial does not end, so that it says nothing.
     """
     root = os.geteuid() == 0
     memory = Kept(cache / "jail.json", Jail)
-    key = f"{boot_id()} {os.geteuid()} {identity(qemu)} {identity(_bwrap())} {' '.join(map(_setting, _SETTINGS))}"
+    key = f"{boot_id()} {os.geteuid()} {identity(qemu)} {identity(_bwrap())} {identity(_LIBRARIES)}"
+    key += f" {' '.join(map(_setting, _SETTINGS))}"
     if anew or (known := memory.get(key)) is None:
         known = await _try(qemu, await files_of(qemu), root=root)
         memory.put(key, known)
@@ -75,7 +78,7 @@ def _there(qemu: Path, libraries: Sequence[str], firmware: Sequence[str]) -> tup
     places = {Path(library).resolve().parent for library in libraries} | {qemu.parent.parent / "lib"}
     modules = sorted(str(place / "qemu") for place in places if any((place / "qemu").glob("*.so")))
     folders = [os.path.normpath(folder) for folder in firmware]
-    return tuple(file for file in ("/etc/ld.so.cache", *libraries, *modules, *folders, str(qemu)) if Path(file).exists())
+    return tuple(file for file in (str(_LIBRARIES), *libraries, *modules, *folders, str(qemu)) if Path(file).exists())
 
 
 async def _run(argv: Sequence[str], around: Enclosure) -> tuple[int, str]:
@@ -83,8 +86,8 @@ async def _run(argv: Sequence[str], around: Enclosure) -> tuple[int, str]:
     try:
         async with asyncio.timeout(_TRIAL):
             code = await child.wait()
-    except TimeoutError:
-        return -1, f"{argv[0]}: no end in {_TRIAL:g} s"
+    except TimeoutError as error:
+        raise HostError(f"{shlex.join(argv)}: no end in {_TRIAL:g} s") from error
     finally:
         child.kill()
         try:
