@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -19,7 +19,12 @@ from utilityvm.options.declare import Option, declared
 from utilityvm.options.defaults import default_processor_count
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.paths import PathFlavour
+from utilityvm.options.resources import ScsiMount, VsmbOption, VsmbShare
+from utilityvm.options.rule import Rule
 from utilityvm.options.rules import BOUNDS, VERIFY, refuse_not_built, verify_bounds
+from utilityvm.options.rules_wcow import BOUNDS_WCOW, VERIFY_WCOW
+from utilityvm.options.shared import Options
+from utilityvm.options.wcow import OptionsWCOW, TemplateConfigWCOW
 from utilityvm.plan.facts import Counted, Facts, Platform
 from utilityvm.plan.lcow import boot_file_paths, plan_lcow
 
@@ -59,30 +64,81 @@ An option that the QEMU driver does not carry out yet is refused by name when th
 """
 
 
+_HEAD_WCOW: Final = """\
+# Options of a Windows VM
+
+<!-- written by tools/reference.py: change src/utilityvm/options instead -->
+
+Fields of `OptionsWCOW`, made by `default_options_wcow(...)` and `load_options_wcow("vm.toml")` as [those of a Linux VM](options.md).
+No driver creates such a VM yet: `create_wcow` says so. `uvm document wcow` prints the document that options become, on any host;
+`uvm options wcow` prints the defaults on yours. The Go name is hcsshim's.
+
+```toml
+# vm.toml
+layer_folders = ['C:\\layers\\top', 'C:\\layers\\base', 'C:\\scratch\\one']
+is_clone = true
+owner = "me"
+processor_count = 2
+
+[template_config]
+uvm_id = "template"
+
+[[template_config.resources]]
+type = "SCSIMount"
+host_path = 'C:\\scratch\\template\\sandbox.vhdx'
+
+[template_config.create_options]
+layer_folders = ['C:\\layers\\top', 'C:\\layers\\base', 'C:\\scratch\\template']
+owner = "me"
+processor_count = 2
+```
+
+"""
+
+
 def options_page() -> str:
-    """Return the page of the options."""
-    flags = _flags()
-    sections = "".join(_section(option, flags.get(option.name, "")) for option in declared(OptionsLCOW).values())
-    return f"{_HEAD}{sections}{_rules()}"
+    """Return the page of a Linux VM's options."""
+    flags = _flags(OptionsLCOW)
+    sections = "".join(
+        _section(option, flags.get(option.name, ""), "" if _carried_out(option) else "- Refused on QEMU today.")
+        for option in declared(OptionsLCOW).values()
+    )
+    return f"{_HEAD}{sections}{_rules(BOUNDS, VERIFY)}"
 
 
-def _section(option: Option, flags: str) -> str:
+def options_page_wcow() -> str:
+    """Return the page of a Windows VM's options, and of what its template may have had."""
+    flags = _flags(OptionsWCOW)
+    sections = "".join(_section(option, flags.get(option.name, "")) for option in declared(OptionsWCOW).values())
+    for kind in (TemplateConfigWCOW, ScsiMount, VsmbShare):
+        sections += f"## In `{kind.__name__}`\n\n" + "".join(_line(option) for option in declared(kind).values()) + "\n"
+    words = ", ".join(f"`{word}`" for word in VsmbOption)
+    return f"{_HEAD_WCOW}{sections}The words of a share's `options`: {words}.\n\n{_rules(BOUNDS_WCOW, VERIFY_WCOW)}"
+
+
+def _line(option: Option) -> str:
+    return f"- `{option.name}` ({_type(option)}; Go: `{option.go}`): {option.meaning}\n"
+
+
+def _section(option: Option, flags: str, remark: str = "") -> str:
     lines = [f"- Type: {_type(option)}. Default: {_default(option)}."]
     lines.append(f"- Flag: {flags}" if flags else "- No flag: no one word can give it.")
     lines += [f"- Go name: `{option.go}`"] if option.go else []
-    lines += [] if _carried_out(option) else ["- Refused on QEMU today."]
+    lines += [remark] if remark else []
     return f"## {option.name}\n\n{option.meaning}\n\n" + "\n".join(lines) + "\n\n"
 
 
-def _flags() -> dict[str, str]:
+def _flags(options: type[Options]) -> dict[str, str]:
     parser = argparse.ArgumentParser(add_help=False)
-    add_option_flags(parser)
+    add_option_flags(parser, options)
     return {action.dest: ", ".join(f"`{name}`" for name in action.option_strings) for action in parser._actions}  # noqa: SLF001
 
 
 def _type(option: Option) -> str:
     if option.words:
         return "integer, or one of " + ", ".join(f"`{word}`" for word in option.words)
+    if option.items:
+        return "list of " + " or ".join({str: "text"}.get(item, f"`{item.__name__}`") for item in option.items)
     return {bool: "true or false", int: "integer", str: "text"}.get(option.kind, f"table, `{option.kind.__name__}`")
 
 
@@ -90,7 +146,7 @@ def _default(option: Option) -> str:
     if option.name in OF_THE_HOST:
         return OF_THE_HOST[option.name]
     match option.default:
-        case None | "":
+        case None | "" | ():
             return "none"
         case bool(value):
             return str(value).lower()
@@ -132,15 +188,16 @@ def _becomes_a_machine(options: OptionsLCOW) -> bool:
     return True
 
 
-def _rules() -> str:
-    lists = {"Ours, checked first": BOUNDS, "The original's, in its words": VERIFY}
+def _rules(ours: Sequence[Rule[Any]], originals: Sequence[Rule[Any]]) -> str:
+    lists = {"Ours, checked first": ours, "The original's, in its words": originals}
     parts = [f"{head}:\n\n" + "".join(f"- {rule.text}\n" for rule in rules) for head, rules in lists.items()]
     return "## Rules\n\nAll rules of a list that are broken are reported in one error.\n\n" + "\n".join(parts)
 
 
 def pages() -> Mapping[str, str]:
     """Return every page by its name in `FOLDER`."""
-    return {"options.md": options_page(), "cli.md": command_line.page(), "uvm.1": command_line.manual()}
+    options = {"options.md": options_page(), "options-wcow.md": options_page_wcow()}
+    return options | {"cli.md": command_line.page(), "uvm.1": command_line.manual()}
 
 
 def main() -> None:

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     )
     from utilityvm.kit.trace import enable_opentelemetry
     from utilityvm.options.lcow import OptionsLCOW
+    from utilityvm.options.wcow import OptionsWCOW
     from utilityvm.schema.properties import Properties, PropertyType
-    from utilityvm.vm.compose import create_lcow
-    from utilityvm.vm.host_options import default_options_lcow, load_options_lcow
+    from utilityvm.vm.compose import create_lcow, create_wcow
+    from utilityvm.vm.host_options import default_options_lcow, default_options_wcow, load_options_lcow, load_options_wcow
     from utilityvm.vm.uvm import UtilityVM
 
 __version__ = "0.1.0"
@@ -44,8 +45,12 @@ _HOME = {
     "create_lcow": "vm.compose",
     "default_options_lcow": "vm.host_options",
     "load_options_lcow": "vm.host_options",
+    "create_wcow": "vm.compose",
+    "default_options_wcow": "vm.host_options",
+    "load_options_wcow": "vm.host_options",
     "UtilityVM": "vm.uvm",
     "OptionsLCOW": "options.lcow",
+    "OptionsWCOW": "options.wcow",
     "Process": "guest.process",
     "ExitStatus": "compute.ports",
     "Properties": "schema.properties",
@@ -76,6 +81,10 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "default_options_lcow",
     "load_options_lcow",
     "OptionsLCOW",
+    "create_wcow",
+    "default_options_wcow",
+    "load_options_wcow",
+    "OptionsWCOW",
     "UtilityVM",
     "Process",
     "ExitStatus",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tools import command_line, reference, tables
 
-from utilityvm import load_options_lcow
+from utilityvm import load_options_lcow, load_options_wcow
 from utilityvm.kit.proc import run_tool
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +83,8 @@ def test_the_generated_references_are_current(name: str) -> None:
 def test_every_options_file_that_is_shown_is_good(name: str, tmp_path: Path) -> None:
     for block in re.findall(r"^```toml\n(.*?)^```", TEXTS[name], re.MULTILINE | re.DOTALL):
         (tmp_path / "vm.toml").write_text(block)
-        load_options_lcow(tmp_path / "vm.toml")
+        load = load_options_wcow if "layer_folders" in block else load_options_lcow
+        load(tmp_path / "vm.toml")
 
 
 def test_the_manual_tells_every_variable_of_the_environment_that_the_code_reads() -> None:

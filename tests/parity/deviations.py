@@ -8,25 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from tests.parity.vectors import Vector
+from utilityvm.kit.gojson import as_go
 
 Case = Mapping[str, Any]
 INITRD, VHD = 0, 1
 
 
+PANIC = "panic: "
+
+
 @dataclass(frozen=True)
 class Expectation:
-    """What a deviation may change: the document's text and the VM's state, where there are any."""
+    """What a deviation may change: the document's text, the VM's state, the errors; what crashed begins with `PANIC`."""
 
     document: str | None
     vm: dict[str, Any] | None
+    error: str | None
+    verify: str | None
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """One bug: `shows` in an input, and `ours` instead of the original's."""
+    """One bug: `shows` in an input for a guest of `kind`, and `ours` instead of the original's, which `crashes` of it or goes on."""
 
     shows: Callable[[Case], bool]
     ours: Callable[[Expectation, Case], Expectation]
+    kind: str = "lcow"
+    crashes: bool = False
 
 
 def declared() -> dict[str, str]:
@@ -37,15 +45,22 @@ def declared() -> dict[str, str]:
 
 def expectation(vector: Vector) -> tuple[Expectation, list[str]]:
     """Return what is expected of us, and the ids of the deviations that changed it."""
-    expected = Expectation(bytes(vector.expect.document).decode() or None, vector.expect_vm)
+    expected = _originals(vector)
     changed = []
     for name, deviation in DEVIATIONS.items():
-        if vector.kind == "lcow" and deviation.shows(vector.input):
+        if vector.kind == deviation.kind and deviation.shows(vector.input):
             ours = deviation.ours(expected, vector.input)
             if ours != expected:
                 changed.append(name)
             expected = ours
     return expected, changed
+
+
+def _originals(vector: Vector) -> Expectation:
+    expect, verified = vector.expect, vector.expect_verify
+    error = PANIC + expect.message if expect.panic else expect.error
+    verify = None if verified is None else PANIC if verified.panic else verified.error
+    return Expectation(bytes(expect.document).decode() or None, vector.expect_vm, error, verify)
 
 
 def _has_vhdx_root(case: Case) -> bool:
@@ -107,9 +122,95 @@ def _full_path_in_slot(expected: Expectation, _: Case) -> Expectation:
     return replace(expected, vm={**expected.vm, "vpmem_devices": [{**root, "host_path": path}, *others]})
 
 
+# -- Windows guests -----------------------------------------------------------------------------------------------------
+
+
+def _template(case: Case) -> Any:  # noqa: ANN401 (JSON)
+    """Return the template of a clone; None without one, which is also one whose options are a nil pointer."""
+    config = case["options"]["TemplateConfig"] if case["options"]["IsClone"] else None
+    return None if config is None or config["CreateOpts"].get("Options", ...) is None else config
+
+
+def _resources(case: Case, kind: str) -> list[Any]:
+    return [resource for resource in (_template(case) or {"Resources": ()})["Resources"] or () if resource["type"] == kind]
+
+
+def _passes_until_the_template(case: Case) -> bool:
+    options = case["options"]
+    return not (options["EnableDeferredCommit"] and not options["AllowOvercommit"]) and len(options["LayerFolders"] or ()) >= 2
+
+
+def _has_no_template(case: Case) -> bool:
+    return bool(case["options"]["IsClone"] and _template(case) is None and _passes_until_the_template(case))
+
+
+def _wants_template(expected: Expectation, _: Case) -> Expectation:
+    if expected.verify != PANIC:
+        return expected
+    text = "template config can not be nil when creating clone"
+    return replace(expected, error=f"UVM options incorrect: {text}", verify=text)
+
+
+def _last_at_each_slot(case: Case) -> dict[tuple[int, int], Any]:
+    return {(disk["Controller"], disk["LUN"]): disk for disk in _resources(case, "SCSIMount")}
+
+
+def _loses_of_a_disk(case: Case) -> bool:
+    disks = _last_at_each_slot(case).values()
+    return not case["options"]["IsClone"] or any(disk["ReadOnly"] or not disk["AttachmentType"] for disk in disks)
+
+
+def _whole_disks(expected: Expectation, case: Case) -> Expectation:
+    if expected.document is None or expected.vm is None:
+        return expected
+    locations = [{**place, "attachment_type": place["attachment_type"] or "VirtualDisk"} for place in expected.vm["scsi_locations"]]
+    document = json.loads(expected.document)
+    for (controller, lun), disk in _last_at_each_slot(case).items():
+        attachments = document["VirtualMachine"]["Devices"]["Scsi"][str(controller)]["Attachments"]
+        told = {"Type": disk["AttachmentType"] or "VirtualDisk", "Path": attachments[str(lun)]["Path"]}
+        attachments[str(lun)] = told | ({"ReadOnly": True} if disk["ReadOnly"] else {})
+    text = as_go(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+    return replace(expected, document=text, vm={**expected.vm, "scsi_locations": locations})
+
+
+def _has_shares(case: Case) -> bool:
+    return bool(_resources(case, "VSMBShare"))
+
+
+def _shares_under_their_keys(expected: Expectation, case: Case) -> Expectation:
+    if expected.vm is None:
+        return expected
+    tables: dict[str, dict[str, Any]] = {"vsmb_dir_shares": {}, "vsmb_file_shares": {}}
+    for share in _resources(case, "VSMBShare"):
+        key = f"{share['HostPath']}-{'true' if share['Options']['ReadOnly'] else 'false'}"
+        entry = {"name": share["Name"], "host_path": share["HostPath"], "guest_path": share["GuestPath"], "ref_count": 1}
+        tables["vsmb_file_shares" if share["AllowedFiles"] else "vsmb_dir_shares"][key] = entry
+    return replace(expected, vm={**expected.vm, **tables})
+
+
+def _strange_slots(case: Case) -> list[Any]:
+    return [disk for disk in _resources(case, "SCSIMount") if not (0 <= disk["Controller"] < 4 and 0 <= disk["LUN"] < 64)]
+
+
+def _has_a_strange_slot(case: Case) -> bool:
+    return bool(_strange_slots(case))
+
+
+def _names_the_slot(expected: Expectation, case: Case) -> Expectation:
+    if not (expected.error or "").startswith(PANIC):
+        return expected
+    disk = _strange_slots(case)[0]
+    place = f"{disk['Controller']}:{disk['LUN']} on a SCSI controller for {disk['HostPath']}"
+    return replace(expected, error=f"failed while cloning: no place {place}: controllers are 0 to 3, LUNs 0 to 63")
+
+
 DEVIATIONS = {
+    "bug-1": Deviation(_has_no_template, _wants_template, kind="wcow", crashes=True),
     "bug-2": Deviation(_has_vhdx_root, _declare_vhdx),
     "bug-3": Deviation(_is_capped, _cap_nr_cpus),
     "bug-4": Deviation(_has_console, _entropy_switch_to_init),
+    "bug-13": Deviation(_has_shares, _shares_under_their_keys, kind="wcow"),
+    "bug-14": Deviation(_loses_of_a_disk, _whole_disks, kind="wcow"),
+    "scsi-place": Deviation(_has_a_strange_slot, _names_the_slot, kind="wcow", crashes=True),
     "bug-24": Deviation(_has_disk_root_elsewhere, _full_path_in_slot),
 }

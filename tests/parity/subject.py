@@ -6,23 +6,35 @@ import ntpath
 import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from utilityvm.kit.errors import HostError, UtilityVMError
 from utilityvm.kit.ids import VmId
-from utilityvm.options.defaults import DefaultsFacts, default_options_lcow, default_processor_count, program_boot_files
+from utilityvm.options.defaults import (
+    DefaultsFacts,
+    default_options_lcow,
+    default_options_wcow,
+    default_processor_count,
+    program_boot_files,
+)
 from utilityvm.options.go import from_go, to_go
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.rules import problems
+from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.facts import Answered, Counted, Facts, Platform
+from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.normalize import Adjusted, normalize_memory, normalize_processors
+from utilityvm.plan.wcow import WcowPlan
+from utilityvm.plan.windows import share_key
 from utilityvm.schema import json
 from utilityvm.testing.compute import FakeComputeService
-from utilityvm.vm.compose import create_planned
+from utilityvm.testing.files import FakeHostFiles
+from utilityvm.vm.compose import create_planned, create_planned_wcow
 from utilityvm.vm.uvm import UtilityVM
 from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_PORT, LOG_PORT
+from utilityvm.wire.services import WINDOWS_BRIDGE_PORT, service_id
 
 NORMALIZED_VM_ID = "b5fbd1a2-4f0b-4d0e-8c55-1f6d8f4e2a01"
 
@@ -34,6 +46,7 @@ class Observed:
     document: str | None = None
     error: str | None = None
     verify: str | None = None
+    effects: list[dict[str, Any]] = field(default_factory=list)
     vm: dict[str, Any] | None = None
     result: dict[str, Any] = field(default_factory=dict)
     warnings: list[dict[str, Any]] = field(default_factory=list)
@@ -57,18 +70,50 @@ def present_paths(host: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _lcow(case: Mapping[str, Any]) -> Observed:
-    options, facts, observed = from_go(case["options"]), _facts(case["host"]), Observed()
+    options, facts, observed = from_go(case["options"], OptionsLCOW), _facts(case["host"]), Observed()
     broken = problems(options, facts.build)
     observed.verify = broken[0].message if broken else None
 
-    refusal = HostError("the host refused it") if case["host"].get("create_fails") else None
-    service = FakeComputeService(create_fails=refusal)
+    service = _service(case["host"])
     try:
         with _warnings(observed.warnings):
             observed.document, observed.vm = asyncio.run(_create(options, facts, service))
     except UtilityVMError as error:
         observed.error = str(error)
     return observed
+
+
+def _wcow(case: Mapping[str, Any]) -> Observed:
+    options, facts, observed = from_go(case["options"], OptionsWCOW), _facts(case["host"]), Observed()
+    broken = problems(options, facts.build)
+    observed.verify = broken[0].message if broken else None
+
+    files = FakeHostFiles(facts.files_present)
+    try:
+        with _warnings(observed.warnings):
+            observed.document, observed.vm = asyncio.run(_create_wcow(options, facts, _service(case["host"]), files))
+    except UtilityVMError as error:
+        observed.error = str(error)
+    observed.effects = [dict(zip(_EFFECTS[what], (_OPS[what], *told), strict=True)) for what, *told in files.asked]
+    return observed
+
+
+_OPS = {"make_folder": "mkdir", "copy": "copy_file", "grant_access": "grant_vm_access", "remove": "remove"}
+_EFFECTS = {
+    "make_folder": ("op", "path"),
+    "copy": ("op", "src", "dst"),
+    "grant_access": ("op", "vm_id", "path"),
+    "remove": ("op", "path"),
+}
+
+
+async def _create_wcow(options: OptionsWCOW, facts: Facts, service: FakeComputeService, files: FakeHostFiles) -> tuple[str, dict[str, Any]]:
+    async with await create_planned_wcow(options, VmId(options.id), facts, service, files) as vm:
+        return json.encode(service.documents[0]), _wcow_state(vm, service.machines[0].ports)
+
+
+def _service(host: Mapping[str, Any]) -> FakeComputeService:
+    return FakeComputeService(create_fails=HostError("the host refused it") if host.get("create_fails") else None)
 
 
 async def _create(options: OptionsLCOW, facts: Facts, service: FakeComputeService) -> tuple[str, dict[str, Any]]:
@@ -95,8 +140,57 @@ def _warnings(into: list[dict[str, Any]]) -> Iterator[None]:
 
 
 def _vm_state(vm: UtilityVM, ports: list[int]) -> dict[str, Any]:
-    """Return the state that a VM object begins with, as the vectors write it."""
+    """Return the state that the VM object of a Linux guest begins with, as the vectors write it."""
+    assert isinstance(vm.plan, LcowPlan)
     root = vm.plan.vpmem_root
+    return _any_state(vm, ports) | {
+        "scsi_controller_count": vm.plan.scsi_controller_count,
+        "vpmem_max_count": vm.plan.vpmem_max_count,
+        "vpmem_max_size_bytes": vm.plan.vpmem_max_size_bytes,
+        "template_id": "",
+        "vsmb_counter": 0,
+        "scsi_locations": [],
+        "vpmem_devices": [{"device": 0, "host_path": root.host_path, "uvm_path": root.uvm_path, "ref_count": 1}] if root else [],
+        "namespaces": [],
+        "has_gcs_listener": BRIDGE_PORT in ports,
+    }
+
+
+def _wcow_state(vm: UtilityVM, ports: list[int]) -> dict[str, Any]:
+    """Return the same of a Windows guest."""
+    plan = vm.plan
+    assert isinstance(plan, WcowPlan)
+    return _any_state(vm, ports) | {
+        "scsi_controller_count": plan.scsi_controller_count,
+        "vpmem_max_count": 0,
+        "vpmem_max_size_bytes": 0,
+        "template_id": plan.template_id,
+        "vsmb_counter": len(plan.shares),
+        "scsi_locations": [
+            asdict(slot) | {"is_layer": False, "ref_count": 1} for slot in sorted(plan.slots, key=lambda s: (s.controller, s.lun))
+        ],
+        "vpmem_devices": [],
+        "vsmb_dir_shares": _shares(plan, of_files=False),
+        "vsmb_file_shares": _shares(plan, of_files=True),
+        "namespaces": list(plan.namespaces),
+        "has_gcs_listener": WINDOWS_BRIDGE_PORT in ports,
+    }
+
+
+def _shares(plan: WcowPlan, *, of_files: bool) -> dict[str, Any]:
+    return {
+        share_key(share.host_path, read_only=share.read_only): {
+            "name": share.name,
+            "host_path": share.host_path,
+            "guest_path": share.guest_path,
+            "ref_count": 1,
+        }
+        for share in plan.shares
+        if share.of_files == of_files
+    }
+
+
+def _any_state(vm: UtilityVM, ports: list[int]) -> dict[str, Any]:
     return {
         "id": vm.id,
         "owner": vm.owner,
@@ -105,20 +199,11 @@ def _vm_state(vm: UtilityVM, ports: list[int]) -> dict[str, Any]:
         "memory_mb": vm.plan.memory_size_in_mb,
         "physically_backed": vm.physically_backed,
         "devices_physically_backed": vm.devices_physically_backed,
-        "scsi_controller_count": vm.plan.scsi_controller_count,
-        "vpmem_max_count": vm.plan.vpmem_max_count,
-        "vpmem_max_size_bytes": vm.plan.vpmem_max_size_bytes,
         "is_template": vm.options.is_template,
         "is_clone": vm.options.is_clone,
-        "template_id": "",
-        "vsmb_counter": 0,
-        "scsi_locations": [],
-        "vpmem_devices": [{"device": 0, "host_path": root.host_path, "uvm_path": root.uvm_path, "ref_count": 1}] if root else [],
-        "namespaces": [],
-        "listeners": [{"vm_id": vm.runtime_id, "service_id": f"{port:08x}-facb-11e6-bd58-64006a7986d3"} for port in ports],
+        "listeners": [{"vm_id": vm.runtime_id, "service_id": service_id(port)} for port in ports],
         "has_entropy_listener": ENTROPY_PORT in ports,
         "has_output_listener": LOG_PORT in ports,
-        "has_gcs_listener": BRIDGE_PORT in ports,
         "has_nc_proxy": False,
     }
 
@@ -131,13 +216,21 @@ def _facts(host: Mapping[str, Any]) -> Facts:
         build=host["build"],
         processors=Counted(logical_processors=host["logical_processors"]) if answer is None else Answered(service_properties=answer),
         files_present=present_paths(host),
+        unique="123456789",
     )
 
 
 def _lcow_defaults(case: Mapping[str, Any]) -> Observed:
-    host = case["host"]
+    return Observed(result={"options": to_go(default_options_lcow(case["id"], case["owner"], _defaults_facts(case["host"])))})
+
+
+def _wcow_defaults(case: Mapping[str, Any]) -> Observed:
+    return Observed(result={"options": to_go(default_options_wcow(case["id"], case["owner"], _defaults_facts(case["host"])))})
+
+
+def _defaults_facts(host: Mapping[str, Any]) -> DefaultsFacts:
     flavour = PathFlavour(host["path_flavour"])
-    facts = DefaultsFacts(
+    return DefaultsFacts(
         path_flavour=flavour,
         build=host["build"],
         num_cpu=host["num_cpu"],
@@ -146,7 +239,6 @@ def _lcow_defaults(case: Mapping[str, Any]) -> Observed:
         log_level=host["log_level"],
         files_present=present_paths(host),
     )
-    return Observed(result={"options": to_go(default_options_lcow(case["id"], case["owner"], facts))})
 
 
 def _normalize_memory(case: Mapping[str, Any]) -> Observed:
@@ -171,7 +263,9 @@ def _default_processors(case: Mapping[str, Any]) -> Observed:
 
 _KINDS = {
     "lcow": _lcow,
+    "wcow": _wcow,
     "lcow_defaults": _lcow_defaults,
+    "wcow_defaults": _wcow_defaults,
     "normalize_memory": _normalize_memory,
     "normalize_processors": _normalize_processors,
     "default_processors": _default_processors,

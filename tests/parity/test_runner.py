@@ -56,6 +56,12 @@ CORRUPTIONS = {
     "a flag of the VM's state": ("lcow_docs", plain, '"physically_backed":false', '"physically_backed":true'),
     "a warning's number": ("lcow_docs", lambda v: "expect_warnings" in v, '"assigned":', '"assigned":1'),
     "an effect": ("lcow_docs", lambda v: "expect_effects" in v, '"op":"dial_pipe"', '"op":"mkdir"'),
+    "a folder that is made": ("wcow_docs", named("win/base"), '{"op":"mkdir"', '{"op":"rmdir"'),
+    "a disk that is copied": ("wcow_docs", named("win/base"), '"op":"copy_file","src":"', '"op":"copy_file","src":"x'),
+    "leave to open a disk": ("wcow_docs", named("win/base"), '"op":"grant_vm_access","vm_id":"', '"op":"grant_vm_access","vm_id":"x'),
+    "a crash": ("verify_wcow", named("win/one/clone-nil"), '"expect_verify":{"panic":true}', '"expect_verify":null'),
+    "a share in the VM's state": ("clone_docs", named("win/res/vsmb-file"), '"vsmb_counter":1', '"vsmb_counter":2'),
+    "a namespace in the VM's state": ("clone_docs", named("win/base"), '"namespaces":["89EB', '"namespaces":["88EB'),
     "an error's text": ("verify_lcow", lambda v: "not found" in v["expect"].get("error", ""), "' not found", "' was not found"),
     "a rule's text": ("verify_lcow", lambda v: v["expect_verify"], '"expect_verify":{"error":"', '"expect_verify":{"error":"x'),
     "an error's beginning": ("lcow_docs", lambda v: "error_prefix" in v["expect"], '"error_prefix":"', '"error_prefix":"x'),
@@ -136,7 +142,6 @@ def test_deviations_are_counted_by_id(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("vector", "reason"),
     [
-        ({"name": "a", "input": {"kind": "wcow"}}, "Windows guests"),
         ({"name": "b", "input": {"kind": "lcow", "steps": []}}, "operations on a running VM"),
     ],
 )

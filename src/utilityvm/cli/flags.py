@@ -4,11 +4,11 @@ import argparse
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-
 from utilityvm.options.declare import Option, declared
-from utilityvm.options.lcow import Options, OptionsLCOW
+from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.shared import Options
 from utilityvm.options.text import OptionsFile
+from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.vm.host_options import options_of, read_options_file
 
 OPTIONS_GROUP: Final = "options of the VM"
@@ -38,11 +38,12 @@ class Words:
 
 def add_option_flags(parser: argparse.ArgumentParser, options: type[Options] = OptionsLCOW) -> None:
     """Give `parser` a flag for every option that one word can give, and `--options`; what is not given stays out of the namespace."""
-    group = parser.add_argument_group(OPTIONS_GROUP, "Flags win over the file. `uvm options lcow` prints their defaults on this host.")
-    group.add_argument("--options", metavar="FILE", help="read options from this TOML or JSON file, by their names in `uvm options lcow`")
+    verb = f"`uvm options {'wcow' if options is OptionsWCOW else 'lcow'}`"
+    group = parser.add_argument_group(OPTIONS_GROUP, f"Flags win over the file. {verb} prints their defaults on this host.")
+    group.add_argument("--options", metavar="FILE", help=f"read options from this TOML or JSON file, by their names in {verb}")
     for option in declared(options).values():
-        if issubclass(option.kind, msgspec.Struct):
-            continue  # has no place in a word; a file or Python can give it
+        if not option.spoken:
+            continue  # a file or Python can give it
         names = ["--" + option.short] * bool(option.short) + [option.flag]
         group.add_argument(*names, dest=option.name, default=argparse.SUPPRESS, help=option.meaning.replace("%", "%%"), **_taking(option))
 
@@ -52,6 +53,8 @@ def _taking(option: Option) -> dict[str, Any]:
         return {"type": Words(tuple(option.words)), "metavar": "|".join(option.words)}
     if option.kind is bool:
         return {"action": argparse.BooleanOptionalAction}
+    if option.items:
+        return {"action": "append", "metavar": option.value}
     return {"type": option.kind, "metavar": option.value}
 
 

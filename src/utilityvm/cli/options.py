@@ -62,7 +62,8 @@ def _spelled(option: "Option", value: object) -> str:
 def _flags(option: "Option") -> str:
     if option.kind is bool:
         return f"Flags: {option.flag}, --no-{option.flag[2:]}."
-    if not option.value:
+    if not option.spoken:
         return "Only in files and in Python: no one word can give it."
     names = ["--" + option.short] * bool(option.short) + [option.flag]
-    return f"Flag: {', '.join(names)} {'|'.join(option.words) or option.value}."
+    more = ", once for each" if option.items else ""
+    return f"Flag: {', '.join(names)} {'|'.join(option.words) or option.value}{more}."

@@ -34,7 +34,9 @@ class GuestConnection:
         self._stdio, self._name = Stdio(sockets), name
 
     @classmethod
-    async def open(cls, bridge: GuestStream, sockets: GuestSockets, name: str, on_lost: Callable[[UtilityVMError], None]) -> Self:
+    async def open(
+        cls, bridge: GuestStream, sockets: GuestSockets, name: str, on_lost: Callable[[UtilityVMError], None], *, cold_start: bool = True
+    ) -> Self:
         """Agree on the protocol with the agent that has dialled `bridge`; `on_lost` hears once why the connection ended by itself.
 
         Raises:
@@ -43,7 +45,7 @@ class GuestConnection:
         client = GuestClient(Bridge(bridge, name, on_lost))
         try:
             with span("bridge.negotiate", level=logging.DEBUG) as negotiation:
-                times = await client.connect()
+                times = await client.connect(cold_start=cold_start)
         except BaseException:
             await client.bridge.aclose()
             raise

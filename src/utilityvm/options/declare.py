@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
-from types import MappingProxyType
-from typing import Annotated, Final, get_args, get_origin, get_type_hints
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -16,9 +16,10 @@ _VALUES: Final = {bool: "", int: "N", str: "TEXT"}
 class Option:
     """A declared option.
 
-    `kind` is `bool`, `int`, `str` or a struct of further fields, which only files and Python can give; `optional` says whether it
-    may be None. `go` is hcsshim's name, or ``""``. `short` is a second, shorter name of the flag without its hyphens, or ``""``.
-    `value` is what usage calls its value. `words` are names for its numbers, each at its number; none: any number may be meant.
+    `kind` is `bool`, `int`, `str`, a struct of further fields, or `tuple` for a list of `items` (text, words or structs); `optional`
+    says whether it may be None. `go` is hcsshim's name, or ``""``. `short` is a second, shorter name of the flag without its
+    hyphens, or ``""``. `value` is what usage calls its value. `words` are names for its numbers, each at its number; none: any
+    number may be meant.
     """
 
     name: str
@@ -30,6 +31,12 @@ class Option:
     value: str
     words: Mapping[str, int]
     optional: bool
+    items: tuple[type, ...] = ()
+
+    @property
+    def spoken(self) -> bool:
+        """Whether words of a command line can give it; the others are given in files and in Python."""
+        return self.kind in _VALUES or self.items == (str,)
 
     @property
     def flag(self) -> str:
@@ -59,16 +66,23 @@ def _option(field: msgspec.structs.FieldInfo, hint: object) -> Option:
     if len(metas) != 1:
         raise TypeError(f"{field.name}: an option is declared by exactly one option(...)")
     inner, extra = get_args(hint)[0], metas[0].extra or {}
-    kinds = [part for part in get_args(inner) or (inner,) if part is not type(None)]
-    words = extra["words"]
+    kinds = [part for part in _parts(inner) if part is not type(None)]
+    kind, items, words = kinds[0], (), extra["words"]
+    if get_origin(kind) is tuple:
+        kind, items = tuple, _parts(get_args(kind)[0])
     return Option(
         name=field.name,
-        kind=kinds[0],
+        kind=kind,
         default=field.default,
         meaning=metas[0].description or "",
         go=extra["go"],
         short=extra["short"],
-        value=extra["value"] or _VALUES.get(kinds[0], ""),
+        value=extra["value"] or _VALUES.get(kind, ""),
         words=MappingProxyType({member.name.lower(): int(member) for member in words} if words else {}),
-        optional=type(None) in get_args(inner),
+        optional=type(None) in _parts(inner),
+        items=items,
     )
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401 (any annotation)
+    return get_args(hint) if get_origin(hint) in {Union, UnionType} else (hint,)

@@ -5,6 +5,7 @@ import msgspec
 from utilityvm.options import builds
 from utilityvm.options.lcow import INITRD_FILE, KERNEL_FILE, UNCOMPRESSED_KERNEL_FILE, VHD_FILE, OptionsLCOW, RootFSType
 from utilityvm.options.paths import PathFlavour, base_name, directory, join
+from utilityvm.options.wcow import OptionsWCOW
 
 
 class DefaultsFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +52,15 @@ def default_options_lcow(vm_id: str, owner: str, facts: DefaultsFacts) -> Option
         exec_command_line=f"/bin/gcs -v4 -log-format json -loglevel {facts.log_level}",
     )
     return with_boot_files(options, private if private in facts.files_present else facts.shared_boot_files, facts)
+
+
+def default_options_wcow(vm_id: str, owner: str, facts: DefaultsFacts) -> OptionsWCOW:
+    """Return the options of a VM with a Windows guest that a user begins with; its layers have no default."""
+    return OptionsWCOW(
+        id=vm_id,
+        owner=owner or base_name(facts.path_flavour, facts.argv0),
+        processor_count=default_processor_count(facts.num_cpu),
+    )
 
 
 def with_boot_files(options: OptionsLCOW, folder: str, facts: DefaultsFacts) -> OptionsLCOW:

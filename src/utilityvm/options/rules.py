@@ -4,45 +4,28 @@
 where options come in: on creation and at the doors, not in planning, which takes whatever the original takes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, Final
 
 import msgspec
 
-from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
+from utilityvm.kit.errors import Problem, Unsupported
 from utilityvm.options import builds
 from utilityvm.options.lcow import MAX_VPMEM_COUNT, OptionsLCOW, RootFSType
+from utilityvm.options.rule import DEFERRED_COMMIT, SHARED_BOUNDS, UINT32_MAX, UINT64_MAX, OptionsT, Rule, between, broken_rules, refuse
+from utilityvm.options.rules_clone import CLONE, IDLE_TEMPLATE, NEEDS_TEMPLATE, same_as_template
+from utilityvm.options.rules_wcow import BOUNDS_WCOW, NOT_BUILT_WCOW, VERIFY_WCOW
+from utilityvm.options.shared import Options
 from utilityvm.options.values import taken
+from utilityvm.options.wcow import OptionsWCOW
 
 VPMEM_SIZE_UNIT = 4096
-UINT64_MAX = 2**64 - 1
-UINT32_MAX = 2**32 - 1
-INT32_MAX = 2**31 - 1
 
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule: the option it speaks of, its text, and when it is broken (by these options on a host of this build).
-
-    `reads` are other options that it looks at. `between` is the range of a rule that is nothing but one.
-    """
-
-    option: str
-    text: str
-    broken: Callable[[OptionsLCOW, int], bool]
-    reads: tuple[str, ...] = ()
-    between: tuple[int, int] | None = None
-
-
-VERIFY: tuple[Rule, ...] = (
-    Rule(
-        "enable_deferred_commit",
-        "EnableDeferredCommit is not supported on physically backed VMs",
-        lambda options, _: options.enable_deferred_commit and not options.allow_overcommit,
-        reads=("allow_overcommit",),
-    ),
+VERIFY: tuple[Rule[OptionsLCOW], ...] = (
+    DEFERRED_COMMIT,
     Rule(
         "scsi_controller_count",
         "SCSI controller count must be 0 or 1",
@@ -75,38 +58,25 @@ VERIFY: tuple[Rule, ...] = (
         "EnableColdDiscardHint is not supported on builds older than 18967",
         lambda options, build: options.enable_cold_discard_hint and build < builds.COLD_DISCARD,
     ),
+    # The original has these for Windows guests only, which alone can be cloned there.
+    NEEDS_TEMPLATE,
+    same_as_template(OptionsLCOW),
+    *CLONE,
 )
 
 
-def _between(option: str, low: int, high: int) -> Rule:
-    return Rule(
-        option,
-        f"{option} must be between {low} and {high}",
-        lambda options, _: not low <= getattr(options, option) <= high,
-        between=(low, high),
-    )
-
-
-BOUNDS: tuple[Rule, ...] = (
-    _between("memory_size_in_mb", 1, UINT64_MAX - 1),  # the largest would wrap to 0 when made even
-    _between("low_mmio_gap_in_mb", 0, UINT64_MAX),
-    _between("high_mmio_base_in_mb", 0, UINT64_MAX),
-    _between("high_mmio_gap_in_mb", 0, UINT64_MAX),
-    _between("processor_count", 1, INT32_MAX),
-    _between("processor_limit", 0, 100_000),
-    _between("processor_weight", 0, 10_000),
-    _between("storage_qos_iops_maximum", 0, INT32_MAX),
-    _between("storage_qos_bandwidth_maximum", 0, INT32_MAX),
-    _between("scsi_controller_count", 0, UINT32_MAX),
-    _between("vpmem_device_count", 0, UINT32_MAX),
-    _between("vpmem_size_bytes", 0, UINT64_MAX),
+BOUNDS: tuple[Rule[OptionsLCOW], ...] = (
+    *SHARED_BOUNDS,
+    between("scsi_controller_count", 0, UINT32_MAX),
+    between("vpmem_device_count", 0, UINT32_MAX),
+    between("vpmem_size_bytes", 0, UINT64_MAX),
     Rule(
         "vpmem_size_bytes",
         "vpmem_size_bytes must not be 0 when there are VPMem devices",
         lambda options, _: options.vpmem_device_count > 0 and options.vpmem_size_bytes == 0,
         reads=("vpmem_device_count",),
     ),
-    _between("preferred_root_fs_type", RootFSType.INITRD.value, RootFSType.VHD.value),
+    between("preferred_root_fs_type", RootFSType.INITRD.value, RootFSType.VHD.value),
     Rule(
         "preferred_root_fs_type",
         "preferred_root_fs_type is initrd, but root_fs_file names a disk",
@@ -120,6 +90,7 @@ BOUNDS: tuple[Rule, ...] = (
         "disable_compartment_namespace is for Windows guests",
         lambda options, _: options.disable_compartment_namespace,
     ),
+    IDLE_TEMPLATE,
 )
 
 RANGES: Mapping[str, tuple[int, int]] = MappingProxyType({rule.option: rule.between for rule in BOUNDS if rule.between})
@@ -129,49 +100,69 @@ NOT_BUILT = ("fully_physically_backed", "network_config_proxy", "is_template", "
 """Options that planning takes and that have no place in a Linux guest's document."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """The rules for one sort of guest, and what is not built for it."""
+
+    guest: str
+    verify: tuple[Rule[Any], ...]
+    bounds: tuple[Rule[Any], ...]
+    not_built: tuple[str, ...]
+
+
+_BOOKS: Final[Mapping[type[Options], _Book]] = MappingProxyType(
+    {
+        OptionsLCOW: _Book("a Linux guest", VERIFY, BOUNDS, NOT_BUILT),
+        OptionsWCOW: _Book("a Windows guest", VERIFY_WCOW, BOUNDS_WCOW, NOT_BUILT_WCOW),
+    }
+)
+
+
 def problems(
-    options: OptionsLCOW, build: int, rules: Sequence[Rule] = VERIFY, *, unknown: AbstractSet[str] = frozenset()
+    options: OptionsT, build: int, rules: Sequence[Rule[OptionsT]] | None = None, *, unknown: AbstractSet[str] = frozenset()
 ) -> tuple[Problem, ...]:
-    """Return every rule that the options break on a host of this build, in the order of the rules.
+    """Return every rule that the options break on a host of this build, in the order of the rules, each with its details.
 
-    `unknown` are options whose value is no good: a rule that looks at one of them is not asked.
+    `rules` None are the original's for this sort of guest. `unknown` are options whose value is no good: a rule that looks at one of
+    them is not asked.
     """
-    asked = [rule for rule in rules if unknown.isdisjoint({rule.option, *rule.reads})]
-    return tuple(Problem(f"$.{rule.option}", rule.option, rule.text) for rule in asked if rule.broken(options, build))
+    return broken_rules(options, build, _BOOKS[type(options)].verify if rules is None else rules, unknown=unknown)
 
 
-def verify(options: OptionsLCOW, build: int) -> None:
+def all_rules(kind: type[Options]) -> tuple[Rule[Any], ...]:
+    """Return the rules for one sort of guest, ours and then the original's."""
+    return (*_BOOKS[kind].bounds, *_BOOKS[kind].verify)
+
+
+def verify(options: Options, build: int) -> None:
     """Hold the options to the original's rules.
 
     Raises:
         InvalidOptions: ``UVM options incorrect: `` and the first rule that is broken; `problems` has all of them.
     """
-    _refuse(problems(options, build))
+    refuse(problems(options, build))
 
 
-def verify_bounds(options: OptionsLCOW) -> None:
+def verify_bounds(options: Options) -> None:
     """Hold the options to the rules that the original lacks, and each to its type; for creation and the doors, before planning.
 
     Raises:
         InvalidOptions: as `verify`.
     """
-    good, wrong = taken(msgspec.structs.asdict(options), OptionsLCOW, "$")
+    kind = type(options)
+    good, wrong = taken(msgspec.structs.asdict(options), kind, "$")
     told = [Problem(problem.path, problem.rule, f"{problem.path}: {problem.message}") for problem in wrong]
-    unknown = {name for name in OptionsLCOW.__struct_fields__ if name not in good}
-    _refuse((*told, *problems(options, builds.EVERYTHING, BOUNDS, unknown=unknown)))
+    unknown = {name for name in kind.__struct_fields__ if name not in good}
+    refuse((*told, *problems(options, builds.EVERYTHING, _BOOKS[kind].bounds, unknown=unknown)))
 
 
-def refuse_not_built(options: OptionsLCOW) -> None:
+def refuse_not_built(options: Options) -> None:
     """Refuse by name the options that nothing carries out yet; for creation, so that none is ignored.
 
     Raises:
-        Unsupported: one of `NOT_BUILT` is set.
+        Unsupported: one of those that are not built for this sort of guest is set.
     """
-    wanted = [name for name in NOT_BUILT if getattr(options, name)]
+    book = _BOOKS[type(options)]
+    wanted = [name for name in book.not_built if getattr(options, name)]
     if wanted:
-        raise Unsupported(f"{', '.join(wanted)}: this version cannot do that for a Linux guest")
-
-
-def _refuse(broken: tuple[Problem, ...]) -> None:
-    if broken:
-        raise InvalidOptions(f"UVM options incorrect: {broken[0].message}", problems=broken)
+        raise Unsupported(f"{', '.join(wanted)}: this version cannot do that for {book.guest}")

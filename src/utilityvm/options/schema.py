@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 
 from utilityvm.options.declare import declared
-from utilityvm.options.lcow import Options
 from utilityvm.options.rules import RANGES
+from utilityvm.options.shared import Options
 
 
 def json_schema(defaults: Options) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def json_schema(defaults: Options) -> dict[str, Any]:
     whole = msgspec.json.schema(kind)
     for definition in whole["$defs"].values():
         definition["description"] = definition["description"].partition("\n")[0]  # what follows is for programmers
-        for name, member in definition["properties"].items():
+        for name, member in definition.get("properties", {}).items():
             if name in RANGES:
                 member["minimum"], member["maximum"] = RANGES[name]
             if option := declared(kind).get(name):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -46,6 +47,8 @@ class _Wrong:
 
 def _value(option: Option, value: object, path: str) -> object:
     """Return the value as the option takes it, or a `_Wrong`."""
+    if option.items:
+        return _list(option.items, value, path)
     if issubclass(option.kind, msgspec.Struct):
         return _struct(option, option.kind, value, path)
     if option.words and isinstance(value, str):
@@ -78,9 +81,40 @@ def _struct(option: Option, kind: type[msgspec.Struct], value: object, path: str
     return _Wrong(*problems) if problems else msgspec.convert(good, kind)
 
 
+def _list(items: tuple[type, ...], value: object, path: str) -> object:
+    if not isinstance(value, list | tuple):
+        return _Wrong(Problem(path, "type", f"must be a list, not {_called(value)}"))
+    kept = [_item(items, item, f"{path}[{place}]") for place, item in enumerate(value)]
+    problems = [problem for item in kept if isinstance(item, _Wrong) for problem in item.problems]
+    return _Wrong(*problems) if problems else tuple(kept)
+
+
+def _item(items: tuple[type, ...], value: object, path: str) -> object:
+    if issubclass(items[0], msgspec.Struct):
+        return _tagged(items, value, path)
+    if not isinstance(value, str):
+        return _Wrong(Problem(path, "type", f"must be text, not {_called(value)}"))
+    if not issubclass(items[0], StrEnum):
+        return _text(value, path)
+    return items[0](value) if value in set(items[0]) else _Wrong(Problem(path, "word", f"must be one of {', '.join(items[0])}"))
+
+
+def _tagged(kinds: tuple[type[msgspec.Struct], ...], value: object, path: str) -> object:
+    """One of several structs, told by its `type`."""
+    if isinstance(value, kinds):
+        return value
+    if not isinstance(value, Mapping):
+        return _Wrong(Problem(path, "type", f"must be a table, not {_called(value)}"))
+    of = {str(kind.__struct_config__.tag): kind for kind in kinds}
+    if (kind := of.get(str(value.get("type")))) is None:
+        return _Wrong(Problem(f"{path}.type", "word", f"must be {' or '.join(of)}"))
+    good, problems = taken({name: given for name, given in value.items() if name != "type"}, kind, path)
+    return _Wrong(*problems) if problems else kind(**good)
+
+
 def _called(value: object) -> str:
     """Say what sort of thing a value is; never the value, which may be of any length."""
-    known = {**_KINDS, float: "a number with a point", type(None): "null", list: "a list", dict: "a table"}
+    known = {**_KINDS, float: "a number with a point", type(None): "null", list: "a list", tuple: "a list", dict: "a table"}
     return known.get(type(value), f"a {type(value).__name__}")
 
 

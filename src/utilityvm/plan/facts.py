@@ -36,8 +36,10 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The host's side of a plan.
 
-    `files_present` are those of `plan.lcow.boot_file_paths` that exist, spelled as there. A failed query for the processors is a
-    fact too, because the plan fails of other things first. `emulated`: the guest's instructions run in software (TCG).
+    `files_present` are those of `plan.lcow.boot_file_paths` or `plan.wcow.paths_looked_at` that exist, spelled as there. A failed
+    query for the processors is a fact too, because the plan fails of other things first. `emulated`: the guest's instructions run
+    in software (TCG).
+    `unique` is a text that no name of a file ends with yet: chance, which planning has none of.
     """
 
     platform: Platform
@@ -46,3 +48,4 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     processors: Counted | Answered | Refused
     files_present: frozenset[str]
     emulated: bool = False
+    unique: str = ""

@@ -8,19 +8,17 @@ from utilityvm.options.paths import PathFlavour, extension, join
 from utilityvm.options.rules import verify
 from utilityvm.plan.facts import Facts
 from utilityvm.plan.kernel_args import kernel_command_line
+from utilityvm.plan.machine import hv_socket, storage_qos, whole
 from utilityvm.plan.normalize import Warn
 from utilityvm.plan.topology import plan_topology
 from utilityvm.schema.devices import (
     ComPort,
     Devices,
     EnhancedModeVideo,
-    HvSocket,
-    HvSocketSystemConfig,
     ImageFormat,
     Keyboard,
     Plan9,
     Scsi,
-    StorageQoS,
     VideoMonitor,
     VirtualPMemController,
     VirtualPMemDevice,
@@ -35,10 +33,7 @@ from utilityvm.schema.document import (
     UefiBootEntry,
     VirtualMachine,
 )
-from utilityvm.schema.version import Version
 from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_PORT, LOG_PORT
-
-ONLY_SYSTEM_AND_ADMINISTRATORS = "D:P(A;;FA;;;SY)(A;;FA;;;BA)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +100,11 @@ def plan_lcow(options: OptionsLCOW, facts: Facts, *, vm_id: str, warn: Warn) -> 
         chipset=_chipset(options, paths, kernel_command_line(options, processor.count, facts)),
         compute_topology=Topology(memory=memory, processor=processor),
         devices=_devices(options, paths, facts.path_flavour),
-        storage_qos=_storage_qos(options),
+        storage_qos=storage_qos(options),
         guest_connection=_guest_connection(options),
     )
     return LcowPlan(
-        document=ComputeSystem(
-            owner=options.owner,
-            schema_version=Version(major=2, minor=1),
-            virtual_machine=machine,
-            should_terminate_on_last_handle_closed=True,
-        ),
+        document=whole(options, machine),
         processor_count=processor.count,
         memory_size_in_mb=memory.size_in_mb,
         listen_ports=_listen_ports(options),
@@ -148,7 +138,7 @@ def _devices(options: OptionsLCOW, paths: BootFilePaths, flavour: PathFlavour) -
         virtual_pmem=_vpmem(options, paths, flavour) if options.vpmem_device_count > 0 else None,
         video_monitor=VideoMonitor() if graphics else None,
         keyboard=Keyboard() if graphics else None,
-        hv_socket=HvSocket(hv_socket_config=HvSocketSystemConfig(default_bind_security_descriptor=ONLY_SYSTEM_AND_ADMINISTRATORS)),
+        hv_socket=hv_socket(),
         enhanced_mode_video=EnhancedModeVideo() if graphics else None,
         plan9=Plan9(),
     )
@@ -160,11 +150,6 @@ def _vpmem(options: OptionsLCOW, paths: BootFilePaths, flavour: PathFlavour) -> 
         image_format = ImageFormat.VHDX if extension(flavour, paths.root_fs).lower() == ".vhdx" else ImageFormat.VHD
         devices["0"] = VirtualPMemDevice(host_path=paths.root_fs, read_only=True, image_format=image_format)
     return VirtualPMemController(devices=devices, maximum_count=options.vpmem_device_count, maximum_size_bytes=options.vpmem_size_bytes)
-
-
-def _storage_qos(options: OptionsLCOW) -> StorageQoS | None:
-    iops, bandwidth = options.storage_qos_iops_maximum, options.storage_qos_bandwidth_maximum
-    return StorageQoS(iops_maximum=iops, bandwidth_maximum=bandwidth) if iops > 0 or bandwidth > 0 else None
 
 
 def _guest_connection(options: OptionsLCOW) -> GuestConnection | None:

@@ -3,6 +3,7 @@
 from utilityvm.kit.errors import HostError, Unsupported
 from utilityvm.options import builds
 from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.facts import Answered, Counted, Facts, Refused
 from utilityvm.plan.normalize import Warn, normalize_memory, normalize_processors
 from utilityvm.schema import json
@@ -10,7 +11,7 @@ from utilityvm.schema.document import CpuGroup, Memory, Processor
 from utilityvm.schema.service import ProcessorTopology, ServiceProperties
 
 
-def plan_topology(options: OptionsLCOW, facts: Facts, *, vm_id: str, warn: Warn) -> tuple[Memory, Processor]:
+def plan_topology(options: OptionsLCOW | OptionsWCOW, facts: Facts, *, vm_id: str, warn: Warn) -> tuple[Memory, Processor]:
     """Plan memory and processors.
 
     Raises:
@@ -26,7 +27,8 @@ def plan_topology(options: OptionsLCOW, facts: Facts, *, vm_id: str, warn: Warn)
         size_in_mb=memory_in_mb,
         allow_overcommit=options.allow_overcommit,
         enable_deferred_commit=options.enable_deferred_commit,
-        enable_cold_discard_hint=options.enable_cold_discard_hint,
+        enable_hot_hint=isinstance(options, OptionsWCOW) and options.allow_overcommit,
+        enable_cold_discard_hint=isinstance(options, OptionsLCOW) and options.enable_cold_discard_hint,
         low_mmio_gap_in_mb=options.low_mmio_gap_in_mb,
         high_mmio_base_in_mb=options.high_mmio_base_in_mb,
         high_mmio_gap_in_mb=options.high_mmio_gap_in_mb,

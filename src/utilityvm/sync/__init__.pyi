@@ -8,6 +8,7 @@ from utilityvm.compute.ports import JailStatus
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.plan.lcow import LcowPlan
+from utilityvm.plan.wcow import WcowPlan
 from utilityvm.vm.uvm import State
 from utilityvm.compute.ports import ExitStatus as ExitStatus
 from utilityvm.kit.errors import ConnectionLost as ConnectionLost
@@ -26,12 +27,15 @@ from utilityvm.kit.errors import Unsupported as Unsupported
 from utilityvm.kit.errors import UtilityVMError as UtilityVMError
 from utilityvm.kit.trace import enable_opentelemetry as enable_opentelemetry
 from utilityvm.options.lcow import OptionsLCOW as OptionsLCOW
+from utilityvm.options.wcow import OptionsWCOW as OptionsWCOW
 from utilityvm.schema.properties import Properties as Properties
 from utilityvm.schema.properties import PropertyType as PropertyType
 from utilityvm.vm.host_options import default_options_lcow as default_options_lcow
+from utilityvm.vm.host_options import default_options_wcow as default_options_wcow
 from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
+from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 
-__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'UtilityVM', 'Process', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'Corrupt', 'GuestStream']
+__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'Process', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'Corrupt', 'GuestStream']
 
 class GuestStream:
 
@@ -92,19 +96,19 @@ class UtilityVM:
         ...
 
     @property
-    def options(self) -> OptionsLCOW:
+    def options(self) -> OptionsLCOW | OptionsWCOW:
         ...
 
     @property
-    def plan(self) -> LcowPlan:
-        ...
-
-    @property
-    def os(self) -> str:
+    def plan(self) -> LcowPlan | WcowPlan:
         ...
 
     @property
     def is_oci(self) -> bool:
+        ...
+
+    @property
+    def os(self) -> str:
         ...
 
     @property
@@ -172,4 +176,7 @@ class UtilityVM:
         ...
 
 def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False, require_jail: bool=False) -> UtilityVM:
+    ...
+
+def create_wcow(options: OptionsWCOW) -> UtilityVM:
     ...

@@ -17,7 +17,7 @@ import msgspec
 
 from utilityvm.kit.aio import Scope
 from utilityvm.kit.ids import NULL_GUID
-from utilityvm.wire import gcs
+from utilityvm.wire import gcs, services
 from utilityvm.wire.frames import Frame, FrameReader
 from utilityvm.wire.frames import encode as encode_frame
 from utilityvm.wire.packets import GUEST_CID, HOST_CID, MAX_PAYLOAD, SHUT_BOTH, SHUT_SEND, Control, Op, Packet, PacketReader, encode
@@ -207,10 +207,7 @@ class FakeGuest:
                 self._met.set()
             case Control.LISTEN:
                 self.listening.add(packet.dst_port)
-                if (
-                    boot := {gcs.ENTROPY_PORT: self._entropy, gcs.LOG_PORT: self._logs, gcs.BRIDGE_PORT: self._bridge}.get(packet.dst_port)
-                ) is not None:
-                    self._tasks.start("boot", boot())
+                self._boot(packet.dst_port)
             case Control.UNLISTEN:
                 self.listening.discard(packet.dst_port)
             case _:
@@ -246,6 +243,16 @@ class FakeGuest:
 
     # -- programs of the boot ---------------------------------------------------------------------------------------
 
+    def _boot(self, port: Port) -> None:
+        """Dial a port that the host has begun to listen to, if the boot has a use for it."""
+        match port:
+            case gcs.ENTROPY_PORT:
+                self._tasks.start("boot", self._entropy())
+            case gcs.LOG_PORT:
+                self._tasks.start("boot", self._logs())
+            case gcs.BRIDGE_PORT | services.WINDOWS_BRIDGE_PORT:
+                self._tasks.start("boot", self._bridge(port))
+
     async def _entropy(self) -> None:
         connection = await self.dial(gcs.ENTROPY_PORT)
         while data := await connection.read():
@@ -255,8 +262,8 @@ class FakeGuest:
         connection = await self.dial(gcs.LOG_PORT)
         await self.write(connection, self._log)
 
-    async def _bridge(self) -> None:
-        connection = await self.dial(gcs.BRIDGE_PORT)
+    async def _bridge(self, port: Port) -> None:
+        connection = await self.dial(port)
         reader = FrameReader()
         while data := await connection.read():
             for frame in reader.feed(data):

@@ -9,21 +9,25 @@ from pathlib import Path
 from typing import Final
 
 from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
-from utilityvm.compute.ports import ComputeService
+from utilityvm.compute.ports import ComputeService, HostFiles, Machine
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.jail import hint
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
+from utilityvm.guest.transport import Listener
 from utilityvm.kit.errors import HostError, NotFound, Unsupported
 from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
 from utilityvm.kit.trace import event, span
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.rules import refuse_not_built, verify_bounds
+from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.facts import Counted, Facts, Platform, Refused
-from utilityvm.plan.lcow import boot_file_paths, plan_lcow
+from utilityvm.plan.lcow import LcowPlan, boot_file_paths, plan_lcow
+from utilityvm.plan.wcow import WcowPlan, locate, plan_wcow
 from utilityvm.vm.adjusted import warn
 from utilityvm.vm.host_options import default_options_lcow, is_there
+from utilityvm.vm.prepare import carry_out
 from utilityvm.vm.uvm import UtilityVM
 
 _AGENT: Final = "/bin/gcs"
@@ -75,13 +79,45 @@ async def create_planned(
     except NotFound as error:
         error.hint = error.hint or BUILD_HINT
         raise
+    system, listeners = await _create(vm_id, plan, service)
+    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id))
+
+
+async def create_wcow(options: OptionsWCOW) -> UtilityVM:
+    """Create a utility VM with a Windows guest; nothing runs yet.
+
+    Raises:
+        Unsupported: always, before anything is created: only Windows' Host Compute Service runs such a VM, and its driver is not built.
+    """
+    lacks = "a driver for this host's Host Compute Service, which is not built yet"
+    if sys.platform != "win32":
+        lacks = f"Windows and its Host Compute Service (HCS), and this host is {sys.platform}"
+    message = f"vm {options.id or '(new)'}: a VM with a Windows guest needs {lacks}"
+    raise Unsupported(message, hint="uvm document wcow prints its document on any host")
+
+
+async def create_planned_wcow(options: OptionsWCOW, vm_id: VmId, facts: Facts, service: ComputeService, files: HostFiles) -> UtilityVM:
+    """Find the guest in its layers, make its disks ready by `files`, plan and create; nothing runs yet.
+
+    Raises:
+        UtilityVMError: as `plan.wcow`, `vm.prepare` and the service say. Disks that were made ready stay in the scratch folder.
+    """
+    layers = locate(options, facts)
+    await carry_out(layers.effects, files, vm_id)
+    with span("vm.plan", level=logging.DEBUG, vm=vm_id):
+        plan = plan_wcow(options, layers, facts, vm_id=vm_id, warn=warn)
+    await carry_out(plan.effects, files, vm_id)
+    system, listeners = await _create(vm_id, plan, service)
+    return UtilityVM(vm_id, options, plan, system, listeners, forward_to_logging(vm_id))
+
+
+async def _create(vm_id: VmId, plan: LcowPlan | WcowPlan, service: ComputeService) -> tuple[Machine, dict[int, Listener]]:
     try:
         with span("machine.create", level=logging.DEBUG, vm=vm_id):
             system = await service.create(vm_id, plan.document)
     except HostError as error:
         raise HostError(f"error while creating the compute system: {error.message}", hint=error.hint) from error
-    listeners = {port: system.listen(port, once=True) for port in plan.listen_ports}
-    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id))
+    return system, {port: system.listen(port, once=True) for port in plan.listen_ports}
 
 
 async def _host_facts(options: OptionsLCOW, vm_id: VmId, service: QemuService, *, require_kvm: bool, require_jail: bool) -> Facts:

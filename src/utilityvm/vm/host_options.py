@@ -11,8 +11,9 @@ from utilityvm.kit.errors import HostError, NotFound
 from utilityvm.options.defaults import DefaultsFacts, boot_files_look_at, defaults_look_at
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
-from utilityvm.options.read import options_lcow
+from utilityvm.options.read import options_lcow, options_wcow
 from utilityvm.options.text import MAX_BYTES, OptionsFile, parse
+from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.store.layout import Layout
 
 _LEVEL_WORDS: Final = ((logging.DEBUG, "debug"), (logging.INFO, "info"), (logging.WARNING, "warning"))
@@ -41,6 +42,26 @@ def load_options_lcow(path: str | os.PathLike[str], **given: object) -> OptionsL
         InvalidOptions: as `default_options_lcow`; also what is not TOML or JSON, with line and column.
     """
     return options_of(given, read_options_file(path))
+
+
+def default_options_wcow(**given: object) -> OptionsWCOW:
+    """Return the options of a Windows VM, with those of `given` (field names of `OptionsWCOW`) instead of the defaults.
+
+    `layer_folders` have no default; a VM without them is refused when it is created.
+
+    Raises:
+        InvalidOptions: as `default_options_lcow`.
+    """
+    return options_wcow(_facts(None), given)
+
+
+def load_options_wcow(path: str | os.PathLike[str], **given: object) -> OptionsWCOW:
+    """Return the options that a TOML or JSON file gives; `given` wins over it, the defaults stand behind it.
+
+    Raises:
+        NotFound, HostError, InvalidOptions: as `load_options_lcow`.
+    """
+    return options_wcow(_facts(None), given, read_options_file(path))
 
 
 def options_of(given: Mapping[str, object], file: OptionsFile | None) -> OptionsLCOW:

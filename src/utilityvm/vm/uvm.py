@@ -25,9 +25,12 @@ from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
 from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.lcow import LcowPlan
+from utilityvm.plan.wcow import WcowPlan
+from utilityvm.schema.guest_requests import HvSocketAddress
 from utilityvm.schema.properties import Properties, PropertyType
-from utilityvm.wire import gcs
+from utilityvm.wire import gcs, services
 
 START_TIMEOUT: Final = 120.0
 """Seconds from `start` to a negotiated guest connection."""
@@ -111,14 +114,14 @@ class UtilityVM:
 
     id: VmId
     owner: str
-    options: OptionsLCOW
-    plan: LcowPlan
+    options: OptionsLCOW | OptionsWCOW
+    plan: LcowPlan | WcowPlan
 
     def __init__(
         self,
         vm_id: VmId,
-        options: OptionsLCOW,
-        plan: LcowPlan,
+        options: OptionsLCOW | OptionsWCOW,
+        plan: LcowPlan | WcowPlan,
         system: Machine,
         listeners: Mapping[int, Listener],
         output_handler: OutputHandler,
@@ -135,11 +138,13 @@ class UtilityVM:
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
-    os: Final = "linux"
-    """The guest's operating system."""
-
     is_oci: Final = False
     """Processes of the VM itself take HCS process parameters, not an OCI process."""
+
+    @property
+    def os(self) -> str:
+        """The guest's operating system: ``linux`` or ``windows``."""
+        return "windows" if isinstance(self.plan, WcowPlan) else "linux"
 
     @property
     def runtime_id(self) -> RuntimeId:
@@ -301,7 +306,7 @@ class UtilityVM:
         Those who wait for a process get `ConnectionLost`. A VM that is starting fails of it. May be called at any time, and again.
         """
         self._life.step(Do.CLOSE_GCS)
-        listener = self._listeners.pop(gcs.BRIDGE_PORT, None)
+        listener = self._listeners.pop(self._bridge_port, None)
         if listener is not None:
             listener.close()
         guest, self._guest = self._guest, None
@@ -339,8 +344,9 @@ class UtilityVM:
         with span("machine.start", level=logging.DEBUG) as machine:
             await self._system.start()
         self._scope.start("exit", self._watch_exit())
-        phase.now = f"the guest to ask for entropy (port {gcs.ENTROPY_PORT})"
-        await self._feed_entropy(await self._accept(gcs.ENTROPY_PORT))
+        if gcs.ENTROPY_PORT in self._listeners:
+            phase.now = f"the guest to ask for entropy (port {gcs.ENTROPY_PORT})"
+            await self._feed_entropy(await self._accept(gcs.ENTROPY_PORT))
         if gcs.LOG_PORT in self._listeners:
             phase.now = f"the guest's log stream (port {gcs.LOG_PORT})"
             self._output = self._scope.start("output", self._handle_output(await self._accept(gcs.LOG_PORT)))
@@ -348,14 +354,24 @@ class UtilityVM:
         if self._hosted:
             phase.now = "the driver to reach the guest agent"
             told = await self._system.connect()
-        elif gcs.BRIDGE_PORT in self._listeners:
+        elif self._bridge_port in self._listeners:
             phase.now = "the guest agent to dial the bridge"
-            stream = await self._accept(gcs.BRIDGE_PORT)
-            phase.now = "the guest agent's answer to the first call"
-            self._guest = await GuestConnection.open(stream, self._system, f"vm {self.id}", self._bridge_lost)
-            told = self._guest.boot
+            told = await self._connect(await self._accept(self._bridge_port), phase)
         if told is not None and not tell_boot(told, machine):
             event("boot.clock.strange", level=logging.DEBUG, message="what the guest tells of its boot does not fit into this boot")
+
+    async def _connect(self, stream: GuestStream, phase: "_Phase") -> BootTold | None:
+        """Agree with the guest's agent. A clone's has known its host since it was the template's; a Windows guest's is told its address."""
+        phase.now = "the guest agent's answer to the first call"
+        windows = isinstance(self.plan, WcowPlan)
+        self._guest = await GuestConnection.open(
+            stream, self._system, f"vm {self.id}", self._bridge_lost, cold_start=not (windows and self.options.is_clone)
+        )
+        if windows:
+            phase.now = "the guest to take its socket address"
+            address = HvSocketAddress(local_address=self.runtime_id, parent_address=services.WINDOWS_HOST)
+            await self._guest.client.modify(gcs.GuestRequest(request_type="Update", resource_type="HvSocket", settings=address))
+        return self._guest.boot
 
     async def _accept(self, port: int) -> GuestStream:
         listener = self._listeners.pop(port)
@@ -401,7 +417,12 @@ class UtilityVM:
     @property
     def _hosted(self) -> bool:
         """Whether the compute service keeps the guest connection."""
-        return self.options.use_guest_connection and not self.options.external_guest_connection
+        wanted = isinstance(self.options, OptionsWCOW) or self.options.use_guest_connection
+        return wanted and not self.options.external_guest_connection
+
+    @property
+    def _bridge_port(self) -> int:
+        return services.WINDOWS_BRIDGE_PORT if isinstance(self.plan, WcowPlan) else gcs.BRIDGE_PORT
 
     def _connected(self, do: Do) -> GuestConnection:
         if self._guest is None:

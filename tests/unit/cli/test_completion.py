@@ -86,7 +86,7 @@ def test_verbs_flags_and_choices_are_completed(complete: Complete) -> None:
     assert complete("boot", "--mem") == ["--memory", "--memory-size-in-mb"]
     assert complete("boot", "--no-kernel") == ["--no-kernel-direct"]
     assert complete("-v", "boot-files", "") == ["build", "show"]
-    assert complete("document", "") == ["lcow"]
+    assert complete("document", "") == ["lcow", "wcow"]
     assert complete("document", "lcow", "--platform", "") == ["hyperv", "qemu"]
     assert complete("boot", "--memory", "256", "--preferred-root-fs-type", "v") == ["vhd"]
     assert complete("boot", "--preferred-root-fs-type=v") == ["vhd"]

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from utilityvm.cli.main import main
@@ -12,8 +13,10 @@ from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
 from utilityvm.plan.facts import Counted, Facts, Platform
 from utilityvm.plan.lcow import plan_lcow
+from utilityvm.plan.wcow import locate, plan_wcow
 from utilityvm.schema import json as schema_json
-from utilityvm.vm.host_options import default_options_lcow
+from utilityvm.schema.document import ComputeSystem
+from utilityvm.vm.host_options import default_options_lcow, default_options_wcow
 
 FOLDER = "/nowhere"  # the files that a document names need not be there
 
@@ -74,6 +77,54 @@ def test_what_hyper_v_does_not_have_is_refused_there(capsys: pytest.CaptureFixtu
     assert capsys.readouterr() == ("", "uvm: --accel is for --platform qemu: on hyperv nothing depends on it\n")
 
 
+LAYERS = ["--layer", r"C:\l\top", "--layer", r"C:\l\base", "--layer-folders", r"C:\s"]
+
+
+def test_a_windows_guest_s_document_is_printed_on_any_host(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*LAYERS, "--owner", "o", "--host-processors", "8", "--cpus", "16", "--memory", "512"]
+    assert main(["document", "wcow", *words, "--compact"]) == 0
+    layers = [r"C:\l\top", r"C:\l\base", r"C:\s"]
+    options = default_options_wcow(owner="o", processor_count=16, memory_size_in_mb=512, layer_folders=layers)
+    facts = Facts(
+        platform=Platform.HYPERV,
+        path_flavour=PathFlavour.WINDOWS,
+        processors=Counted(logical_processors=8),
+        files_present=frozenset({r"C:\l\base\UtilityVM"}),
+    )
+    plan = plan_wcow(options, locate(options, facts), facts, vm_id="v", warn=lambda _: None)
+    assert capsys.readouterr().out == schema_json.encode(plan.document) + "\n"
+
+
+def test_the_page_s_example_of_a_clone_becomes_a_document(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "options-wcow.md").read_text()
+    (tmp_path / "vm.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    assert main(["document", "wcow", "--options", str(tmp_path / "vm.toml")]) == 0
+    machine = json.loads(capsys.readouterr().out)["VirtualMachine"]
+    assert machine["RestoreState"] == {"TemplateSystemId": "template"}
+    assert machine["Devices"]["Scsi"]["0"]["Attachments"]["0"]["Path"] == "C:\\scratch\\one\\sandbox.vhdx"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 2, "at least 2 LayerFolders must be supplied"),
+        ([*LAYERS, "--network-config-proxy", "p"], 6, "network_config_proxy: this version cannot do that for a Windows guest"),
+        ([*LAYERS, "--is-clone"], 2, "template config can not be nil when creating clone"),
+        ([*LAYERS, "--platform", "qemu"], 2, "invalid choice: 'qemu'"),
+    ],
+)
+def test_what_no_windows_guest_s_document_can_say_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+) -> None:
+    assert main(["document", "wcow", *words]) == code
+    out, err = capsys.readouterr()
+    assert (out, said in err) == ("", True)
+
+
+def test_the_schema_of_documents_is_that_of_the_structs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(printed(capsys, "--schema")) == schema_json.json_schema(ComputeSystem)
+
+
 @pytest.mark.parametrize("platform", ["qemu", "hyperv"])
 def test_a_file_s_options_are_in_it_and_flags_win(capsys: pytest.CaptureFixture[str], tmp_path: Path, platform: str) -> None:
     (tmp_path / "vm.json").write_text('{"memory_size_in_mb": 300, "owner": "file", "enable_graphics_console": true}')
@@ -84,8 +135,9 @@ def test_a_file_s_options_are_in_it_and_flags_win(capsys: pytest.CaptureFixture[
 
 
 def test_options_that_no_document_can_say_are_refused_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "vm.toml").write_text('[template_config]\nuvm_id = "t"\n[template_config.create_options]\nowner = "o"\n')
-    assert main(["document", "lcow", "--is-clone", "--options", str(tmp_path / "vm.toml")]) == 6
+    template = {"uvm_id": "t", "create_options": msgspec.to_builtins(default_options_lcow())}
+    (tmp_path / "vm.json").write_text(json.dumps({"template_config": template}))
+    assert main(["document", "lcow", "--is-clone", "--options", str(tmp_path / "vm.json")]) == 6
     assert capsys.readouterr() == ("", "uvm: is_clone, template_config: this version cannot do that for a Linux guest\n")
 
 

@@ -10,6 +10,7 @@ from utilityvm import default_options_lcow
 from utilityvm.cli.main import main
 from utilityvm.options.declare import declared
 from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.wcow import OptionsWCOW
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -31,6 +32,14 @@ def test_every_option_is_there_with_its_default_on_this_host_and_its_meaning(cap
         assert words.startswith(option.meaning)
         assert option.flag in words or option.kind not in {bool, int, str}
         assert max(map(len, text)) <= 100
+
+
+def test_a_windows_guest_s_options_say_which_flag_is_given_more_than_once(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = printed(capsys, "wcow").rstrip("\n").split("\n\n")
+    assert [block.split(" = ")[0] for block in blocks] == list(OptionsWCOW.__struct_fields__)
+    layers = next(" ".join(block.split()) for block in blocks if block.startswith("layer_folders = []"))
+    assert layers.endswith("Flag: --layer, --layer-folders DIR, once for each.")
+    assert json.loads(printed(capsys, "wcow", "--json"))["properties"]["layer_folders"]["default"] == []
 
 
 def test_the_defaults_are_a_toml_file_but_for_what_has_none(capsys: pytest.CaptureFixture[str]) -> None:

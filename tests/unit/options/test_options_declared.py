@@ -8,7 +8,8 @@ import pytest
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.options.declare import declared, go_names, option
 from utilityvm.options.go import from_go, to_go
-from utilityvm.options.lcow import Options, OptionsLCOW, TemplateConfig
+from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
+from utilityvm.options.shared import Options
 
 OURS = {"is_template", "is_clone", "template_config"}
 
@@ -32,22 +33,22 @@ def test_go_names_differ_from_ours_by_capitals_and_underscores_only() -> None:
 def test_options_survive_go_s_spelling() -> None:
     options = OptionsLCOW(id="a", memory_size_in_mb=2**64 - 1, kernel_direct=False, preferred_root_fs_type=7)
     assert to_go(options)["MemorySizeInMB"] == 2**64 - 1
-    assert from_go(to_go(options)) == options
+    assert from_go(to_go(options), OptionsLCOW) == options
 
 
 def test_an_option_absent_in_go_s_spelling_has_its_default() -> None:
-    assert from_go({}) == OptionsLCOW()
+    assert from_go({}, OptionsLCOW) == OptionsLCOW()
 
 
 def test_every_unknown_go_name_is_reported() -> None:
     with pytest.raises(InvalidOptions, match="^IsClone is not an option$") as caught:
-        from_go({"IsClone": True, "ID": "a", "Memory": 1})
+        from_go({"IsClone": True, "ID": "a", "Memory": 1}, OptionsLCOW)
     assert [problem.path for problem in caught.value.problems] == ["$.IsClone", "$.Memory"]
 
 
 def test_a_go_value_of_the_wrong_type_is_refused() -> None:
     with pytest.raises(InvalidOptions, match=r"Expected `int`, got `str` - at `\$.processor_count`"):
-        from_go({"ProcessorCount": "two"})
+        from_go({"ProcessorCount": "two"}, OptionsLCOW)
 
 
 def test_options_refuse_unknown_names_and_cannot_be_changed() -> None:

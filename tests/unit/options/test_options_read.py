@@ -64,10 +64,11 @@ def test_a_number_with_words_takes_both(value: object) -> None:
 
 
 def test_a_template_is_taken_as_a_table_and_as_itself() -> None:
-    template = TemplateConfig(uvm_id="t", create_options=OptionsLCOW(owner="o", preferred_root_fs_type=1, vpmem_device_count=1))
-    table = {"uvm_id": "t", "create_options": {"owner": "o", "preferred_root_fs_type": "vhd", "vpmem_device_count": 1}}
+    wish = {"owner": "o", "vpmem_device_count": 1}
+    template = TemplateConfig(uvm_id="t", create_options=read(wish))
+    table = {"uvm_id": "t", "create_options": msgspec.structs.asdict(read(wish)) | {"preferred_root_fs_type": "initrd"}}
     for given in (template, table):
-        assert read({"template_config": given}).template_config == template
+        assert read({**wish, "is_clone": True, "template_config": given}).template_config == template
     assert read({"template_config": None}).template_config is None
 
 
@@ -171,5 +172,6 @@ def test_a_problem_is_data() -> None:
 
 
 def test_options_that_come_back_from_builtins_are_the_same() -> None:
-    options = read({"memory_size_in_mb": 256, "template_config": {"uvm_id": "t", "create_options": {}}})
+    template = TemplateConfig(uvm_id="t", create_options=read({"memory_size_in_mb": 256}))
+    options = read({"memory_size_in_mb": 256, "is_clone": True, "template_config": template})
     assert read(msgspec.to_builtins(options)) == options

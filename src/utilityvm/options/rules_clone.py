@@ -1,0 +1,85 @@
+"""Rules of templates and clones, the same for both sorts of guests."""
+
+from typing import Final
+
+from utilityvm.kit.errors import Problem
+from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.rule import Rule
+from utilityvm.options.shared import Options
+from utilityvm.options.wcow import OptionsWCOW
+
+Cloneable = OptionsLCOW | OptionsWCOW
+
+_OF_ONE_VM: Final = frozenset({"id", "is_template", "is_clone", "template_config"})
+_MOST_SHOWN: Final = 64  # characters of a value, in messages
+
+
+def compared(kind: type[Cloneable]) -> tuple[str, ...]:
+    """Return the options in which a clone must be as its template, of all layers but the scratch."""
+    return tuple(name for name in kind.__struct_fields__ if name not in _OF_ONE_VM)
+
+
+def _differences(options: Cloneable) -> list[Problem]:
+    """Return an entry for each option in which a clone is not as its template; the first says by its text that there are any."""
+    if not options.is_clone or options.template_config is None:
+        return []
+    template = options.template_config.create_options
+    values = [(name, _of_both(options, name), _of_both(template, name)) for name in compared(type(template))]
+    return [
+        Problem(f"$.{name}", "template_config", f"{name} is {_shown(ours)}, the template's is {_shown(theirs)}")
+        for name, ours, theirs in values
+        if ours != theirs
+    ]
+
+
+def _of_both(options: Options, name: str) -> object:
+    """Return an option's value as far as both have it; a scratch is its VM's own, and only that there is one is compared."""
+    value = getattr(options, name)
+    return (*value[:-1], "(its scratch)") if name == "layer_folders" and value else value
+
+
+def _shown(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+NEEDS_TEMPLATE: Rule[Cloneable] = Rule(
+    "template_config",
+    "template config can not be nil when creating clone",
+    lambda options, _: options.is_clone and options.template_config is None,
+    reads=("is_clone",),
+)
+
+CLONE: tuple[Rule[Cloneable], ...] = (
+    Rule(
+        "external_guest_connection",
+        "External gcs connection can not be disabled for clones",
+        lambda options, _: options.is_clone and not options.external_guest_connection,
+        reads=("is_clone",),
+    ),
+    Rule(
+        "is_template",
+        "Template can not be created from a full physically backed UVM",
+        lambda options, _: options.is_template and options.fully_physically_backed,
+        reads=("fully_physically_backed",),
+    ),
+)
+
+IDLE_TEMPLATE: Rule[Cloneable] = Rule(
+    "template_config",
+    "template_config is for clones: is_clone is false",
+    lambda options, _: options.template_config is not None and not options.is_clone,
+    reads=("is_clone",),
+)
+"""A rule of ours: nothing that is said is ignored."""
+
+
+def same_as_template(kind: type[Cloneable]) -> Rule[Cloneable]:
+    """Return the rule that a clone is as its template; its details are what differs."""
+    return Rule(
+        "template_config",
+        "clone configuration doesn't match with template configuration.",
+        lambda options, _: bool(_differences(options)),
+        reads=("is_clone", *compared(kind)),
+        details=_differences,
+    )
