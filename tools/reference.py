@@ -138,7 +138,7 @@ def _type(option: Option) -> str:
     if option.words:
         return "integer, or one of " + ", ".join(f"`{word}`" for word in option.words)
     if option.items:
-        return "list of " + " or ".join({str: "text"}.get(item, f"`{item.__name__}`") for item in option.items)
+        return "list of " + " or ".join(("text" if item is str else f"`{item.__name__}`") for item in option.items)
     return {bool: "true or false", int: "integer", str: "text"}.get(option.kind, f"table, `{option.kind.__name__}`")
 
 

@@ -20,7 +20,7 @@ from utilityvm.guest.logs import OutputHandler
 from utilityvm.guest.process import Process, ProcessSpec
 from utilityvm.guest.transport import GuestStream, Listener
 from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, Unsupported, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
@@ -233,11 +233,14 @@ class UtilityVM:
         Raises:
             StateError: the VM is not running.
             GuestError: the program could not be started.
+            Unsupported: the guest is Windows.
             ValueError: `argv` is empty.
         """
         self._life.step(Do.USE)
         if not argv:
             raise ValueError("argv is empty: the first word is the program")
+        if self.os == "windows":
+            raise Unsupported(f"vm {self.id}: processes of Windows guests, which take one command line, are not built yet")
         environment = DEFAULT_ENVIRONMENT if env is None else env
         spec = ProcessSpec(
             argv=tuple(argv),

@@ -72,6 +72,8 @@ async def test_a_start_waits_for_the_agent_alone_and_tells_it_its_address() -> N
     async with asyncio.timeout(10), await create(of, disks()) as vm:
         await vm.start()
         assert guests[0].entropy == b""
+        with pytest.raises(Unsupported, match="^vm w: processes of Windows guests"):
+            await vm.create_process(["cmd"])
         assert guests[0].modified[0][1] == {
             "RequestType": "Update",
             "ResourceType": "HvSocket",
