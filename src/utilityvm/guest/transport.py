@@ -48,6 +48,10 @@ class GuestStream(Protocol):
         """Send no more: the guest's reader sees the end. A second call does nothing."""
         ...
 
+    def read_only(self) -> None:
+        """Promise to write nothing: the stream is closed by itself once the guest's last byte has arrived. What arrived is still read."""
+        ...
+
     def close(self) -> None:
         """Give the stream up in both directions. A second call does nothing."""
         ...
@@ -150,8 +154,7 @@ class Transport:
 
     def drop(self, stream: StreamId) -> None:
         """Close a stream that its reader has given up."""
-        if self._wire.close(stream):
-            self._streams.pop(stream, None)
+        self._close_stream(stream)
         self.flush()
 
     def refuse(self, stream: StreamId) -> None:
@@ -215,6 +218,10 @@ class Transport:
         lost.__cause__ = error
         self.lose(lost)
 
+    def _close_stream(self, stream: StreamId) -> None:
+        if self._wire.close(stream) and (forgotten := self._streams.pop(stream, None)) is not None:
+            forgotten.forget()
+
     def _on_event(self, event: Event) -> None:
         match event:
             case Opened(stream, port):
@@ -224,9 +231,11 @@ class Transport:
             case Received(stream, data):
                 self._streams[stream].received(data)
             case PeerShut(stream, sends, receives):
-                self._streams[stream].peer_shut(sends=sends, receives=receives)
+                if self._streams[stream].peer_shut(sends=sends, receives=receives):
+                    self._close_stream(stream)
             case Credit(stream):
-                self._streams[stream].credit()
+                if (waiting := self._streams.get(stream)) is not None:  # not closed by the event before
+                    waiting.credit()
             case Ended(stream, why):
                 self._streams.pop(stream).ended(why)
             case Ready():
@@ -259,7 +268,7 @@ class _Stream:
     def __init__(self, owner: Transport, stream: StreamId, name: str) -> None:
         self._owner, self._id, self._name = owner, stream, name
         self._chunks: deque[bytes | bytearray] = deque()
-        self._eof = self._broken = self._sent_eof = self._closed = False
+        self._eof = self._broken = self._sent_eof = self._read_only = self._closed = False
         self._ended = False  # then the guest may have given our name to another stream, which is none of our business
         self._failure: UtilityVMError | None = None
         self._readable, self._writable = asyncio.Event(), asyncio.Event()
@@ -289,7 +298,7 @@ class _Stream:
             await self._owner.room()
             if self._failure is not None:
                 raise self._failure.with_traceback(None)
-            if self._broken or self._sent_eof or self._closed:
+            if self._broken or self._sent_eof or self._read_only or self._closed:
                 raise BrokenPipeError(f"{self._name}: " + ("the guest takes no more" if self._broken else "closed for writing"))
             self._writable.clear()
             piece = rest[:OUT_HIGH]
@@ -306,6 +315,11 @@ class _Stream:
             if not (self._ended or self._closed):
                 self._owner.wire.shut_send(self._id)
                 self._owner.flush()
+
+    def read_only(self) -> None:
+        self._read_only = True
+        if self._eof and not self._ended:
+            self._owner.drop(self._id)
 
     def close(self) -> None:
         if not self._closed:
@@ -330,13 +344,19 @@ class _Stream:
             self._chunks.append(data if len(data) > _SMALL else bytearray(data))
         self._readable.set()
 
-    def peer_shut(self, *, sends: bool, receives: bool) -> None:
+    def peer_shut(self, *, sends: bool, receives: bool) -> bool:
+        """Note what the guest does no more; say whether nothing can pass in either direction any more."""
         self._eof = self._eof or not sends
         self._broken = self._broken or not receives
         self._wake()
+        return self._eof and (self._broken or self._read_only)
 
     def credit(self) -> None:
         self._writable.set()
+
+    def forget(self) -> None:
+        """Nothing passes any more; what has come is still read."""
+        self._ended = self._broken = True
 
     def ended(self, why: str) -> None:
         self._ended = self._broken = True

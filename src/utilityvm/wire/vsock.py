@@ -220,8 +220,8 @@ class HostSocket:
     def close(self, stream: StreamId) -> bool:
         """Send and take no more; what the guest has sent meanwhile is dropped. True: the stream is forgotten, and no event follows."""
         state = self._streams.get(stream)
-        if state is not None and state.peer_shut & SHUT_SEND and state.sent == state.peer_taken:
-            del self._streams[stream]  # nothing is under way in either direction, so a reset loses nothing, and it takes no answer
+        if state is not None and state.peer_shut & SHUT_SEND and (state.peer_shut & SHUT_RECEIVE or state.sent == state.peer_taken):
+            del self._streams[stream]  # nothing that anybody takes is under way, so a reset loses nothing, and it takes no answer
             self._answer_rst(stream, lazily=True)
             return True
         self._shut(stream, SHUT_BOTH)

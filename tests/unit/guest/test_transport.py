@@ -4,7 +4,7 @@ import pytest
 
 from utilityvm.guest.transport import BACKLOG
 from utilityvm.kit.errors import ConnectionLost, ProtocolError
-from utilityvm.wire.packets import GUEST_CID, HOST_CID, Control, Op, Packet, encode
+from utilityvm.wire.packets import GUEST_CID, HOST_CID, SHUT_BOTH, Control, Op, Packet, encode
 from utilityvm.wire.vsock import WINDOW
 
 from .conftest import Connect
@@ -91,6 +91,44 @@ async def test_writing_to_a_stream_that_the_guest_reset_is_a_broken_pipe_or_lost
             await stream.read(1)
         with pytest.raises((BrokenPipeError, ConnectionLost)):
             await stream.write(b"x")
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_stream_that_is_only_read_closes_with_the_guests_last_byte(connect: Connect, early: bool) -> None:
+    async with connect() as rig:
+        listener = rig.transport.listen(7)
+        async with asyncio.TaskGroup() as tasks:
+            dialled = tasks.create_task(rig.guest.dial(7))
+            stream = await listener.accept()
+        if early:
+            stream.read_only()
+        await rig.guest.write(dialled.result(), b"last words")
+        await rig.guest.shut(dialled.result())
+        if not early:
+            assert await stream.read(4) == b"last"
+            await asyncio.sleep(0.01)
+            assert rig.transport._streams
+            stream.read_only()
+        assert await dialled.result().read() == b""
+        assert not rig.transport._streams
+        assert await stream.read() == (b"last words" if early else b" words")
+        stream.close()
+
+
+async def test_a_writer_that_waits_learns_that_the_guest_closed_both_ways(connect: Connect) -> None:
+    async with connect() as rig:
+        listener = rig.transport.listen(7)
+        async with asyncio.TaskGroup() as tasks:
+            dialled = tasks.create_task(rig.guest.dial(7))
+            stream = await listener.accept()
+        (state,) = rig.transport.wire._streams.values()
+        state.peer_alloc = 0  # no credit at all
+        writing = asyncio.create_task(stream.write(b"x"))  # noqa: TID251 (awaited)
+        await asyncio.sleep(0)
+        await rig.guest.shut(dialled.result(), SHUT_BOTH)  # with credit: two events of one packet
+        with pytest.raises(BrokenPipeError):
+            await writing
+        assert not rig.transport._streams
 
 
 async def test_closing_wakes_readers_writers_and_acceptors(connect: Connect) -> None:
