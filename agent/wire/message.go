@@ -195,6 +195,7 @@ type ProcessRequest struct {
 	ProcessID   uint32
 	TimeoutInMs uint32
 	Signal      uint32
+	Group       bool
 	Height      uint32
 	Width       uint32
 }
@@ -203,9 +204,12 @@ type ProcessRequest struct {
 func ParseProcessRequest(body []byte) (q ProcessRequest, err error) {
 	r := newJSONReader(string(body))
 	options := func(key string) {
-		if key == "Signal" {
+		switch key {
+		case "Signal":
 			q.Signal = r.uint32()
-		} else {
+		case "Group":
+			q.Group = r.boolean()
+		default:
 			r.skip()
 		}
 	}

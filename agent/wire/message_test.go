@@ -34,6 +34,7 @@ type messageFields struct {
 	ProcessID      uint32           `json:"process_id"`
 	TimeoutMs      uint32           `json:"timeout_ms"`
 	Signal         uint32           `json:"signal"`
+	Group          bool             `json:"group"`
 	Height         uint32           `json:"height"`
 	Width          uint32           `json:"width"`
 	PropertyTypes  []string         `json:"property_types"`
@@ -142,7 +143,7 @@ func readRequest(kind MessageType, body []byte) (messageFields, error) {
 	case WaitForProcess, SignalProcess, ResizeConsole:
 		q, err := ParseProcessRequest(body)
 		return messageFields{
-			ContainerID: q.ContainerID, ActivityID: q.ActivityID, ProcessID: q.ProcessID, TimeoutMs: q.TimeoutInMs, Signal: q.Signal,
+			ContainerID: q.ContainerID, ActivityID: q.ActivityID, ProcessID: q.ProcessID, TimeoutMs: q.TimeoutInMs, Signal: q.Signal, Group: q.Group,
 			Height: q.Height, Width: q.Width,
 		}, err
 	}

@@ -99,8 +99,8 @@ func TestRequestsAreRead(t *testing.T) {
 	if want := (Execute{Request{"c", "a"}, "{}", 1, 2, 4294967295}); err != nil || execute != want {
 		t.Errorf("%+v %v", execute, err)
 	}
-	about, err := ParseProcessRequest([]byte(`{"ProcessId":7,"TimeoutInMs":4294967295,"Options":{"Signal":15},"Height":24,"Width":80}`))
-	if want := (ProcessRequest{Request{}, 7, NoTimeout, 15, 24, 80}); err != nil || about != want {
+	about, err := ParseProcessRequest([]byte(`{"ProcessId":7,"TimeoutInMs":4294967295,"Options":{"Signal":15,"Group":true},"Height":24,"Width":80}`))
+	if want := (ProcessRequest{Request{}, 7, NoTimeout, 15, true, 24, 80}); err != nil || about != want {
 		t.Errorf("%+v %v", about, err)
 	}
 	offer, err := ParseNegotiate([]byte(`{"MinimumVersion":4,"MaximumVersion":5}`))

@@ -34,6 +34,20 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+func TestASignalToTheGroupReachesTheChildren(t *testing.T) {
+	h := connected(t)
+	p := h.sh("sleep 60 & echo ready; wait")
+	h.until("it runs", func() bool { return p.out.data.Len() > 0 })
+	options := map[string]any{"Signal": 15, "Group": true}
+	if answer := h.call(wire.SignalProcess, map[string]any{"ProcessId": p.pid, "Options": options}); answer["Result"] != 0.0 {
+		t.Fatal(answer)
+	}
+	if got := p.code(); got != 143 {
+		t.Errorf("exit %d", got)
+	}
+	h.buried()
+}
+
 func TestAnExitCodeIsKeptUntilSomebodyAsks(t *testing.T) {
 	h := connected(t)
 	body, ports := h.request(parameters{"CommandArgs": []string{"sh", "-c", "exit 9"}})
@@ -186,6 +200,20 @@ func TestUsers(t *testing.T) {
 		p := h.spawn(parameters{"CommandArgs": []string{"sh", "-c", "echo $(id -u):$(id -g)"}, "User": user, "Environment": map[string]string{"PATH": "/usr/bin:/bin"}})
 		if code := p.code(); code != 0 || p.out.data.String() != want+"\n" {
 			t.Errorf("%q: %d %q, want %s", user, code, p.out.data.String(), want)
+		}
+	}
+}
+
+func TestAUserMayOpenItsStreamsByName(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	h := connected(t)
+	for _, console := range []bool{false, true} {
+		p := h.spawn(parameters{"CommandArgs": []string{"sh", "-c", "echo opened > /proc/self/fd/1"}, "User": "nobody",
+			"Environment": map[string]string{"PATH": "/usr/bin:/bin"}, "EmulateConsole": console, "CreateStdErrPipe": !console})
+		if code := p.code(); code != 0 || strings.TrimSpace(p.out.data.String()) != "opened" {
+			t.Errorf("console %v: %d %q", console, code, p.out.data.String())
 		}
 	}
 }

@@ -6,6 +6,6 @@ import "utilityvm/agent/wire"
 func signal(c *call) {
 	q, err := wire.ParseProcessRequest(c.body)
 	if c.admit(&q.Request, err) {
-		c.answer(wire.Response{Err: c.bridge.machine.Processes.Signal(q.ProcessID, q.Signal)})
+		c.answer(wire.Response{Err: c.bridge.machine.Processes.Signal(q.ProcessID, q.Signal, q.Group)})
 	}
 }

@@ -102,11 +102,14 @@ func TestWhatIsAskedOfTheKernel(t *testing.T) {
 	if !reflect.DeepEqual(k.Spawned[0], want) {
 		t.Errorf("%+v, want %+v", k.Spawned[0], want)
 	}
-	if err := table.Signal(4242, 15); err != nil || k.Calls[len(k.Calls)-1] != "kill 4242 15" {
+	if err := table.Signal(4242, 15, false); err != nil || k.Calls[len(k.Calls)-1] != "kill 4242 15" {
+		t.Errorf("%v %q", err, k.Calls)
+	}
+	if err := table.Signal(4242, 15, true); err != nil || k.Calls[len(k.Calls)-1] != "kill -4242 15" {
 		t.Errorf("%v %q", err, k.Calls)
 	}
 	k.Fail = map[string]error{"kill 4242 9": syscall.EPERM}
-	if err := table.Signal(4242, 0); wire.CodeOf(err) != wire.Fail || !errors.Is(err, syscall.EPERM) {
+	if err := table.Signal(4242, 0, false); wire.CodeOf(err) != wire.Fail || !errors.Is(err, syscall.EPERM) {
 		t.Error(err)
 	}
 }

@@ -51,6 +51,15 @@ func (f *files) open(stdio *Stdio, null int) (err error) {
 	return nil
 }
 
+// give makes the child's streams uid's, who may then open them by their names: /dev/stdout, the terminal's own.
+func (f *files) give(uid uint32, null int) {
+	for _, fd := range f.child {
+		if fd != null {
+			sys.Own(fd, uid)
+		}
+	}
+}
+
 // openConsole makes a terminal, which is all three streams.
 func (f *files) openConsole(spec *Spec) error {
 	ours, theirs, err := sys.Terminal()
@@ -83,6 +92,9 @@ func (t *Table) start(spec *Spec, f *files) (sys.Child, error) {
 	user, err := t.users.find(spec.User)
 	if err != nil {
 		return sys.Child{}, err
+	}
+	if user != nil {
+		f.give(user.UID, t.null)
 	}
 	path, err := lookPath(t.kernel, spec)
 	if err != nil {

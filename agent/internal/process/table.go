@@ -164,8 +164,8 @@ func (t *Table) Cancel(w *Waiter) {
 	w.process = nil
 }
 
-// Signal sends a signal to pid, SIGKILL for 0.
-func (t *Table) Signal(pid, signal uint32) error {
+// Signal sends a signal to pid, SIGKILL for 0; with group to all of the process group that pid was started as.
+func (t *Table) Signal(pid, signal uint32, group bool) error {
 	p, err := t.find(pid)
 	if err != nil {
 		return err
@@ -180,7 +180,11 @@ func (t *Table) Signal(pid, signal uint32) error {
 	if p.ended {
 		return &wire.Error{Code: wire.NotFound, Text: text, Cause: syscall.ESRCH}
 	}
-	if err := t.kernel.Kill(p.pid, int(signal)); err != nil {
+	target := p.pid
+	if group {
+		target = -target
+	}
+	if err := t.kernel.Kill(target, int(signal)); err != nil {
 		return &wire.Error{Code: wire.Fail, Text: text, Cause: err}
 	}
 	return nil

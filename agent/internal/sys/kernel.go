@@ -53,7 +53,7 @@ type Kernel interface {
 	AddEntropy(seed []byte) error
 	// Spawn starts a process as a session leader. The error is that of the step that failed, exec included.
 	Spawn(c *Command) (Child, error)
-	// Kill sends a signal to one process.
+	// Kill sends a signal to one process, or to a process group whose number is -pid.
 	Kill(pid, signal int) error
 	// Executable says how access to a program goes: nil, or why not.
 	Executable(path string) error

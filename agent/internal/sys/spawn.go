@@ -96,6 +96,11 @@ func Terminal() (ours, theirs int, err error) {
 	return -1, -1, err
 }
 
+// Own makes fd's file uid's. Where that is not allowed it stays whose it is.
+func Own(fd int, uid uint32) {
+	_, _, _ = syscall.RawSyscall(syscall.SYS_FCHOWN, uintptr(fd), uintptr(uid), ^uintptr(0))
+}
+
 // Resize sets the size of a terminal in characters.
 func Resize(terminal int, height, width uint16) error {
 	size := [4]uint16{height, width}

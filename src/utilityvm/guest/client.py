@@ -137,8 +137,8 @@ class GuestClient:
                 raise
 
     async def kill_stray(self, process_id: int) -> None:
-        """End a process that nobody owns and let the guest forget it."""
-        await self.signal_process(process_id, 0)
+        """End a process that nobody owns, with its children where the guest can, and let the guest forget it."""
+        await self.signal_process(process_id, 0 if self.os == "windows" else gcs.SignalOptions(group=True))
         await self.wait_process(process_id)
 
     # -- containers -------------------------------------------------------------------------------------------------

@@ -204,9 +204,13 @@ class WaitResponse(Response, frozen=True, kw_only=True):
 
 
 class SignalOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Which signal, a number or for guests of Windows a name like ``CtrlC``; 0 or none is SIGKILL."""
+    """Which signal, a number or for guests of Windows a name like ``CtrlC``; 0 or none is SIGKILL.
+
+    `group` sends it to the process's whole group; other agents than ours do not know it.
+    """
 
     signal: int | str | UnsetType = msgspec.field(name="Signal", default=UNSET)
+    group: bool | UnsetType = msgspec.field(name="Group", default=UNSET)
 
 
 class SignalRequest(Request, frozen=True, kw_only=True):

@@ -177,7 +177,7 @@ def request(kind: int, fields: dict[str, Any]) -> gcs.Request:
         ports = gcs.StdioPorts(**{name: fields.pop(name) for name in ("std_in", "std_out", "std_err") if name in fields})
         fields["settings"] = gcs.execute_settings(parameters, ports, windows=False)
     elif kind == gcs.SIGNAL.word:
-        fields["options"] = gcs.SignalOptions(signal=fields.pop("signal"))
+        fields["options"] = gcs.SignalOptions(signal=fields.pop("signal"), group=fields.pop("group", msgspec.UNSET))
     elif kind == gcs.PROPERTIES.word:
         fields["query"] = gcs.encode_query(fields.pop("property_types", ()))
     elif kind == gcs.MODIFY.word:
