@@ -14,6 +14,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # typing has a constant of this name, and costs more to import than all that is here
 if TYPE_CHECKING:
     from utilityvm.compute.ports import ExitStatus
+    from utilityvm.guest.collect import Completed
     from utilityvm.guest.process import Process
     from utilityvm.kit.errors import (
         ConnectionLost,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         HostError,
         InvalidOptions,
         NotFound,
+        OutputLimitExceeded,
         ProtocolError,
         StateError,
         Unknown,
@@ -52,6 +54,7 @@ _HOME = {
     "OptionsLCOW": "options.lcow",
     "OptionsWCOW": "options.wcow",
     "Process": "guest.process",
+    "Completed": "guest.collect",
     "ExitStatus": "compute.ports",
     "Properties": "schema.properties",
     "PropertyType": "schema.properties",
@@ -71,6 +74,7 @@ _HOME = {
         "Unknown",
         "ProtocolError",
         "DeadlineExceeded",
+        "OutputLimitExceeded",
         "Corrupt",
     ),
     "kit.errors",
@@ -87,6 +91,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "OptionsWCOW",
     "UtilityVM",
     "Process",
+    "Completed",
     "ExitStatus",
     "Properties",
     "PropertyType",
@@ -104,6 +109,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "Unknown",
     "ProtocolError",
     "DeadlineExceeded",
+    "OutputLimitExceeded",
     "Corrupt",
 ]
 

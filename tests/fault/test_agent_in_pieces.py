@@ -16,7 +16,8 @@ import pytest
 
 from utilityvm.guest.bridge import Bridge
 from utilityvm.guest.client import GuestClient
-from utilityvm.guest.process import ProcessSpec, Stdio, start_process
+from utilityvm.guest.process import Stdio, start_process
+from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import Transport
 from utilityvm.kit.aio import Scope
 from utilityvm.kit.ids import NULL_GUID

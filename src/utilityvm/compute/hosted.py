@@ -5,7 +5,8 @@ from typing import Final, final
 
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.connection import GuestConnection
-from utilityvm.guest.process import Process, ProcessSpec
+from utilityvm.guest.process import Process
+from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import GuestSockets
 from utilityvm.kit.errors import StateError, UtilityVMError
 from utilityvm.schema.document import ComputeSystem

@@ -6,7 +6,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from utilityvm.guest.boot_times import BootTold
-from utilityvm.guest.process import Process, ProcessSpec
+from utilityvm.guest.process import Process
+from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import GuestSockets
 from utilityvm.kit.errors import HostError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId

@@ -12,7 +12,8 @@ from msgspec import Raw, json, structs
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.bridge import Bridge
 from utilityvm.guest.client import GuestClient
-from utilityvm.guest.process import Process, ProcessSpec, Stdio, start_process
+from utilityvm.guest.process import Process, Stdio, start_process
+from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import GuestSockets, GuestStream
 from utilityvm.kit.errors import UtilityVMError
 from utilityvm.kit.ids import NULL_GUID

@@ -6,13 +6,13 @@ protocol/SPEC.md section 6. The host listens on a port for each stream before it
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count
 from typing import Final, final
 
 from utilityvm.guest.client import GuestClient
+from utilityvm.guest.spec import ProcessSpec, check_console_size, check_signal, parameters
 from utilityvm.guest.transport import GuestSockets, GuestStream
-from utilityvm.kit.errors import ConnectionLost, ProtocolError, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, ProtocolError, UtilityVMError
 from utilityvm.kit.trace import span
 from utilityvm.wire import gcs
 
@@ -20,30 +20,12 @@ DIAL_TIMEOUT: Final = 5.0
 """Seconds that the guest has to dial the streams of a process, counted from its word that the process runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessSpec:
-    """What is to be run.
-
-    `env` is the whole environment; variables with an empty value are left out, as the original does. `user` is ``name``, ``uid``, or
-    either with ``:group``. `console_size` (height, width) in characters gives it a terminal; output and errors then arrive together
-    on `stdout`. A stream that is not wanted is /dev/null in the guest.
-    """
-
-    argv: tuple[str, ...]
-    env: tuple[tuple[str, str], ...] = ()
-    cwd: str = ""
-    user: str = ""
-    stdin: bool = False
-    stdout: bool = True
-    stderr: bool = True
-    console_size: tuple[int, int] | None = None
-
-
 @final
 class Process:
     """A process in the guest. `stdin`, `stdout`, `stderr` are its streams; one that was not asked for ends at once.
 
-    Give it up with `close`; it goes on running unless it was killed or stumbles over its closed streams.
+    What it writes is held back while nobody reads, and what is written to it while it does not. Give it up with `close`; it goes on
+    running unless it was killed or stumbles over its closed streams.
     """
 
     pid: int
@@ -65,26 +47,42 @@ class Process:
         """Whether its end is known."""
         return self._exit.done()
 
-    async def wait(self) -> int:
-        """Wait until the process has ended and return its exit code, 128 + s when signal s killed it. May be called again.
+    async def wait(self, *, timeout: float | None = None) -> int:
+        """Wait until the process has ended and return its exit code, 128 + s when signal s killed it. May be called again, and by many.
+
+        `timeout` is in seconds (None: as long as the VM lives).
 
         Raises:
+            DeadlineExceeded: it still runs after `timeout`; nothing was done to it.
             ConnectionLost: the VM ended first.
         """
-        await asyncio.wait([self._exit])
+        await asyncio.wait([self._exit], timeout=timeout)
+        if not self._exit.done():
+            raise DeadlineExceeded(f"{self._name}: process {self.pid} still runs after {timeout:g} s")
         return self._exit.result()
 
-    async def kill(self, signal: int = 9) -> bool:
-        """Send `signal` to the process; say whether it was delivered, which it is not after the process's end."""
+    async def kill(self, signal: int = 9, *, group: bool = False) -> bool:
+        """Send `signal` to the process; say whether it was delivered, which it is not after the process's end.
+
+        With `group` its children get it too, but for those that left its process group. A guest agent other than ours knows no groups
+        and signals the process alone.
+
+        Raises:
+            InvalidOptions: there is no such signal.
+            GuestError: the guest's agent cannot signal the processes of the VM itself; the original's cannot.
+        """
+        check_signal(signal)
         with span("process.signal", level=logging.DEBUG, pid=self.pid):
-            return await self._client.signal_process(self.pid, signal)
+            return await self._client.signal_process(self.pid, gcs.SignalOptions(signal=signal, group=True) if group else signal)
 
     async def resize(self, *, height: int, width: int) -> None:
         """Set the size of its terminal, in characters.
 
         Raises:
             GuestError: it has no terminal.
+            InvalidOptions: it is not from 0 to 65535 in each direction.
         """
+        check_console_size((height, width))
         with span("process.resize", level=logging.DEBUG, pid=self.pid):
             await self._client.resize_console(self.pid, height=height, width=width)
 
@@ -139,6 +137,8 @@ class Streams:
             async with asyncio.timeout(DIAL_TIMEOUT):
                 for listener in self._listeners:
                     self.connected.append(await listener.accept() if listener else _Nothing())
+                for output in self.connected[1:]:
+                    output.read_only()  # some guests tell a process's end only after its output was closed on our side
         except TimeoutError:
             raise ProtocolError(f"the guest did not dial the streams of a process that it says is running ({DIAL_TIMEOUT:g} s)") from None
 
@@ -153,17 +153,18 @@ async def start_process(client: GuestClient, stdio: Stdio, spec: ProcessSpec, na
     """Start a process in the utility VM. `name` is the VM's, for errors.
 
     Raises:
+        InvalidOptions: `spec` has mistakes; nothing was sent.
         GuestError: it could not be started.
         ConnectionLost: the VM is gone.
     """
-    return await launch(client, stdio, _parameters(spec), name)
+    return await launch(client, stdio, parameters(spec), name)
 
 
-async def launch(client: GuestClient, stdio: Stdio, parameters: gcs.ProcessParameters, name: str) -> Process:
+async def launch(client: GuestClient, stdio: Stdio, what: gcs.ProcessParameters, name: str) -> Process:
     """Start a process in the utility VM, or in the container that `client` is for. See `start_process` for errors."""
-    streams = stdio.listen(parameters)
+    streams = stdio.listen(what)
     try:
-        pid = await client.execute_process(parameters, streams.ports)
+        pid = await client.execute_process(what, streams.ports)
         try:
             await streams.accept()
         except BaseException:
@@ -174,21 +175,6 @@ async def launch(client: GuestClient, stdio: Stdio, parameters: gcs.ProcessParam
     except BaseException:
         streams.close()
         raise
-
-
-def _parameters(spec: ProcessSpec) -> gcs.ProcessParameters:
-    console = spec.console_size is not None
-    return gcs.ProcessParameters(
-        command_args=list(spec.argv),
-        user=spec.user,
-        working_directory=spec.cwd,
-        environment={name: value for name, value in spec.env if value},
-        emulate_console=console,
-        create_std_in_pipe=spec.stdin,
-        create_std_out_pipe=spec.stdout,
-        create_std_err_pipe=spec.stderr and not console,
-        console_size=list(spec.console_size or ()),
-    )
 
 
 @final
@@ -202,6 +188,9 @@ class _Nothing:
         raise BrokenPipeError(f"{len(data)} bytes for a process that was started without stdin")
 
     async def write_eof(self) -> None:
+        return
+
+    def read_only(self) -> None:
         return
 
     def close(self) -> None:

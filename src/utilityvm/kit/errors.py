@@ -109,6 +109,16 @@ class Exhausted(UtilityVMError):
     retryable = True
 
 
+class OutputLimitExceeded(Exhausted):
+    """A program said more than its caller would keep; `stdout` and `stderr` are what was kept. The same call would end the same way."""
+
+    retryable = False
+
+    def __init__(self, message: str, *, stdout: bytes, stderr: bytes, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.stdout, self.stderr = stdout, stderr
+
+
 class Unsupported(UtilityVMError):
     """This host, hypervisor or guest, or this version of ours, cannot do it; says which and what is lacking."""
 
@@ -161,10 +171,14 @@ class ProtocolError(UtilityVMError):
 
 
 class DeadlineExceeded(UtilityVMError):
-    """Time ran out; the message says what was being waited for."""
+    """Time ran out; the message says what was being waited for. `stdout` and `stderr` are what a collecting call had got by then."""
 
     kind = Kind.DEADLINE_EXCEEDED
     retryable = True
+
+    def __init__(self, message: str, *, stdout: bytes = b"", stderr: bytes = b"", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.stdout, self.stderr = stdout, stderr
 
 
 class Corrupt(UtilityVMError):

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Self
 from utilityvm.compute.ports import JailStatus
+from utilityvm.guest.collect import OUTPUT_LIMIT
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
 from utilityvm.vm.uvm import State
 from utilityvm.compute.ports import ExitStatus as ExitStatus
+from utilityvm.guest.collect import Completed as Completed
 from utilityvm.kit.errors import ConnectionLost as ConnectionLost
 from utilityvm.kit.errors import Corrupt as Corrupt
 from utilityvm.kit.errors import DeadlineExceeded as DeadlineExceeded
@@ -20,6 +22,7 @@ from utilityvm.kit.errors import GuestError as GuestError
 from utilityvm.kit.errors import HostError as HostError
 from utilityvm.kit.errors import InvalidOptions as InvalidOptions
 from utilityvm.kit.errors import NotFound as NotFound
+from utilityvm.kit.errors import OutputLimitExceeded as OutputLimitExceeded
 from utilityvm.kit.errors import ProtocolError as ProtocolError
 from utilityvm.kit.errors import StateError as StateError
 from utilityvm.kit.errors import Unknown as Unknown
@@ -35,7 +38,7 @@ from utilityvm.vm.host_options import default_options_wcow as default_options_wc
 from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 
-__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'Process', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'Corrupt', 'GuestStream']
+__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'Process', 'Completed', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream']
 
 class GuestStream:
 
@@ -46,6 +49,9 @@ class GuestStream:
         ...
 
     def write_eof(self) -> None:
+        ...
+
+    def read_only(self) -> None:
         ...
 
     def close(self) -> None:
@@ -73,10 +79,10 @@ class Process:
     def ended(self) -> bool:
         ...
 
-    def wait(self) -> int:
+    def wait(self, *, timeout: float | None=None) -> int:
         ...
 
-    def kill(self, signal: int=9) -> bool:
+    def kill(self, signal: int=9, *, group: bool=False) -> bool:
         ...
 
     def resize(self, *, height: int, width: int) -> None:
@@ -142,7 +148,10 @@ class UtilityVM:
     def start(self) -> None:
         ...
 
-    def create_process(self, argv: Sequence[str], *, env: Mapping[str, str] | None=None, cwd: str='/', user: str='', stdin: bool=False, stdout: bool=True, stderr: bool=True, console_size: tuple[int, int] | None=None) -> Process:
+    def create_process(self, argv: Sequence[str] | str, *, env: Mapping[str, str] | None=None, cwd: str='/', user: str='', stdin: bool=False, stdout: bool=True, stderr: bool=True, console_size: tuple[int, int] | None=None) -> Process:
+        ...
+
+    def run(self, argv: Sequence[str] | str, *, input: bytes | None=None, env: Mapping[str, str] | None=None, cwd: str='/', user: str='', timeout: float | None=None, limit: int=OUTPUT_LIMIT) -> Completed:
         ...
 
     def pause(self) -> None:

@@ -9,7 +9,8 @@ from utilityvm.compute.hosted import HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus
 from utilityvm.guest.boot_times import BootTold
-from utilityvm.guest.process import Process, ProcessSpec
+from utilityvm.guest.process import Process
+from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import Listener, Transport
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.errors import UtilityVMError

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from utilityvm.compute.ports import ExitHow, Machine
-from utilityvm.guest.process import ProcessSpec
+from utilityvm.guest.spec import ProcessSpec
 from utilityvm.kit.errors import ConnectionLost, Exhausted, HostError, StateError
 from utilityvm.schema.properties import PropertyType
 from utilityvm.testing.kernels import Then

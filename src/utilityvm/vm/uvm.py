@@ -15,9 +15,11 @@ from typing import Any, Final, Self, final
 
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, Machine
 from utilityvm.guest.boot_times import BootTold, tell_boot
+from utilityvm.guest.collect import OUTPUT_LIMIT, Completed, run_process
 from utilityvm.guest.connection import GuestConnection
 from utilityvm.guest.logs import OutputHandler
-from utilityvm.guest.process import Process, ProcessSpec
+from utilityvm.guest.process import Process
+from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import GuestStream, Listener
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, Unsupported, UtilityVMError
@@ -214,7 +216,7 @@ class UtilityVM:
 
     async def create_process(
         self,
-        argv: Sequence[str],
+        argv: Sequence[str] | str,
         *,
         env: Mapping[str, str] | None = None,
         cwd: str = "/",
@@ -226,36 +228,48 @@ class UtilityVM:
     ) -> Process:
         """Start a process in the VM.
 
+        `argv` is the program and its arguments. A str is a command line, as HCS has it: the guest splits it into words at blanks, minds
+        quotes and backslashes, and expands nothing. For a shell's text run a shell: ``["sh", "-c", "echo $HOME | wc -c"]``.
+
         `env` is its whole environment (None: `DEFAULT_ENVIRONMENT`); `user` is ``name``, ``uid``, or either with ``:group`` (empty: root).
         Streams that are wanted must be read: a process whose output nobody takes stops when the buffers are full.
         `console_size` (height, width) gives it a terminal, with output and errors together on `stdout`.
 
         Raises:
             StateError: the VM is not running.
+            InvalidOptions: what no guest could start (no program, a zero byte, a bad name in `env`, more than fits into a request);
+                nothing was sent.
             GuestError: the program could not be started.
             Unsupported: the guest is Windows.
-            ValueError: `argv` is empty.
         """
-        self._life.step(Do.USE)
-        if not argv:
-            raise ValueError("argv is empty: the first word is the program")
-        if self.os == "windows":
-            raise Unsupported(f"vm {self.id}: processes of Windows guests, which take one command line, are not built yet")
-        environment = DEFAULT_ENVIRONMENT if env is None else env
-        spec = ProcessSpec(
-            argv=tuple(argv),
-            env=tuple(environment.items()),
-            cwd=cwd,
-            user=user,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            console_size=console_size,
-        )
-        with span("process.start", level=logging.DEBUG, vm=self.id):
-            if self._hosted:
-                return await self._system.create_process(spec)
-            return await self._connected(Do.USE).create_process(spec)
+        spec = _spec(argv, env, cwd, user)
+        return await self._start_process(replace(spec, stdin=stdin, stdout=stdout, stderr=stderr, console_size=console_size))
+
+    async def run(
+        self,
+        argv: Sequence[str] | str,
+        *,
+        input: bytes | None = None,  # noqa: A002 (as in subprocess)
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        user: str = "",
+        timeout: float | None = None,
+        limit: int = OUTPUT_LIMIT,
+    ) -> Completed:
+        """Run a program in the VM to its end and return its exit code, output and errors.
+
+        `input` is what it reads (None: nothing, /dev/null); the rest is as in `create_process`. `timeout` is in seconds for all of it
+        (None: none), `limit` in bytes for each of output and errors. At either it is killed with its process group, and so it is
+        when the caller is cancelled. What it leaves in the background goes on; output that this holds open is given up a second later.
+
+        Raises:
+            DeadlineExceeded: it was not done in time; the error has the output so far.
+            OutputLimitExceeded: it said more than `limit`; the error has the first `limit` bytes.
+            StateError, InvalidOptions, GuestError, Unsupported: as in `create_process`.
+        """
+        spec = replace(_spec(argv, env, cwd, user), stdin=input is not None)
+        name = f"vm {self.id}: {spec.program}"
+        return await run_process(lambda: self._start_process(spec), name, data=input or b"", limit=limit, timeout=timeout)
 
     async def pause(self) -> None:
         """Let the VM stand still: no processor of it runs, its memory and connections stay. A cancelled call is carried out all the same.
@@ -340,6 +354,15 @@ class UtilityVM:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
+
+    async def _start_process(self, spec: ProcessSpec) -> Process:
+        self._life.step(Do.USE)
+        if self.os == "windows":
+            raise Unsupported(f"vm {self.id}: processes of Windows guests, which take one command line, are not built yet")
+        with span("process.start", level=logging.DEBUG, vm=self.id):
+            if self._hosted:
+                return await self._system.create_process(spec)
+            return await self._connected(Do.USE).create_process(spec)
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -507,6 +530,12 @@ class UtilityVM:
             await self._system.close()
         await self._drain()
         await self._scope.aclose()
+
+
+def _spec(argv: Sequence[str] | str, env: Mapping[str, str] | None, cwd: str, user: str) -> ProcessSpec:
+    line, words = (argv, ()) if isinstance(argv, str) else ("", tuple(argv))
+    variables = DEFAULT_ENVIRONMENT if env is None else env
+    return ProcessSpec(argv=words, command_line=line, env=tuple(variables.items()), cwd=cwd, user=user)
 
 
 class _Phase:

@@ -2,8 +2,9 @@ import asyncio
 
 import pytest
 
-from utilityvm.guest.process import Process, ProcessSpec, start_process
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, GuestError, ProtocolError, Unknown
+from utilityvm.guest.process import Process, start_process
+from utilityvm.guest.spec import ProcessSpec
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, GuestError, InvalidOptions, ProtocolError, Unknown
 from utilityvm.testing.guest import FakeGuest, Program
 from utilityvm.wire import gcs
 from utilityvm.wire.frames import Frame, encode
@@ -92,6 +93,64 @@ async def test_a_killed_process_ends_and_a_second_signal_is_not_delivered(connec
         process = await start_process(await rig.client(), rig.stdio, ProcessSpec(argv=("forever",)), "vm t")
         assert await process.kill()
         assert await process.wait() == 137
+
+
+async def test_a_wait_has_a_deadline_that_leaves_the_process_alone(connect: Connect) -> None:
+    async with connect({"forever": forever}) as rig:
+        process = await start_process(await rig.client(), rig.stdio, ProcessSpec(argv=("forever",)), "vm t")
+        for _ in range(2):
+            with pytest.raises(DeadlineExceeded, match=rf"vm t: process {process.pid} still runs after 0\.01 s"):
+                await process.wait(timeout=0.01)
+        assert not process.ended
+        await process.kill()
+        assert await process.wait(timeout=20) == 137
+
+
+async def test_what_is_no_signal_or_size_is_refused_before_it_is_sent(connect: Connect) -> None:
+    async with connect({"forever": forever}) as rig:
+        process = await start_process(await rig.client(), rig.stdio, ProcessSpec(argv=("forever",)), "vm t")
+        with pytest.raises(InvalidOptions, match="signal 0"):
+            await process.kill(0)
+        with pytest.raises(InvalidOptions, match="console_size"):
+            await process.resize(height=-1, width=1)
+        assert not process.ended
+
+
+@pytest.mark.parametrize("read", [True, False])
+async def test_a_guest_that_tells_the_end_only_after_we_closed_its_output_does_so(connect: Connect, read: bool) -> None:
+    """Older agents end an output, wait for the host to close it as well, and report the process's exit only then."""
+    closed: list[bytes] = []
+
+    async def old(guest: FakeGuest, program: Program) -> int:
+        for stream in (program.stdout, program.stderr):
+            assert stream is not None
+            await guest.write(stream, b"last words")
+            await guest.shut(stream)
+            closed.append(await stream.read())
+        return 7
+
+    async with connect({"old": old}) as rig:
+        process = await start_process(await rig.client(), rig.stdio, ProcessSpec(argv=("old",)), "vm t")
+        if read:
+            assert await process.stdout.read() == b"last words"
+        assert await process.wait(timeout=20) == 7
+        assert closed == [b"", b""]
+        assert await process.stderr.read() == b"last words", "what arrived before is lost"
+        with pytest.raises(BrokenPipeError):
+            await process.stdout.write(b"x")
+
+
+async def test_a_process_that_has_ended_holds_no_stream_even_if_nobody_closes_it(connect: Connect) -> None:
+    async with connect({"hello": hello}) as rig:
+        client = await rig.client()
+        before = set(rig.transport._streams)
+        for _ in range(3):
+            process = await start_process(client, rig.stdio, ProcessSpec(argv=("hello",), stdin=True), "vm t")
+            assert await process.wait() == 7
+        while set(rig.transport._streams) != before:
+            await asyncio.sleep(0.001)
+        with pytest.raises(BrokenPipeError):
+            await process.stdin.write(b"x")
 
 
 async def test_a_caller_that_gives_up_while_the_process_starts_leaves_none_behind(connect: Connect) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from utilityvm.guest.process import ProcessSpec, start_process
+from utilityvm.guest.process import start_process
+from utilityvm.guest.spec import ProcessSpec
 from utilityvm.kit.errors import GuestError, ProtocolError
 from utilityvm.kit.ids import NULL_GUID
 from utilityvm.schema.properties import PropertyType

@@ -19,7 +19,8 @@ from utilityvm.compute.qemu.lower import Fd, Launch
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.reads import Offered, offer
 from utilityvm.guest.boot_times import BootTold
-from utilityvm.guest.process import Process, ProcessSpec
+from utilityvm.guest.process import Process
+from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import Listener, Transport
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.child import Child

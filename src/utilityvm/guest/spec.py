@@ -1,0 +1,149 @@
+"""What is to be run in a guest, and the mistakes in it that are found before anything is sent.
+
+protocol/SPEC.md section 6.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from utilityvm.kit.errors import InvalidOptions, Problem
+from utilityvm.wire import gcs
+from utilityvm.wire.frames import HEADER, MAX_FRAME
+
+MAX_SIGNAL: Final = 64
+MAX_CONSOLE: Final = 0xFFFF
+"""Largest height and width of a terminal, in characters."""
+
+MAX_REQUEST: Final = MAX_FRAME - 1024
+"""Largest request to start a process, in bytes; the rest of its frame is for what a trace adds to it."""
+
+_LARGEST_PORT: Final = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """What is to be run: either `argv`, or `command_line`, which the guest splits into words.
+
+    It splits as a shell does, by blanks, quotes and backslashes, and expands nothing. `env` is the whole environment. `user` is ``name``,
+    ``uid``, or either with ``:group``. `console_size` (height, width) in characters gives it a terminal; output and errors then arrive
+    together on `stdout`. A stream that is not wanted is /dev/null in the guest.
+    """
+
+    argv: tuple[str, ...] = ()
+    command_line: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = ""
+    user: str = ""
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    console_size: tuple[int, int] | None = None
+
+    @property
+    def program(self) -> str:
+        """The program's name, for messages."""
+        words = self.argv or self.command_line.split(maxsplit=1)
+        return words[0] if words else ""
+
+
+def parameters(spec: ProcessSpec) -> gcs.ProcessParameters:
+    """Return `spec` as ExecuteProcess carries it.
+
+    Raises:
+        InvalidOptions: it cannot be sent, or no guest could start it; `problems` has all that is wrong.
+    """
+    if problems := list(_mistakes(spec)):
+        raise _invalid(problems)
+    console = spec.console_size is not None
+    made = gcs.ProcessParameters(
+        command_line=spec.command_line,
+        command_args=list(spec.argv),
+        user=spec.user,
+        working_directory=spec.cwd,
+        environment=dict(spec.env),
+        emulate_console=console,
+        create_std_in_pipe=spec.stdin,
+        create_std_out_pipe=spec.stdout,
+        create_std_err_pipe=spec.stderr and not console,
+        console_size=list(spec.console_size or ()),
+    )
+    if (size := _frame_size(made)) > MAX_REQUEST:
+        said = f"arguments and environment of {spec.program[:100]!r} make a request of {size} bytes; it has at most {MAX_REQUEST}"
+        raise InvalidOptions(said, problems=[Problem("argv", "size", said)], hint="pass long input by stdin")
+    return made
+
+
+def check_signal(number: int) -> None:
+    """Refuse what is no signal.
+
+    Raises:
+        InvalidOptions: it is not.
+    """
+    if not _is_number(number, 1, MAX_SIGNAL):
+        raise _invalid([Problem("signal", "range", f"signal {number!r} is not a number from 1 to {MAX_SIGNAL}")])
+
+
+def check_console_size(size: tuple[int, int]) -> None:
+    """Refuse what is no height and width.
+
+    Raises:
+        InvalidOptions: it is not.
+    """
+    if problems := list(_console(size)):
+        raise _invalid(problems)
+
+
+def _invalid(problems: list[Problem]) -> InvalidOptions:
+    return InvalidOptions(problems[0].message, problems=problems)
+
+
+def _mistakes(spec: ProcessSpec) -> Iterator[Problem]:
+    if not spec.argv and not spec.command_line.strip():
+        yield Problem("argv", "empty", "argv is empty: the first word is the program")
+    if spec.argv and spec.argv[0] == "":
+        yield Problem("argv[0]", "empty", "the program's name is empty")
+    texts = [(f"argv[{at}]", word) for at, word in enumerate(spec.argv)]
+    texts += [("argv", spec.command_line), ("cwd", spec.cwd), ("user", spec.user)]
+    for path, text in texts:
+        yield from _text(path, text)
+    for name, value in spec.env:
+        yield from _variable(name, value)
+    if spec.console_size is not None:
+        yield from _console(spec.console_size)
+
+
+def _variable(name: str, value: str) -> Iterator[Problem]:
+    path = f"env[{name!a}]"
+    yield from _text(path, name)
+    yield from _text(path, value)
+    if not name or "=" in str(name):
+        yield Problem(path, "name", f"{name!a} cannot name an environment variable: " + ("it is empty" if not name else "it has a '='"))
+
+
+def _text(path: str, text: object) -> Iterator[Problem]:
+    if not isinstance(text, str):
+        yield Problem(path, "type", f"{path} is {type(text).__name__}, not str")
+        return
+    if "\0" in text:
+        yield Problem(path, "zero", f"{path} has a zero byte: {text[:100]!a}")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # surrogates, which is how Python keeps bytes that are not text
+            yield Problem(path, "utf-8", f"{path}: {text[:100]!a} is not UTF-8, which text for a guest must be")
+
+
+def _is_number(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _console(size: tuple[int, ...]) -> Iterator[Problem]:
+    if len(size) != 2 or not all(_is_number(part, 0, MAX_CONSOLE) for part in size):
+        yield Problem("console_size", "range", f"console_size {size!r} is not a height and a width from 0 to {MAX_CONSOLE}")
+
+
+def _frame_size(made: gcs.ProcessParameters) -> int:
+    ports = gcs.StdioPorts(std_in=_LARGEST_PORT, std_out=_LARGEST_PORT, std_err=_LARGEST_PORT)
+    settings = gcs.execute_settings(made, ports, windows=False)
+    return HEADER.size + len(gcs.encode_request(gcs.ExecuteRequest(settings=settings)))
