@@ -2,46 +2,80 @@
 
 import argparse
 import asyncio
+import math
+import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from utilityvm.cli import timeline
 from utilityvm.cli.flags import add_option_flags, wanted_options
 from utilityvm.cli.stdio import open_missing_streams, read_some, write_all
+from utilityvm.cli.terminal import Escape, Terminal, size_of, unblocked
+from utilityvm.guest.collect import relay
+from utilityvm.guest.spec import ProcessSpec, parameters
 from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import ConnectionLost, GuestError, HostError, InvalidOptions, UtilityVMError
 from utilityvm.vm.compose import create_lcow
-from utilityvm.vm.uvm import CLEANUP_TIMEOUT
+from utilityvm.vm.uvm import CLEANUP_TIMEOUT, DEFAULT_ENVIRONMENT
 from utilityvm.wire.gcs import ACCESS_DENIED, FILE_NOT_FOUND
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from utilityvm.guest.process import Process
     from utilityvm.guest.transport import GuestStream
     from utilityvm.vm.uvm import UtilityVM
 
+_TIMED_OUT: Final = 124  # as coreutils' timeout
 _NOT_EXECUTABLE: Final = 126
 _NOT_FOUND: Final = 127
+_ESCAPED: Final = 128 + signal.SIGKILL
 _CHUNK: Final = 64 * 1024
+_USUAL_SIZE: Final = (24, 80)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's command line."""
     parser.usage = "%(prog)s [OPTION ...] [--] [COMMAND [ARG ...]]"
     parser.description = (
-        "Boot a VM and run COMMAND in it. Ends with the command's exit code, 125 for a failure of ours, 126 and 127 when the command "
-        "cannot be run or found, 128+N by signal N. Without a command the VM runs until it powers off or Ctrl-C."
+        "Boot a VM and run COMMAND in it. Ends with the command's exit code, 124 when --timeout was over, 125 for a failure of ours, 126 "
+        "and 127 when the command cannot be run or found, 128+N by signal N. Without a command the VM runs until it powers off or Ctrl-C."
     )
-    parser.add_argument("-i", "--interactive", action="store_true", help="pass standard input on to the command")
-    parser.add_argument("--require-kvm", action="store_true", help="fail where hardware virtualisation does not work")
-    parser.add_argument("--require-jail", action="store_true", help="fail where a layer of the jail around QEMU does not hold")
+    add = parser.add_argument
+    add("-i", "--interactive", action="store_true", help="pass standard input on to the command")
+    add(
+        "-t",
+        "--tty",
+        action="store_true",
+        help="give the command a terminal; with -i it is yours, which goes raw: Ctrl-] pressed three times in a second ends the VM",
+    )
+    add(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set a variable for the command; without a value yours is passed on if there is one",
+    )
+    add("-w", "--workdir", default="", metavar="DIR", help="where the command starts (default /)")
+    add("-u", "--user", default="", metavar="USER[:GROUP]", help="who runs the command, by names or numbers (default root)")
+    add("--timeout", type=_seconds, metavar="SECONDS", help="end the VM when the command (or the VM without one) still runs after this")
+    add("--require-kvm", action="store_true", help="fail where hardware virtualisation does not work")
+    add("--require-jail", action="store_true", help="fail where a layer of the jail around QEMU does not hold")
     timeline.add_arguments(parser)
     add_option_flags(parser)
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="[--] COMMAND [ARG ...]", help="the program and its arguments")
+    add("command", nargs=argparse.REMAINDER, metavar="[--] COMMAND [ARG ...]", help="the program and its arguments")
     parser.set_defaults(run=_run)
+
+
+def _seconds(word: str) -> float:
+    with suppress(ValueError):
+        if 0 < (number := float(word)) < math.inf:
+            return number
+    raise argparse.ArgumentTypeError(f"{word!r} is not a positive number of seconds")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -51,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 async def _interruptible(args: argparse.Namespace) -> int:
-    """Let SIGTERM and SIGHUP end the command as Ctrl-C does, so that the VM is closed and not only killed with us."""
+    """Let SIGTERM, SIGHUP and SIGQUIT end it as Ctrl-C does: the VM is closed and not only killed with us, the terminal given back."""
     caught: list[int] = []
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
 
@@ -60,7 +94,7 @@ async def _interruptible(args: argparse.Namespace) -> int:
         if task is not None:
             task.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         loop.add_signal_handler(number, end, number)
     try:
         return await _boot(args)
@@ -71,29 +105,76 @@ async def _interruptible(args: argparse.Namespace) -> int:
 
 
 async def _boot(args: argparse.Namespace) -> int:
-    command = _command(args.command)
+    spec = _spec(args, os.environ)
     vm = await create_lcow(wanted_options(args), require_kvm=args.require_kvm, require_jail=args.require_jail)
     async with vm:
         await vm.start()
-        if not command:
-            print(f"vm {vm.id} runs; Ctrl-C ends it", file=sys.stderr)
-            status = await vm.wait()
-            return _ended(vm, status.how.value)
         try:
-            return await _relay(await vm.create_process(command, stdin=args.interactive), interactive=args.interactive)
-        except GuestError as error:
-            return _not_started(error, command[0])
-        except ConnectionLost as lost:
-            raise await _end_of(vm, lost) from lost
+            async with asyncio.timeout(args.timeout):
+                return await (_wait(vm) if spec is None else _command(vm, spec))
+        except TimeoutError:
+            print(f"uvm: {spec.program if spec else f'vm {vm.id}'} still ran after {args.timeout:g} s", file=sys.stderr)
+            return _TIMED_OUT
 
 
-def _command(words: "Sequence[str]") -> "Sequence[str]":
-    """Return the program and its arguments, before a VM is booted for what cannot be sent to it."""
-    command = words[1:] if words[:1] == ["--"] else words
-    for word in command:
-        if any("\ud800" <= character <= "\udfff" for character in word):  # how Python keeps bytes that are not text
-            raise InvalidOptions(f"{word!a} is not UTF-8, which the words of a command in a guest must be")
-    return command
+def _spec(args: argparse.Namespace, environment: "Mapping[str, str]") -> ProcessSpec | None:
+    """Return what is to be run, None for nothing; refuse mistakes in it before a VM is booted for it. `environment` is ours."""
+    words = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not words:
+        given = {"-i": args.interactive, "-t": args.tty, "-e": args.env, "-w": args.workdir, "-u": args.user}
+        if idle := [flag for flag, value in given.items() if value]:
+            raise InvalidOptions(f"{', '.join(idle)} without a command: there is nothing to apply it to")
+        return None
+    if args.tty and args.interactive and not os.isatty(0):
+        raise InvalidOptions(
+            "-i with -t needs a terminal on standard input, and there is none", hint="leave out -t to pipe data in, or -i to pipe none"
+        )
+    spec = ProcessSpec(
+        argv=tuple(words),
+        env=tuple(_variables(args, environment).items()),
+        cwd=args.workdir or "/",
+        user=args.user,
+        stdin=args.interactive,
+        console_size=(size_of(1, 0) or _USUAL_SIZE) if args.tty else None,
+    )
+    parameters(spec)
+    return spec
+
+
+def _variables(args: argparse.Namespace, environment: "Mapping[str, str]") -> dict[str, str]:
+    variables = dict(DEFAULT_ENVIRONMENT)
+    named = ["TERM", *args.env] if args.tty else args.env
+    for word in named:
+        name, given, value = word.partition("=")
+        if given:
+            variables[name] = value
+        elif name in environment:
+            variables[name] = environment[name]
+    return variables
+
+
+async def _wait(vm: "UtilityVM") -> int:
+    print(f"vm {vm.id} runs; Ctrl-C ends it", file=sys.stderr)
+    status = await vm.wait()
+    if vm.exit_error is not None:
+        raise vm.exit_error
+    print(f"vm {vm.id}: {status.how.value}", file=sys.stderr)
+    return 0
+
+
+async def _command(vm: "UtilityVM", spec: ProcessSpec) -> int:
+    try:
+        process = await vm.create_process(
+            spec.argv, env=dict(spec.env), cwd=spec.cwd, user=spec.user, stdin=spec.stdin, console_size=spec.console_size
+        )
+        return await _attach(process, spec)
+    except GuestError as error:
+        return _not_started(error, spec.program)
+    except ConnectionLost as lost:
+        raise await _end_of(vm, lost) from lost
+    except _Escaped:
+        print("uvm: ended by Ctrl-], pressed three times", file=sys.stderr)
+        return _ESCAPED
 
 
 async def _end_of(vm: "UtilityVM", lost: ConnectionLost) -> UtilityVMError:
@@ -106,13 +187,6 @@ async def _end_of(vm: "UtilityVM", lost: ConnectionLost) -> UtilityVMError:
     return vm.exit_error or HostError(f"vm {vm.id}: ended ({status.how.value}) before the command did")
 
 
-def _ended(vm: "UtilityVM", how: str) -> int:
-    if vm.exit_error is not None:
-        raise vm.exit_error
-    print(f"vm {vm.id}: {how}", file=sys.stderr)
-    return 0
-
-
 def _not_started(error: GuestError, program: str) -> int:
     known = {FILE_NOT_FOUND: (_NOT_FOUND, "no such program"), ACCESS_DENIED: (_NOT_EXECUTABLE, "cannot be executed")}
     if error.result not in known:
@@ -122,28 +196,47 @@ def _not_started(error: GuestError, program: str) -> int:
     return code
 
 
-async def _relay(process: "Process", *, interactive: bool) -> int:
-    """Pass the streams on until the output has ended; input is not waited for, its reader may be gone."""
+async def _attach(process: "Process", spec: ProcessSpec) -> int:
+    """Pass our streams on to the process and its to us, to its end."""
     scope = Scope("uvm boot")
-    outputs = [scope.start("stdout", _copy(process.stdout, 1)), scope.start("stderr", _copy(process.stderr, 2))]
-    if interactive:  # otherwise our input is somebody else's to read
-        scope.start("stdin", _feed(process.stdin))
-    try:
-        await asyncio.wait(outputs)
-        if scope.failure is not None:
-            raise scope.failure
-        return await process.wait()
-    finally:
-        await scope.aclose()
+    with ExitStack() as undo:
+        out, err = (undo.enter_context(unblocked(fd)) for fd in (1, 2))
+        feed = None  # our input is somebody else's to read
+        if spec.stdin:
+            feed = _type if spec.console_size else _feed
+        if spec.stdin and spec.console_size:
+            terminal = Terminal(0)
+            undo.enter_context(terminal.raw())
+            scope.start("size", _follow(terminal, process))
+        try:
+            return await relay(process, stdout=partial(write_all, out, stream=1), stderr=partial(write_all, err, stream=2), feed=feed)
+        finally:
+            await scope.aclose()
 
 
-async def _copy(stream: "GuestStream", fd: int) -> None:
-    while data := await stream.read(_CHUNK):
-        await write_all(fd, data)
+async def _feed(stdin: "GuestStream") -> None:
+    while data := await read_some(0, _CHUNK):
+        await stdin.write(data)
+    await stdin.write_eof()
 
 
-async def _feed(stream: "GuestStream") -> None:
-    with suppress(BrokenPipeError):
-        while data := await read_some(0, _CHUNK):
-            await stream.write(data)
-        await stream.write_eof()
+async def _type(stdin: "GuestStream") -> None:
+    """Pass on what is typed, until the escape."""
+    escape, clock = Escape(), asyncio.get_running_loop().time
+    while keys := await read_some(0, _CHUNK):
+        if escape.found(keys, clock()):
+            raise _Escaped
+        await stdin.write(keys)
+
+
+class _Escaped(Exception):
+    """The user wants out."""
+
+
+async def _follow(terminal: Terminal, process: "Process") -> None:
+    """Give the process's terminal the size of ours. A guest that cannot do that is none the worse for it."""
+    with suppress(UtilityVMError):
+        while await terminal.resized.wait():
+            terminal.resized.clear()
+            if (size := size_of(1, 0)) is not None:
+                await process.resize(height=size[0], width=size[1])

@@ -36,8 +36,8 @@ async def read_some(fd: int, limit: int) -> bytes:
             raise HostError(f"{_NAMES[fd]} cannot be read: {error.strerror}") from error
 
 
-async def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data` to `fd`; waits without blocking the loop while nobody takes it.
+async def write_all(fd: int, data: bytes, stream: int | None = None) -> None:
+    """Write all of `data` to `fd`; waits without blocking the loop while nobody takes it. `stream` is which of our streams it stands for.
 
     Raises:
         BrokenPipeError: whoever read it is gone.
@@ -56,7 +56,7 @@ async def write_all(fd: int, data: bytes) -> None:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise HostError(f"{_NAMES[fd]} cannot be written: {error.strerror}") from error
+            raise HostError(f"{_NAMES[fd if stream is None else stream]} cannot be written: {error.strerror}") from error
 
 
 async def _ready(fd: int, add: Callable[..., None], remove: Callable[[int], object]) -> None:

@@ -133,7 +133,7 @@ def test_it_names_a_shell_that_it_does_not_know(capsys: pytest.CaptureFixture[st
         (["options", "lcow"], {"main", "options", "guests"}),
         (["document", "lcow"], {"main", "document", "guests", "flags"}),
         (["boot-files", "show", "--help"], {"main", "boot_files"}),
-        (["boot", "--help"], {"main", "boot", "flags", "stdio", "timeline"}),
+        (["boot", "--help"], {"main", "boot", "flags", "stdio", "terminal", "timeline"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

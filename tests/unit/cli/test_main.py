@@ -4,7 +4,9 @@ import argparse
 import io
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -13,6 +15,7 @@ from utilityvm.cli import boot, doctor
 from utilityvm.cli.flags import add_option_flags, given_options, wanted_options
 from utilityvm.cli.main import main
 from utilityvm.guest.logs import record
+from utilityvm.guest.spec import ProcessSpec
 from utilityvm.kit.errors import (
     EXIT_CODES,
     ConnectionLost,
@@ -33,6 +36,7 @@ from utilityvm.kit.errors import (
 )
 from utilityvm.options.declare import Option, declared
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
+from utilityvm.vm.uvm import DEFAULT_ENVIRONMENT
 
 ERRORS = (
     InvalidOptions("x"),
@@ -207,14 +211,57 @@ def test_memory_and_processors_have_short_names() -> None:
     ],
 )
 def test_words_after_the_program_are_the_programs(words: list[str], command: list[str]) -> None:
+    spec = asked(*words)
+    assert (list(spec.argv) if spec else []) == command
+
+
+def asked(*words: str, environment: Mapping[str, str] = MappingProxyType({})) -> ProcessSpec | None:
+    """What `uvm boot` would run in a guest."""
     parser = argparse.ArgumentParser()
     boot.add_arguments(parser)
-    assert list(boot._command(parser.parse_args(words).command)) == command
+    return boot._spec(parser.parse_args(words), environment)
 
 
-def test_a_word_that_is_not_text_is_refused_before_anything_boots() -> None:
-    with pytest.raises(InvalidOptions, match=r"^'a\\udcff' is not UTF-8"):
-        boot._command(["--", "echo", "a\udcff"])
+def test_without_flags_a_command_has_the_usual_surroundings() -> None:
+    assert asked("ls") == ProcessSpec(argv=("ls",), env=tuple(DEFAULT_ENVIRONMENT.items()), cwd="/")
+
+
+def test_a_command_has_the_variables_folder_user_and_terminal_of_the_flags() -> None:
+    words = ["-t", "-e", "A=1=2", "--env", "MINE", "-e", "NOBODYS", "-e", "HOME=", "-w", "/tmp", "-u", "nobody:6", "ls"]
+    spec = asked(*words, environment={"MINE": "x", "TERM": "vt220", "OTHER": "y"})
+    assert spec is not None
+    assert dict(spec.env) == {**DEFAULT_ENVIRONMENT, "TERM": "vt220", "A": "1=2", "MINE": "x", "HOME": ""}
+    assert (spec.cwd, spec.user, spec.stdin, spec.console_size) == ("/tmp", "nobody:6", False, (24, 80))
+
+
+def test_a_terminals_kind_is_passed_on_only_with_a_terminal_and_may_be_given() -> None:
+    plain, given = asked("ls", environment={"TERM": "x"}), asked("-t", "-e", "TERM=y", "ls", environment={"TERM": "x"})
+    assert plain is not None
+    assert given is not None
+    assert ("TERM" in dict(plain.env), dict(given.env)["TERM"]) == (False, "y")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--", "echo", "a\udcff"], r"argv\[1\]: 'a\\udcff' is not UTF-8"),
+        (["-e", "=x", "ls"], "'' cannot name an environment variable"),
+        (["-u", "\udcff", "ls"], "user: .* is not UTF-8"),
+        (["--", ""], "the program's name is empty"),
+        (["-i", "-e", "A=1"], "^-i, -e without a command: there is nothing to apply it to$"),
+        (["-it", "ls"], "^-i with -t needs a terminal on standard input, and there is none$"),
+    ],
+)
+def test_a_mistake_in_a_command_is_refused_before_anything_boots(monkeypatch: pytest.MonkeyPatch, words: list[str], says: str) -> None:
+    monkeypatch.setattr("os.isatty", lambda _fd: False)
+    with pytest.raises(InvalidOptions, match=says):
+        asked(*words)
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "nan", "inf", "soon"])
+def test_a_timeout_is_a_number_of_seconds(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert main(["boot", "--timeout", word, "ls"]) == 125
+    assert f"argument --timeout: '{word}' is not a positive number of seconds" in capsys.readouterr().err
 
 
 # -- what it says -------------------------------------------------------------------------------------------------------
