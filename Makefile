@@ -7,7 +7,7 @@ FUZZ_SECONDS = 60
 FUZZ_INPUTS = 1000000
 FUZZ_SEED =
 
-.PHONY: setup run test check lint agent go-test unit golden parity fault vm package vm-as-user bench fuzz lock clean
+.PHONY: setup run test check lint agent go-test unit golden parity fault vm package vm-as-user bench soak fuzz lock clean
 
 setup:
 	@tools/setup.sh
@@ -38,6 +38,10 @@ go-test:
 
 parity:
 	.venv/bin/python tests/parity/run.py $(if $(VECTORS),--vectors "$(VECTORS)")
+
+# Long campaigns; their files have a name of their own, so that no other lane collects them.
+soak:
+	$(PYTEST) -s -o python_files='soak_*.py' tests/soak
 
 bench:
 	.venv/bin/python bench/run.py

@@ -91,6 +91,49 @@ async def test_the_exit_code_and_the_streams_are_the_programs(command: tuple[str
     assert await outcome(*command) == expected
 
 
+async def test_flags_give_the_command_its_variables_folder_and_user() -> None:
+    flags = ["-e", "A=1 2", "--env", "UVM_ACCEL", "-e", "UVM_NOT_SET", "-w", "/tmp", "-u", "nobody:6"]
+    environment = os.environ.get("UVM_ACCEL", "")
+    done = await outcome("sh", "-c", 'echo "$A|${UVM_NOT_SET-unset}|$UVM_ACCEL|$PWD|$(id -u):$(id -g)"', flags=flags)
+    assert done == Done(0, f"1 2|unset|{environment}|/tmp|65534:6\n".encode())
+
+
+async def test_a_command_that_takes_too_long_is_ended_with_124() -> None:
+    done = await outcome("sh", "-c", "echo begun; sleep 1000", flags=["--timeout", "1.5"])
+    assert done == Done(124, b"begun\n", b"uvm: sh still ran after 1.5 s\n")
+    assert await outcome("sh", "-c", "exit 4", flags=["--timeout", "1000"]) == Done(4, b"")
+
+
+async def test_a_vm_without_a_command_that_takes_too_long_is_ended_with_124() -> None:
+    done = await outcome(flags=["--timeout", "0.5"])
+    assert done.code == 124
+    assert re.fullmatch(rb"vm (\S+) runs; Ctrl-C ends it\nuvm: vm \1 still ran after 0\.5 s\n", done.err)
+
+
+@pytest.mark.parametrize("script", ["sleep 1000 & echo hi; exit 3", "yes & exit 3"])
+async def test_what_the_command_leaves_in_the_background_does_not_keep_the_vm(script: str) -> None:
+    async with boot("sh", "-c", script) as (uvm, _):
+        assert uvm.stdout is not None
+        first = await uvm.stdout.read(3)
+        rest = await uvm.stdout.read()
+    assert uvm.returncode == 3
+    assert (first, rest) == (b"hi\n", b"") if "hi" in script else len(rest) < 8 << 20
+
+
+async def test_a_reader_that_pauses_at_the_end_gets_everything() -> None:
+    reading, writing = os.pipe()
+    async with boot("seq", "60000", stdout=writing) as (uvm, vm_id):
+        os.close(writing)
+        begin = await asyncio.to_thread(os.read, reading, 2)
+        await asyncio.sleep(2.5)  # longer than silence is borne after the end: the program has long ended, and we did not read
+        assert of_vm(vm_id), "the VM went before its output was read"
+        with os.fdopen(reading, "rb") as rest:
+            whole = begin + await asyncio.to_thread(rest.read)
+        await uvm.wait()
+    assert uvm.returncode == 0
+    assert whole == b"".join(b"%d\n" % number for number in range(1, 60_001))
+
+
 async def test_with_i_what_is_piped_in_reaches_the_program() -> None:
     data = bytes(range(256)) * 4096
     assert await outcome("cat", flags=["-i"], given=data) == Done(0, data)
@@ -218,6 +261,9 @@ async def test_when_it_is_killed_nothing_is_left() -> None:
         ),
         (["boot", "--console-pipe", "relative"], 125, b"is the absolute path of a socket"),
         (["boot", "--", os.fsdecode(b"\xff")], 125, b"is not UTF-8"),
+        (["boot", "-e", "=1", "--", "ls"], 125, b"'' cannot name an environment variable: it is empty"),
+        (["boot", "-w", "/tmp"], 125, b"-w without a command: there is nothing to apply it to"),
+        (["boot", "--timeout", "never", "--", "ls"], 125, b"argument --timeout: 'never' is not a positive number of seconds"),
         (["doctor", "really"], 2, b"unrecognized arguments: really"),
         (["boot-files", "show", "--out", "/nowhere"], 3, b"/nowhere/manifest.json: no such boot file"),
         (["nonsense"], 2, b"invalid choice: 'nonsense'"),

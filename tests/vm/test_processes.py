@@ -8,9 +8,10 @@ import signal
 
 import pytest
 
-from utilityvm import GuestError, Process, ProtocolError, UtilityVM
+from utilityvm import Completed, DeadlineExceeded, GuestError, InvalidOptions, OutputLimitExceeded, Process, UtilityVM
 from utilityvm.wire.gcs import ACCESS_DENIED, FILE_NOT_FOUND
 
+from .counting import assert_nothing_left, count, short_processes, through_cat
 from .running import LIMIT, Done, ended, line, run, sh, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -136,22 +137,35 @@ async def test_an_argument_arrives_as_it_was_given(vm: UtilityVM, word: str) -> 
     assert await run(vm, "printf", "[%s][%s]", word, "end") == Done(0, f"[{word}][end]".encode())
 
 
-async def test_arguments_beyond_a_frame_are_refused_before_they_are_sent(vm: UtilityVM) -> None:
-    with pytest.raises(ProtocolError, match="at most 65536"):
-        await run(vm, "echo", "x" * 100 * 1024)
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [(["echo", "x" * 100 * 1024], "at most 65536"), (["echo", "a\0b"], "zero byte"), ([], "argv is empty"), ([""], "name is empty")],
+    ids=["too long", "zero byte", "no word", "empty word"],
+)
+async def test_what_no_guest_could_start_is_refused_before_it_is_sent(vm: UtilityVM, argv: list[str], says: str) -> None:
+    with pytest.raises(InvalidOptions, match=says):
+        await vm.create_process(argv)
     assert (await run(vm, "echo", "still here")).out == b"still here\n"
 
 
-async def test_a_zero_byte_is_refused(vm: UtilityVM) -> None:
-    with pytest.raises(GuestError, match="zero byte"):
-        await run(vm, "echo", "a\0b")
+async def test_a_command_line_is_split_like_a_shells_and_nothing_in_it_is_expanded(vm: UtilityVM) -> None:
+    line = r"""printf [%s] 'a  b' c\ d "e \"f\"" $HOME * x''y ; #no"""
+    assert await vm.run(line) == Completed(0, b'[a  b][c d][e "f"][$HOME][*][xy][;][#no]', b"")
+    with pytest.raises(GuestError, match='failed to parse command line string "echo \'open"'):
+        await vm.run("echo 'open")
 
 
-async def test_no_argument_at_all_is_refused(vm: UtilityVM) -> None:
-    with pytest.raises(ValueError, match="argv is empty"):
-        await vm.create_process([])
-    with pytest.raises(GuestError, match="no command"):
-        await vm.create_process([""])
+async def test_a_variable_may_be_empty(vm: UtilityVM) -> None:
+    assert (await vm.run(["/usr/bin/env"], env={"A": "", "B": "b"})).stdout.split() == [b"A=", b"B=b"]
+
+
+async def test_a_user_may_open_its_streams_by_name(vm: UtilityVM) -> None:
+    done = await vm.run(
+        ["sh", "-c", "echo out > /proc/self/fd/1; echo err > /proc/self/fd/2; cat /proc/self/fd/0"], user="nobody", input=b"in"
+    )
+    assert done == Completed(0, b"out\nin", b"err\n")
+    process = await vm.create_process(["sh", "-c", "echo $(id -un) > $(tty)"], user="nobody", console_size=(24, 80))
+    assert await ended(process) == Done(0, b"nobody\r\n")
 
 
 # -- streams ----------------------------------------------------------------------------------------------------------
@@ -240,6 +254,75 @@ async def test_a_grandchild_may_keep_the_output_after_the_programs_end(vm: Utili
         assert await process.wait() == 0
     await sh(vm, "echo now > /tmp/gate; rm /tmp/gate")
     assert await ended(process) == Done(0, b"now\nlate\n")
+
+
+async def test_a_program_that_does_not_read_holds_its_writer_up_and_nothing_else(vm: UtilityVM) -> None:
+    process = await vm.create_process(["sleep", "1000"], stdin=True)
+    sent = 0
+
+    async def feed() -> None:
+        nonlocal sent
+        for _ in range(64):
+            await process.stdin.write(bytes(MIB))
+            sent += MIB
+
+    feeding = asyncio.create_task(feed())  # noqa: TID251 (awaited below)
+    before = await count(vm)
+    assert (await run(vm, "seq", "100000")).out.endswith(b"\n100000\n")
+    after = await count(vm)
+    assert after.host_memory - before.host_memory < 2048
+    assert await process.kill()
+    with pytest.raises(BrokenPipeError):
+        await feeding
+    assert (await ended(process)).code == 137
+    assert sent < 3 * MIB, "more was taken than the buffers hold"
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_wait_has_a_deadline_that_leaves_the_process_alone(vm: UtilityVM) -> None:
+    process = await vm.create_process(["sh", "-c", "read line; exit 4"], stdin=True)
+    with pytest.raises(DeadlineExceeded):
+        await process.wait(timeout=0.05)
+    await process.stdin.write(b"go\n")
+    assert await process.wait(timeout=LIMIT) == 4
+    await process.close()
+
+
+async def test_a_run_beyond_its_time_is_killed_with_its_children_and_tells_what_was_said(vm: UtilityVM) -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        await vm.run(["sh", "-c", "echo so far; echo err >&2; sleep 1000 & sleep 1000"], timeout=1)
+    assert (caught.value.stdout, caught.value.stderr) == (b"so far\n", b"err\n")
+    await until(vm, "! pidof sleep")
+
+
+async def test_a_run_that_says_too_much_is_killed_with_its_children_and_tells_the_beginning(vm: UtilityVM) -> None:
+    with pytest.raises(OutputLimitExceeded) as caught:
+        await vm.run(["sh", "-c", "sleep 1000 & yes"], limit=1000)
+    assert caught.value.stdout == b"y\n" * 500
+    await until(vm, "! pidof sleep yes")
+    assert len((await vm.run(["head", "-c", "1000", "/dev/zero"], limit=1000)).stdout) == 1000
+
+
+async def test_a_run_whose_caller_gives_up_leaves_no_process(vm: UtilityVM) -> None:
+    chance, whole = random.Random(5), await _time_of_a_start(vm)  # noqa: S311 (moments, not secrets)
+    for _ in range(20):
+        running = asyncio.create_task(vm.run(["sh", "-c", "sleep 1000 & sleep 1000"], input=b"x"))  # noqa: TID251 (cancelled below)
+        await asyncio.wait([running], timeout=chance.random() * whole * 3)
+        running.cancel()
+        await asyncio.wait([running])
+        assert running.cancelled()
+    await until(vm, "! pidof sleep")
+
+
+async def test_a_run_does_not_wait_for_what_it_leaves_in_the_background(vm: UtilityVM) -> None:
+    clock = asyncio.get_running_loop().time
+    begin = clock()
+    assert await vm.run(["sh", "-c", "sleep 1000 & echo hi; exit 3"]) == Completed(3, b"hi\n", b"")
+    assert clock() - begin < LIMIT / 2
+    assert (await vm.run("pidof sleep")).exit_code == 0, "what it left was ended"
+    assert (await vm.run("killall sleep")).exit_code == 0
 
 
 # -- terminals --------------------------------------------------------------------------------------------------------
@@ -334,6 +417,23 @@ async def test_a_caller_that_gives_up_leaves_no_process(vm: UtilityVM) -> None:
             await _put_away(starting.result())
     await until(vm, "! pidof sleep")
     assert (await run(vm, "echo", "still here")).out == b"still here\n"
+
+
+async def test_hundreds_of_processes_leave_nothing(vm: UtilityVM) -> None:
+    await short_processes(vm, range(60))
+    await count(vm)
+    before = await count(vm)
+    await short_processes(vm, range(300))
+    assert_nothing_left(before, await count(vm), host_memory=2048, guest_memory=4096)
+
+
+async def test_many_megabytes_each_way_arrive_whole_and_leave_nothing(vm: UtilityVM) -> None:
+    await through_cat(vm, 8 * MIB)
+    await count(vm)
+    before = await count(vm)
+    sent, came = await through_cat(vm, 64 * MIB)
+    assert sent == came
+    assert_nothing_left(before, await count(vm), host_memory=4096, guest_memory=4096)
 
 
 async def _time_of_a_start(vm: UtilityVM) -> float:
