@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
@@ -121,20 +122,38 @@ async def test_at_the_deadline_it_is_killed_and_the_error_has_what_it_said(conne
 
 async def test_a_deadline_during_the_start_leaves_no_process(connect: Connect) -> None:
     async with connect({"stay": say_and_stay}) as rig:
-        begin, asked = start(rig, "stay"), asyncio.Event()
+        client, go = await rig.client(), asyncio.Event()
         execute = rig.guest._execute
 
         async def late(request: dict[str, object]) -> dict[str, object]:
-            asked.set()
-            await asyncio.sleep(0.1)
+            await go.wait()
             return await execute(request)
 
         rig.guest._execute = late  # type: ignore[method-assign]
         with pytest.raises(DeadlineExceeded):
-            await run_process(begin, "stay", data=b"", limit=10, timeout=0.05)
-        assert asked.is_set()
+            await run_process(
+                lambda: start_process(client, rig.stdio, ProcessSpec(argv=("stay",)), "vm t"), "stay", data=b"", limit=10, timeout=0.1
+            )
+        assert not rig.guest._processes
+        go.set()
         while killed(rig) != [True]:
             await asyncio.sleep(0.001)
+
+
+async def test_a_process_that_survives_its_kill_is_not_waited_for(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "KILL_TIMEOUT", 0.1)
+
+    async def stubborn(_guest: FakeGuest, _program: Program) -> int:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+        return 0
+
+    async with connect({"stubborn": stubborn}) as rig:
+        with pytest.raises(DeadlineExceeded, match="stubborn: not done within"):
+            await run(rig, "stubborn", timeout=0.1)
+        (process,) = rig.guest._processes.values()
+        assert not process.done()
 
 
 async def test_a_caller_that_gives_up_leaves_no_process(connect: Connect) -> None:
