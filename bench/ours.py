@@ -6,15 +6,18 @@ usage: ours.py MEMORY_MIB CPUS
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import utilityvm
 from utilityvm.kit.trace import span
 
 if TYPE_CHECKING:
-    from utilityvm import UtilityVM
+    from utilityvm import OptionsLCOW, UtilityVM
 
 CHUNK = 64 << 10
 
@@ -53,6 +56,27 @@ async def into(vm: UtilityVM, size: int) -> float:
     return measured.us / 1e6
 
 
+async def idle_memory(options: OptionsLCOW, count: int) -> float:
+    """Return the MB of this process that one more idle VM takes, all but the first, whose code and buffers the others share."""
+    async with AsyncExitStack() as stack:
+        held = []
+        for _ in range(count + 1):
+            vm = await stack.enter_async_context(await utilityvm.create_lcow(options))
+            await vm.start()
+            process = await vm.create_process(["/bin/busybox", "true"])
+            assert await process.wait() == 0
+            await process.close()
+            gc.collect()
+            held.append(private_bytes())
+    return (held[-1] - held[0]) / count / 1e6
+
+
+def private_bytes() -> int:
+    """Return the memory that only this process has."""
+    rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(1024 * int(row.split()[1]) for row in rows if row.startswith(("Private_Clean", "Private_Dirty")))
+
+
 async def answer(vm: UtilityVM, command: str, number: int) -> list[float]:
     match command:
         case "round_trips":
@@ -61,6 +85,8 @@ async def answer(vm: UtilityVM, command: str, number: int) -> list[float]:
             return [await out(vm, number)]
         case "in":
             return [await into(vm, number)]
+        case "idle_memory":
+            return [await idle_memory(vm.options, number)]
     raise ValueError(command)
 
 

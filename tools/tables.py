@@ -22,6 +22,7 @@ PROMISES: Final[Mapping[str, tuple[str, str]]] = {
     "round_trip": ("round trip of a process in a running VM", "≤ 1.5"),
     "throughput_out": ("throughput out of a process", "≥ 0.9"),
     "throughput_in": ("throughput into a process", "≥ 0.9"),
+    "idle_memory": ("host memory of our side for one more idle VM in a process", "≤ 1"),
     "version": ("`uvm --version`, raw: `python -c pass`", "≤ 3"),
     "import": ("`import utilityvm`, raw: `python -c pass`", "≤ 3"),
 }
@@ -68,7 +69,8 @@ def _figures(row: Mapping[str, object] | None) -> list[str]:
     if row is None:
         return ["not measured"] * 3
     unit = row["unit"]
-    return [f"{row['raw']:.3g} {unit}", f"{row['ours']:.3g} {unit}", f"{row['ratio']:.2f}" + ("" if row["met"] else " **not met**")]
+    raw = "" if row["raw"] is None else f"{row['raw']:.3g} {unit}"
+    return [raw, f"{row['ours']:.3g} {unit}", f"{row['ratio']:.2f}" + ("" if row["met"] else " **not met**")]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
