@@ -7,17 +7,29 @@ FUZZ_SECONDS = 60
 FUZZ_INPUTS = 1000000
 FUZZ_SEED =
 
-.PHONY: setup run test check lint agent go-test unit golden parity fault vm package vm-as-user bench soak fuzz lock clean
+.PHONY: setup setup-source run test check lint agent go-test unit golden parity fault vm vm-source package vm-as-user kernel-twice \
+    test-here test-elsewhere bench soak fuzz lock clean
 
 setup:
 	@tools/setup.sh
 
+# The kernel that we compile ourselves, and boot files with it in build/boot-source: minutes the first time.
+setup-source: setup
+	@tools/setup.sh source
+
 run: setup
 	.venv/bin/uvm boot -- uname -a
 
-test: setup lint go-test
+test: setup setup-source lint go-test
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-here test-elsewhere
+
+# Both halves of the tests: an emulated VM keeps one processor busy, so the two take turns as little as there are two.
+test-here:
 	$(PYTEST) tests
+
+test-elsewhere:
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory vm-as-user; fi
+	@$(MAKE) --no-print-directory vm-source
 
 check: lint go-test
 	$(PYTEST) $(wildcard tests/meta tests/unit tests/golden tests/parity)
@@ -48,6 +60,14 @@ bench:
 
 unit golden fault vm package:
 	$(PYTEST) tests/$@
+
+# The same tests on our own kernel, but for those that build boot files of both kinds anyway.
+vm-source: setup-source
+	UVM_BOOT_FILES=$(CURDIR)/build/boot-source $(PYTEST) tests/vm --ignore tests/vm/test_boot_files.py
+
+# the same source compiled in two places gives the same kernel; twice the minutes
+kernel-twice: setup-source
+	.venv/bin/python tools/kernel_twice.py
 
 vm-as-user:
 	@tools/test-as-user.sh tests/vm

@@ -112,23 +112,42 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class Kernels:
+    """Boot files with each of the two kernels, and how to start the raw side with our own."""
+
+    distribution: Path
+    own: Path
+    raw_argv: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
     """How to start each side, and how often to measure."""
 
     ours_argv: list[str]
     raw_argv: list[str]
     runs: int
+    make_kernels: Callable[[], Kernels]
 
     def boot(self) -> list[Result]:
         """The raw clock stops at the process's exit; ours goes on until the command has cleaned up and ended."""
         result = Result("cold_boot", "s", 1.35)
         for _ in range(self.runs):
-            start = perf_counter()
-            with Session(self.raw_argv):
-                result.runs_raw.append(perf_counter() - start)
-            command = [UVM, "boot", "--memory", str(MEMORY_MIB), "--cpus", str(CPUS), "--", "/bin/busybox", "true"]
-            result.runs_ours.append(seconds_of(command))
+            result.runs_raw.append(seconds_of_raw(self.raw_argv))
+            result.runs_ours.append(seconds_of(boot_command()))
         return [result]
+
+    def kernels(self) -> list[Result]:
+        """Our side with each of the two kernels, and the raw side with our own kernel too."""
+        kernels = Result("own_kernel", "s", 0.5)
+        boot = Result("cold_boot_own_kernel", "s", 1.35)
+        sides = self.make_kernels()
+        for _ in range(self.runs):
+            boot.runs_raw.append(seconds_of_raw(sides.raw_argv))
+            kernels.runs_raw.append(seconds_of(boot_command("--boot-files-path", str(sides.distribution))))
+            kernels.runs_ours.append(seconds_of(boot_command("--boot-files-path", str(sides.own))))
+        boot.runs_ours = kernels.runs_ours
+        return [kernels, boot]
 
     def processes(self) -> list[Result]:
         """Both VMs are alive at the same time and one of them is idle; an idle raw guest sits in a read."""
@@ -167,10 +186,21 @@ class Bench:
 
 MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {
     "boot": Bench.boot,
+    "kernels": Bench.kernels,
     "processes": Bench.processes,
     "memory": Bench.memory,
     "version": Bench.version,
 }
+
+
+def boot_command(*more: str) -> list[str]:
+    return [UVM, "boot", "--memory", str(MEMORY_MIB), "--cpus", str(CPUS), *more, "--", "/bin/busybox", "true"]
+
+
+def seconds_of_raw(argv: list[str]) -> float:
+    start = perf_counter()
+    with Session(argv):
+        return perf_counter() - start
 
 
 def seconds_of(argv: list[str]) -> float:
@@ -208,12 +238,21 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, obj
     boot_files = Layout.of_user().boot_files
     if not (boot_files / "initrd.img").exists():
         raise CannotMeasure(f"no boot files in {boot_files}: uvm boot-files build")
-    initrd = scratch / "initrd"
-    initrd.write_bytes(build(boot_files / "initrd.img", scratch))
     ours = [PYTHON, str(HERE / "ours.py"), str(MEMORY_MIB), str(CPUS)]
     machine = our_machine(ours)
-    flags = [word for option in machine.items() for word in option]
-    raw = [PYTHON, str(HERE / "raw" / "driver.py"), str(boot_files / "vmlinux"), str(initrd), str(MEMORY_MIB), *flags]
+
+    def raw(folder: Path) -> list[str]:
+        initrd = scratch / f"{folder.name}.initrd"
+        initrd.write_bytes(build(folder / "initrd.img", scratch))
+        flags = [word for option in machine.items() for word in option]
+        return [PYTHON, str(HERE / "raw" / "driver.py"), str(folder / "vmlinux"), str(initrd), str(MEMORY_MIB), *flags]
+
+    def kernels() -> Kernels:
+        distribution, own = scratch / "distribution", scratch / "source"
+        for folder in (distribution, own):
+            subprocess.run([UVM, "boot-files", "build", "--kernel", folder.name, "--out", str(folder)], check=True, stdout=sys.stderr)
+        return Kernels(distribution, own, raw(own))
+
     qemu = subprocess.run([QEMU, "--version"], check=True, capture_output=True, text=True).stdout.splitlines()[0]
     facts: dict[str, object] = {
         "host": platform.platform(),
@@ -223,7 +262,8 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, obj
         "machine": machine,
     }
     chosen = [arguments.only] if arguments.only else list(MEASUREMENTS)
-    results = [result for name in chosen for result in MEASUREMENTS[name](Bench(ours, raw, arguments.runs))]
+    bench = Bench(ours, raw(boot_files), arguments.runs, kernels)
+    results = [result for name in chosen for result in MEASUREMENTS[name](bench)]
     return facts, results
 
 

@@ -64,6 +64,27 @@ build_agent() {
     touch build/agent
 }
 
+install_compile_tools() {
+    missing=$(.venv/bin/python -c 'from utilityvm.boot.compile import missing; print(*sorted(set(missing().values())))')
+    if [ -z "$missing" ]; then say "compile tools: there"; return; fi
+    say "compile tools: installing $missing"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $missing >/dev/null
+}
+
+build_source_kernel() {
+    out=build/boot-source
+    agent=$(sha256sum <build/agent | cut -d' ' -f1)
+    want=$(cat src/utilityvm/boot/*.py src/utilityvm/boot/kernel.config | cksum)
+    if [ "$(cat build/boot-source.stamp 2>/dev/null)" = "$want" ] && .venv/bin/uvm boot-files show --out $out 2>/dev/null | grep -q "^agent .*$agent"; then
+        say "boot files with our own kernel: up to date"
+        return
+    fi
+    say "boot files with our own kernel: building $out"
+    .venv/bin/uvm boot-files build --kernel source --out $out
+    echo "$want" >build/boot-source.stamp
+}
+
 build_boot_files() {
     agent=$(sha256sum <build/agent | cut -d' ' -f1)
     want=$(cat src/utilityvm/boot/*.py | cksum)
@@ -84,5 +105,6 @@ build_boot_files() {
 case "${1:-all}" in
     agent) build_agent ;;
     all) install_tools; make_venv; install_package; build_agent; build_boot_files; say "ready: .venv/bin/uvm" ;;
-    *) fail "usage: setup.sh [agent]" ;;
+    source) install_compile_tools; build_source_kernel ;;
+    *) fail "usage: setup.sh [agent|source]" ;;
 esac

@@ -11,11 +11,13 @@ place=$(mktemp -d /var/tmp/uvm-user.XXXXXX)
 trap 'rm -rf "$place"' EXIT
 trap 'exit 130' INT TERM
 copy=$place/checkout
-mkdir -p "$copy" "$place/home/.local/state/utilityvm" "$place/run"
+mkdir -p "$copy" "$place/home/.local/state/utilityvm" "$place/home/.cache" "$place/run"
 tar --exclude=./.git --exclude=__pycache__ -cf - . | tar -xf - -C "$copy"
 # scripts and the editable install name the checkout by its path
 grep -rlIF "$checkout" "$copy/.venv/bin" "$copy"/.venv/lib/python*/site-packages/*utilityvm* | xargs -r sed -i "s|$checkout|$copy|g"
 ln -s /var/lib/utilityvm/boot "$place/home/.local/state/utilityvm/boot"
+# what was downloaded and compiled before is not downloaded and compiled again
+if [ -d /var/cache/utilityvm ]; then cp -R /var/cache/utilityvm "$place/home/.cache/utilityvm"; fi
 chmod 755 "$place"
 chmod 700 "$place/run"
 chown -R "$uid:$uid" "$place"

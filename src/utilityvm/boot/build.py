@@ -1,21 +1,26 @@
-"""Build boot files from the distribution's packages: fetch, unpack, pick, put together, swap in."""
+"""Build boot files from the distribution's packages: fetch, unpack, pick or compile, put together, swap in."""
 
 import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from utilityvm.boot import elf, initrd, pick
 from utilityvm.boot.apt import UPDATE_HINT, Apt
+from utilityvm.boot.compile import Progress, Toolchain, find_toolchain
 from utilityvm.boot.files import ARCHITECTURE, INITRD, KERNEL, MANIFEST, VMLINUX, BootFiles, load
 from utilityvm.boot.manifest import FileRecord, KernelRecord, Manifest, PackageRecord, encode
 from utilityvm.boot.packages import Archive, Package, Packages
+from utilityvm.boot.source import source_kernel
 from utilityvm.kit.errors import Exists, HostError, NotFound, Unsupported
 from utilityvm.kit.files import FileLock, replace, swap_folder
 
-_META_PACKAGE = "linux-image-amd64"
+_KERNEL = ("linux-image-amd64", r"linux-image-\d")
+_SOURCE = ("linux-source", r"linux-source-\d")
+"""The package that depends on the newest kernel, or source of one, and how that one's name begins."""
 _BUSYBOX = "busybox-static"
 _CRUN = "crun"
 _ELSEWHERE = "name another place: --out DIR"
@@ -40,26 +45,39 @@ def find_agent() -> Path:
     return path
 
 
-def build(out: Path, agent: Path, cache: Path, say: Callable[[str], None], archive: Archive | None = None) -> BootFiles:
+@dataclass(frozen=True, slots=True)
+class OwnKernel:
+    """A kernel of our own, compiled from the distribution's source package: the folder where such kernels are kept, and who hears of it."""
+
+    kept: Path
+    progress: Progress
+
+
+def build(
+    out: Path, agent: Path, cache: Path, say: Callable[[str], None], archive: Archive | None = None, own: OwnKernel | None = None
+) -> BootFiles:
     """Build boot files at `out`, replacing those that are there in one step. `say` gets a line a step.
 
-    Packages come from `archive`, by default this host's apt, and are kept in `cache`.
+    Packages come from `archive`, by default this host's apt, and are kept in `cache`. The kernel is the distribution's, or with `own`
+    one that is compiled here, unless it is kept from before.
 
     Raises:
         Exists: `out` holds something else than boot files.
         NotFound: the agent, or a package, or something inside a package, is missing.
         Corrupt: the archive, or a package, is not what it says.
-        DeadlineExceeded: a download took too long.
-        Unsupported: no archive is named and the host has no apt, or the agent is no static program for the guest's architecture.
+        DeadlineExceeded: a download or the compilation took too long.
+        Exhausted: there is not enough room to compile a kernel.
+        Unsupported: no archive is named and the host has no apt; the agent is no static program for the guest's architecture; a tool that
+            compiling takes is missing; or the distribution's source is of a kernel that cannot be configured as ours.
         HostError: a tool failed, or a file cannot be written.
     """
     try:
-        return _build(out.resolve(), _read_agent(agent), Packages(cache, archive or Apt(), say), say)
+        return _build(out.resolve(), _read_agent(agent), Packages(cache, archive or Apt(), say), say, own)
     except OSError as error:
         raise HostError(f"{error.filename or out}: {error.strerror}") from error
 
 
-def _build(out: Path, agent: bytes, packages: Packages, say: Callable[[str], None]) -> BootFiles:
+def _build(out: Path, agent: bytes, packages: Packages, say: Callable[[str], None], own: OwnKernel | None) -> BootFiles:
     out.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{out.name}.uvm-build-"
     with _lock(out, say):
@@ -67,17 +85,12 @@ def _build(out: Path, agent: bytes, packages: Packages, say: Callable[[str], Non
         for left in out.parent.glob(f"{prefix}*"):  # by a build that was killed: a live one would hold the lock
             shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=prefix) as temporary:
-            _assemble(out, Path(temporary), agent, packages, say)
+            new = Path(temporary, "new")
+            new.mkdir()
+            _write(new, _collect(packages, Path(temporary, "packages"), say, own), agent, say)
+            load(new, digests=True)
+            swap_folder(new, out)
     return load(out)
-
-
-def _assemble(out: Path, work: Path, agent: bytes, packages: Packages, say: Callable[[str], None]) -> None:
-    roots = _unpack(packages, work / "packages", say)
-    new = work / "new"
-    new.mkdir()
-    _write(new, roots, agent, say)
-    load(new, digests=True)
-    swap_folder(new, out)
 
 
 def _lock(out: Path, say: Callable[[str], None]) -> FileLock:
@@ -106,34 +119,77 @@ def _refuse_strangers(out: Path) -> None:
         raise Exists(f"{out}: holds other things than boot files, and is left alone", hint=_ELSEWHERE)
 
 
-def _unpack(packages: Packages, folder: Path, say: Callable[[str], None]) -> dict[Package, Path]:
-    kernel = next((name for name in packages.dependencies(_META_PACKAGE) if re.match(r"linux-image-\d", name)), None)
-    if kernel is None:
-        raise NotFound(f"package {_META_PACKAGE}: depends on no kernel", hint=UPDATE_HINT)
-    names = [kernel, _BUSYBOX, *packages.closure(_CRUN)]
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the boot files are made of, and the packages that it was taken from."""
+
+    kernel: pick.Kernel
+    kernel_record: KernelRecord
+    busybox: pick.Busybox
+    runtime: pick.Runtime
+    packages: tuple[Package, ...]
+
+
+def _collect(packages: Packages, folder: Path, say: Callable[[str], None], own: OwnKernel | None) -> _Parts:
+    toolchain = find_toolchain() if own else None  # before anything is downloaded
+    kernel_name = newest_source(packages) if own else _newest(packages, *_KERNEL)
+    names = [kernel_name, _BUSYBOX, *packages.closure(_CRUN)]
     say(f"fetching packages: {' '.join(names)}")
-    roots = {package: folder / package.name for package in packages.fetch(names)}
+    by_name = {package.name: package for package in packages.fetch(names)}
+    kernel_package = by_name.pop(kernel_name)
     say("unpacking them")
+    roots = {package: folder / package.name for package in by_name.values()}
     for package, root in roots.items():
         packages.unpack(package, root)
-    return roots
+    if own and toolchain:
+        kernel, record = _compiled(packages, kernel_package, own, toolchain, say)
+    else:
+        packages.unpack(kernel_package, folder / kernel_name)
+        kernel = pick.pick_kernel(folder / kernel_name)
+        record = KernelRecord(release=kernel.release)
+    busybox_root = roots[by_name[_BUSYBOX]]
+    runtime = pick.pick_runtime(roots[by_name[_CRUN]], roots.values())
+    used = tuple(package for package, root in roots.items() if root in {busybox_root, *runtime.roots})
+    return _Parts(kernel, record, pick.pick_busybox(busybox_root), runtime, (kernel_package, *used))
 
 
-def _write(new: Path, roots: Mapping[Package, Path], agent: bytes, say: Callable[[str], None]) -> None:
-    by_name = {package.name: root for package, root in roots.items()}
-    kernel_root = next(root for name, root in by_name.items() if name.startswith("linux-image-"))
-    kernel = pick.pick_kernel(kernel_root)
-    busybox = pick.pick_busybox(by_name[_BUSYBOX])
-    runtime = pick.pick_runtime(by_name[_CRUN], roots.values())
-    pieces = initrd.Pieces(agent, busybox.program, busybox.applets, runtime.programs, kernel.release, kernel.modules)
+def newest_source(packages: Packages) -> str:
+    """Return the name of the package that has the source of the newest kernel.
+
+    Raises:
+        NotFound: the archive has no such package.
+    """
+    return _newest(packages, *_SOURCE)
+
+
+def _newest(packages: Packages, meta_package: str, pattern: str) -> str:
+    name = next((name for name in packages.dependencies(meta_package) if re.match(pattern, name)), None)
+    if name is None:
+        raise NotFound(f"package {meta_package}: depends on no kernel", hint=UPDATE_HINT)
+    return name
+
+
+def _compiled(
+    packages: Packages, package: Package, own: OwnKernel, toolchain: Toolchain, say: Callable[[str], None]
+) -> tuple[pick.Kernel, KernelRecord]:
+    def unpack(folder: Path) -> Path:
+        packages.unpack(package, folder)
+        return pick.source_archive(folder, package.name)
+
+    kernel, compiled = source_kernel(package.sha256, toolchain, unpack, own.kept, say, own.progress)
+    return kernel, KernelRecord(kind="source", release=kernel.release, compiled=compiled)
+
+
+def _write(new: Path, parts: _Parts, agent: bytes, say: Callable[[str], None]) -> None:
+    kernel, busybox = parts.kernel, parts.busybox
+    pieces = initrd.Pieces(agent, busybox.program, busybox.applets, parts.runtime.programs, kernel.release, kernel.modules)
     contents = {VMLINUX: kernel.vmlinux, KERNEL: kernel.image, INITRD: initrd.image(pieces)}
-    used = {kernel_root, by_name[_BUSYBOX], *runtime.roots}
     manifest = Manifest(
         architecture=ARCHITECTURE,
-        kernel=KernelRecord(release=kernel.release),
+        kernel=parts.kernel_record,
         agent=_record(agent),
         files={name: _record(data) for name, data in contents.items()},
-        packages=tuple(PackageRecord(name=p.name, version=p.version, sha256=p.sha256) for p in sorted(roots) if roots[p] in used),
+        packages=tuple(PackageRecord(name=p.name, version=p.version, sha256=p.sha256) for p in sorted(parts.packages)),
     )
     for name, data in {**contents, MANIFEST: encode(manifest)}.items():
         say(f"writing {name}, {len(data)} bytes")

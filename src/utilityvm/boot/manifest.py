@@ -17,11 +17,21 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sha256: str
 
 
-class KernelRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which kernel it is; `release` is what ``uname -r`` says in the guest."""
+class CompiledRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a kernel of our own was compiled with; `key` is the digest of all that went into it, the source package too."""
 
-    kind: Literal["distribution"] = "distribution"
+    key: str
+    config_sha256: str
+    compiler: str
+    linker: str
+
+
+class KernelRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which kernel it is; `release` is what ``uname -r`` says in the guest. A kernel of kind `source` says how it was compiled."""
+
+    kind: Literal["distribution", "source"] = "distribution"
     release: str
+    compiled: CompiledRecord | msgspec.UnsetType = msgspec.UNSET
 
 
 class PackageRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -66,7 +66,7 @@ def load_order(
         if name in built_in or name in order:
             return
         if name not in files:
-            raise NotFound(f"kernel module {name}: the kernel package does not have it")
+            raise NotFound(f"kernel module {name}: the kernel does not have it")
         for need in _needs(module(name).data):
             if need.hard or need.name in files:
                 visit(need.name, order)

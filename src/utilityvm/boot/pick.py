@@ -1,4 +1,4 @@
-"""Pick from unpacked packages what the guest needs: the kernel and its modules, busybox, crun and its libraries."""
+"""Pick from unpacked packages what the guest needs: the kernel and its modules, or its source; busybox, crun and its libraries."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +56,15 @@ def pick_kernel(root: Path) -> Kernel:
     built_in = frozenset(modules.module_name(line) for line in (tree / "modules.builtin").read_text().splitlines())
     groups = modules.load_order(modules.GROUPS, files, built_in, lambda path: Path(path).read_bytes())
     return Kernel(release, image, kernel.vmlinux(image, image_path.name), groups)
+
+
+def source_archive(root: Path, name: str) -> Path:
+    """Return the archive of a kernel's source, in the unpacked package `name` that has it.
+
+    Raises:
+        NotFound: the package has no such archive.
+    """
+    return _one(root, f"usr/src/{name}.tar.*")
 
 
 def pick_busybox(root: Path) -> Busybox:

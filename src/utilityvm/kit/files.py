@@ -102,6 +102,11 @@ class FileLock:
         self._fd = fd
         return True
 
+    @property
+    def descriptor(self) -> int:
+        """The open descriptor that holds the lock: a child that inherits it holds the lock too. It is -1 when the lock is not held."""
+        return self._fd
+
     def release(self) -> None:
         """Give the lock back; nothing happens when it is not held."""
         if self._fd >= 0:

@@ -1,9 +1,15 @@
 """Run one tool of the host to its end, from synchronous code. Children that live on are another module's."""
 
 import os
+import selectors
+import signal
 import subprocess
-from collections.abc import Container, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic
+from typing import IO, cast
 
 from utilityvm.kit.errors import DeadlineExceeded, HostError, NotFound
 
@@ -45,6 +51,81 @@ def run_tool(
         said = "\n".join(_text(done.stderr.strip() or done.stdout.strip()).splitlines()[-_LAST_LINES:])
         raise HostError(f"{' '.join(words)}: ended with {done.returncode}: {said or 'it said nothing'}")
     return _text(done.stdout)
+
+
+def run_lines(
+    argv: Sequence[str | Path],
+    *,
+    heed: Callable[[str], bool],
+    within: float,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    keep_open: Sequence[int] = (),
+) -> None:
+    """Run `argv` to its end, at most `within` seconds, and give each line of its output, both streams, to `heed` as it comes.
+
+    `heed` returns whether it has made use of the line; the last of the other lines are the tool's words when it fails. `env` is the
+    whole environment. The tool reads nothing; its own children inherit the descriptors `keep_open`. Whatever is raised here or by
+    `heed`, the tool and its children are killed first; when this process is killed, they end at their next line.
+
+    Raises:
+        NotFound: there is no such tool.
+        DeadlineExceeded: it was still running after `within` seconds.
+        HostError: it ended with another code than 0; the message has its last words.
+    """
+    words = [str(word) for word in argv]
+    said: deque[str] = deque(maxlen=_LAST_LINES)
+    try:
+        child = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=keep_open,
+            start_new_session=True,  # so that its children can be killed with it
+        )
+    except FileNotFoundError as error:
+        raise NotFound(f"{words[0]}: command not found") from error
+    except OSError as error:
+        raise HostError(f"{words[0]}: cannot be run: {error.strerror}") from error
+    with child:
+        try:
+            for line in _lines(cast("IO[bytes]", child.stdout).fileno(), within):
+                if not heed(line):
+                    said.append(line)
+            child.wait()
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(f"{' '.join(words)}: still running after {within:g} s") from error
+            raise
+    if child.returncode != 0:
+        raise HostError(f"{' '.join(words)}: ended with {child.returncode}: {chr(10).join(said) or 'it said nothing'}")
+
+
+def _lines(fd: int, within: float) -> Iterator[str]:
+    """Yield the lines that come from `fd` until its end; a last one may lack its line feed.
+
+    Raises:
+        TimeoutError: the end had not come after `within` seconds.
+    """
+    deadline = monotonic() + within
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        while True:
+            if not selector.select(max(0.0, deadline - monotonic())):
+                raise TimeoutError
+            data = os.read(fd, 1 << 16)
+            if not data:
+                break
+            *whole, rest = (rest + data).split(b"\n")
+            yield from map(_text, whole)
+    if rest:
+        yield _text(rest)
 
 
 def _text(data: bytes) -> str:

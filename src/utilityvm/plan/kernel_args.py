@@ -21,11 +21,12 @@ _SERIAL: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PlatformArgument:
-    """A kernel argument that the platform adds, and why; `emulated_only`: not under hardware virtualisation."""
+    """A kernel argument that the platform adds, and why; `emulated_only`: not under KVM; `lone_only`: for one processor."""
 
     text: str
     reason: str
     emulated_only: bool = False
+    lone_only: bool = False
 
 
 QEMU_ARGUMENTS: Final = (
@@ -36,6 +37,17 @@ QEMU_ARGUMENTS: Final = (
     PlatformArgument(
         "GODEBUG=asyncpreemptoff=1",
         "the kernel hands it to init as a variable: the agent has one goroutine, which its runtime would interrupt 100 times a second",
+    ),
+    PlatformArgument(
+        "noreplace-smp",
+        "the kernel rewrites 8 000 locked instructions, each in an address space made for that, a tenth of an emulated boot",
+        lone_only=True,
+    ),
+    PlatformArgument(
+        "nolapic_timer",
+        "the kernel measures the local timer for 0.1 s; its one processor is as well served by the HPET, whose pace is known",
+        emulated_only=True,
+        lone_only=True,
     ),
     PlatformArgument(
         "rodata=off",
@@ -55,7 +67,7 @@ def kernel_command_line(options: OptionsLCOW, processor_count: int, facts: Facts
     pieces = (
         _root(options),
         *_consoles(options, facts.platform),
-        *_platform(facts),
+        *_platform(facts, processor_count),
         *([options.kernel_boot_options] if options.kernel_boot_options else []),
         *(["pci=off"] if facts.platform is Platform.HYPERV and not options.vpci_enabled else []),
         f"nr_cpus={processor_count}",
@@ -89,11 +101,12 @@ def _consoles(options: OptionsLCOW, platform: Platform) -> list[str]:
     return pieces
 
 
-def _platform(facts: Facts) -> list[str]:
+def _platform(facts: Facts, processor_count: int) -> list[str]:
     """Platform arguments come before the user's, so that the user's win."""
     if facts.platform is Platform.HYPERV:
         return []
-    return [argument.text for argument in QEMU_ARGUMENTS if facts.emulated or not argument.emulated_only]
+    fit = (argument for argument in QEMU_ARGUMENTS if facts.emulated or not argument.emulated_only)
+    return [argument.text for argument in fit if processor_count == 1 or not argument.lone_only]
 
 
 def _init_arguments(options: OptionsLCOW) -> str:

@@ -1,7 +1,8 @@
 """Where things lie on this host: the one module that knows.
 
 Root uses ``/var/lib/utilityvm`` and ``/var/cache/utilityvm``; anybody else the folders of the XDG base directory specification, each with
-`utilityvm` below: ``$XDG_STATE_HOME`` (``~/.local/state``) and ``$XDG_CACHE_HOME`` (``~/.cache``). Nothing here makes a folder.
+`utilityvm` below: ``$XDG_STATE_HOME`` (``~/.local/state``) and ``$XDG_CACHE_HOME`` (``~/.cache``). ``$UVM_BOOT_FILES`` names another folder
+of boot files, for everybody. Nothing here makes a folder.
 """
 
 import os
@@ -9,32 +10,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+BOOT_FILES_VARIABLE = "UVM_BOOT_FILES"
+"""The variable of the environment that names another folder of boot files."""
+
 _NAME = "utilityvm"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The places: `state` is to be kept, `cache` can be fetched or made again."""
+    """The places: `state` is to be kept, `cache` can be fetched or made again, `boot_files` is what VMs boot from unless told otherwise."""
 
     state: Path
     cache: Path
+    boot_files: Path
 
     @classmethod
     def of_user(cls, uid: int | None = None) -> Self:
         """Return the places of the user `uid`, by default the one who runs this process. The environment decides for all but root."""
         if (os.geteuid() if uid is None else uid) == 0:
-            return cls(Path("/var/lib", _NAME), Path("/var/cache", _NAME))
-        from platformdirs import PlatformDirs  # noqa: PLC0415  # 8 ms that root and `uvm --version` do without
+            state, cache = Path("/var/lib", _NAME), Path("/var/cache", _NAME)
+        else:
+            from platformdirs import PlatformDirs  # noqa: PLC0415  # 8 ms that root and `uvm --version` do without
 
-        dirs = PlatformDirs(_NAME, appauthor=False)
-        return cls(dirs.user_state_path, dirs.user_cache_path)
-
-    @property
-    def boot_files(self) -> Path:
-        """The folder of boot files that VMs boot from unless told otherwise."""
-        return self.state / "boot"
+            dirs = PlatformDirs(_NAME, appauthor=False)
+            state, cache = dirs.user_state_path, dirs.user_cache_path
+        chosen = os.environ.get(BOOT_FILES_VARIABLE)
+        return cls(state, cache, Path(chosen).absolute() if chosen else state / "boot")
 
     @property
     def packages(self) -> Path:
         """The folder of downloaded packages."""
         return self.cache / "packages"
+
+    @property
+    def kernels(self) -> Path:
+        """The folder of kernels that were compiled here."""
+        return self.cache / "kernels"

@@ -9,6 +9,8 @@ from pathlib import Path
 from utilityvm.boot import cpio
 from utilityvm.boot.manifest import FileRecord, KernelRecord, Manifest, encode
 
+DISTRIBUTION = KernelRecord(release="6.1.0-1-amd64")
+
 
 def elf(sections: Mapping[str, bytes] | None = None, *, machine: int = 62, needed: tuple[str, ...] = (), interpreter: str = "") -> bytes:
     """Make a 64-bit little-endian ELF file with the given sections, a dynamic section for `needed`, and a loader."""
@@ -56,13 +58,13 @@ def module(depends: str = "", softdep: str = "") -> bytes:
     return elf({".modinfo": b"\0".join(entries) + b"\0"})
 
 
-def boot_files(folder: Path) -> dict[str, bytes]:
+def boot_files(folder: Path, of: KernelRecord = DISTRIBUTION) -> dict[str, bytes]:
     """Write a folder of boot files that is in order, and return what its files hold."""
     kernel = elf({".text": b"code"})
     contents = {"vmlinux": kernel, "kernel": kernel_image(kernel), "initrd.img": cpio.archive([cpio.file("init", b"agent", 0o755)])}
     records = {name: FileRecord(size=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in contents.items()}
-    release, agent = KernelRecord(release="6.1.0-1-amd64"), FileRecord(size=5, sha256="0" * 64)
-    manifest = Manifest(architecture="x86_64", kernel=release, agent=agent, files=records, packages=())
+    agent = FileRecord(size=5, sha256="0" * 64)
+    manifest = Manifest(architecture="x86_64", kernel=of, agent=agent, files=records, packages=())
     folder.mkdir()
     for name, data in {**contents, "manifest.json": encode(manifest)}.items():
         (folder / name).write_bytes(data)

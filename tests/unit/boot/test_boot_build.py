@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.boot import samples
-from utilityvm.boot.build import build
+from utilityvm.boot.build import OwnKernel, build
 from utilityvm.kit.errors import Corrupt, Exists, HostError, NotFound, Unsupported
 from utilityvm.kit.files import FileLock
 
@@ -68,6 +68,14 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / name).write_text("#!/bin/sh\nexit 99\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
+
+
+@pytest.mark.usefixtures("tools")
+def test_a_host_that_cannot_compile_is_told_before_anything_is_downloaded(tmp_path: Path, agent: Path) -> None:
+    own = OwnKernel(tmp_path / "kernels", lambda _done, _about: None)
+    with pytest.raises(Unsupported, match="compiling a kernel takes bc, bison, flex, gcc, ld, make, tar, xz, .* which this host lacks"):
+        build(tmp_path / "boot", agent, tmp_path / "cache", print, own=own)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agent", "bin"]
 
 
 @pytest.mark.usefixtures("tools")

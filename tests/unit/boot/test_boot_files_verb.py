@@ -1,9 +1,11 @@
 import argparse
+import io
 from pathlib import Path
 
 import pytest
 
 from tests.unit.boot import samples
+from utilityvm.boot.manifest import CompiledRecord, KernelRecord
 from utilityvm.cli import boot_files
 from utilityvm.kit.errors import InvalidOptions, NotFound, Unsupported
 
@@ -75,3 +77,36 @@ def test_mirrors_named_by_the_environment_are_used(tmp_path: Path, agent: str, m
     monkeypatch.setenv("UVM_DEBIAN_MIRROR", "http://127.0.0.1:1/debian nowhere:1")
     with pytest.raises(InvalidOptions, match="nowhere:1: not the address of a mirror"):
         run("build", "--out", str(tmp_path / "boot"), "--agent", agent)
+
+
+def test_show_says_what_a_kernel_of_our_own_was_compiled_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compiled = CompiledRecord(key="1a", config_sha256="2b", compiler="gcc 12", linker="GNU ld 2.40")
+    samples.boot_files(tmp_path / "boot", KernelRecord(kind="source", release="6.1.9-utilityvm", compiled=compiled))
+    assert run("show", "--out", str(tmp_path / "boot")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:3] == ["kernel    6.1.9-utilityvm (source, x86_64)", "compiled  1a: gcc 12; GNU ld 2.40; configuration 2b"]
+
+
+def test_elsewhere_than_on_a_terminal_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    teller = boot_files._Teller()
+    for done in range(1, 1001):
+        teller.compiled(done, 1000)
+    teller.say("linked")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [*(f"compiled {done} of about 1000 files" for done in range(50, 1001, 50)), "linked"]
+
+
+def test_on_a_terminal_progress_is_one_line_that_overwrites_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdout", terminal := Terminal())
+    teller = boot_files._Teller()
+    teller.say("compiling")
+    teller.compiled(1, 3)
+    teller.compiled(2, 3)
+    teller.say("linked")
+    teller.say("done")
+    shown = ["compiling\n", "\rcompiled 1 of about 3 files", "\rcompiled 2 of about 3 files", "\nlinked\n", "done\n"]
+    assert terminal.getvalue() == "".join(shown)

@@ -1,9 +1,14 @@
+import os
+import select
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from utilityvm.kit.errors import DeadlineExceeded, HostError, NotFound
-from utilityvm.kit.proc import run_tool
+from utilityvm.kit.files import FileLock
+from utilityvm.kit.proc import run_lines, run_tool
 
 
 def test_the_output_comes_back() -> None:
@@ -46,3 +51,93 @@ def test_a_missing_folder_is_not_taken_for_a_missing_tool(tmp_path: Path) -> Non
 def test_a_tool_that_does_not_end_is_killed() -> None:
     with pytest.raises(DeadlineExceeded, match=r"still running after 0\.1 s"):
         run_tool(["sleep", "60"], within=0.1)
+
+
+PATH = {"PATH": os.environ["PATH"]}
+
+
+def heed_numbers(heard: list[str]) -> Callable[[str], bool]:
+    def heed(line: str) -> bool:
+        heard.append(line)
+        return line.isdigit()
+
+    return heed
+
+
+def test_lines_of_both_streams_are_heard_as_they_come() -> None:
+    heard: list[str] = []
+    run_lines(["sh", "-c", "echo 1; echo two >&2; printf 3"], heed=heed_numbers(heard), within=10, env=PATH)
+    assert heard == ["1", "two", "3"]
+
+
+def test_the_environment_of_a_heeded_tool_is_the_one_it_is_given(tmp_path: Path) -> None:
+    heard: list[str] = []
+    run_lines(["env"], heed=heed_numbers(heard), within=10, env={**PATH, "ONLY": "this"}, cwd=tmp_path)
+    assert sorted(line.partition("=")[0] for line in heard) == ["ONLY", "PATH"]
+
+
+def test_a_heeded_tool_that_fails_is_quoted_with_the_lines_that_nobody_made_use_of() -> None:
+    with pytest.raises(HostError) as caught:
+        run_lines(["sh", "-c", "echo wrong; seq 100; exit 3"], heed=heed_numbers([]), within=10, env=PATH)
+    assert caught.value.message == "sh -c echo wrong; seq 100; exit 3: ended with 3: wrong"
+
+
+def test_a_heeded_tool_that_is_missing_is_named() -> None:
+    with pytest.raises(NotFound, match="^no-such-tool: command not found$"):
+        run_lines(["no-such-tool"], heed=heed_numbers([]), within=10, env=PATH)
+
+
+# The grandchild says who it is and then holds the pipe open: its end is the end of the pipe.
+GRANDCHILD = ["sh", "-c", "sh -c 'echo $$; exec sleep 600' & wait"]
+
+
+def alive(pid: str) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def ended(pid: str) -> None:
+    """Wait for the end of a process that is not a child of ours."""
+    with suppress(ProcessLookupError):
+        fd = os.pidfd_open(int(pid))
+        select.select([fd], [], [], 10)
+        os.close(fd)
+    assert not alive(pid)
+
+
+def test_a_heeded_tool_that_does_not_end_is_killed_with_its_children() -> None:
+    heard: list[str] = []
+    with pytest.raises(DeadlineExceeded, match=r"still running after 0\.5 s"):
+        run_lines(GRANDCHILD, heed=heed_numbers(heard), within=0.5, env=PATH)
+    ended(heard[0])
+
+
+def test_a_heeded_tool_is_killed_with_its_children_when_its_caller_is_interrupted() -> None:
+    heard: list[str] = []
+
+    def heed(line: str) -> bool:
+        heard.append(line)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_lines(GRANDCHILD, heed=heed, within=10, env=PATH)
+    ended(heard[0])
+
+
+def test_a_lock_is_held_by_the_children_that_inherit_it(tmp_path: Path) -> None:
+    """So nobody sweeps a folder away in which a killed owner's children still write."""
+    lock, other, go_on = FileLock(tmp_path), FileLock(tmp_path), tmp_path / "go_on"
+    os.mkfifo(go_on)
+
+    def heed(_line: str) -> bool:
+        lock.release()
+        assert not other.acquire(wait=False)
+        go_on.write_text("")
+        return True
+
+    lock.acquire()
+    run_lines(["sh", "-c", "echo held; cat go_on"], heed=heed, within=10, env=PATH, cwd=tmp_path, keep_open=[lock.descriptor])
+    assert other.acquire(wait=False)
+    other.release()

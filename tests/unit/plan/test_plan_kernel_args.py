@@ -76,5 +76,19 @@ def test_mitigations_are_off_only_where_the_guest_is_emulated() -> None:
     assert "mitigations=off" not in kernel_command_line(OptionsLCOW(), 2, msgspec.structs.replace(HYPERV, emulated=True))
 
 
+def test_a_lone_processor_keeps_its_locks_and_when_emulated_does_without_its_local_timer() -> None:
+    words = {
+        (facts.emulated, count): set(kernel_command_line(OptionsLCOW(), count, facts).split()) for facts in (KVM, TCG) for count in (1, 2)
+    }
+    both = {"noreplace-smp", "nolapic_timer"}
+    assert {case: words[case] & both for case in words} == {
+        (False, 1): {"noreplace-smp"},
+        (False, 2): set(),
+        (True, 1): both,
+        (True, 2): set(),
+    }
+    assert not both & set(kernel_command_line(OptionsLCOW(), 1, HYPERV).split())
+
+
 def test_every_platform_argument_has_a_reason() -> None:
     assert all(argument.reason for argument in QEMU_ARGUMENTS)

@@ -2,20 +2,26 @@ from pathlib import Path
 
 import pytest
 
-from utilityvm.store.layout import Layout
+from utilityvm.store.layout import BOOT_FILES_VARIABLE, Layout
+
+
+@pytest.fixture(autouse=True)
+def _nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(BOOT_FILES_VARIABLE, raising=False)
 
 
 def test_root_has_the_places_of_the_system() -> None:
     layout = Layout.of_user(0)
-    assert layout == Layout(Path("/var/lib/utilityvm"), Path("/var/cache/utilityvm"))
-    assert layout.boot_files == Path("/var/lib/utilityvm/boot")
+    assert layout == Layout(Path("/var/lib/utilityvm"), Path("/var/cache/utilityvm"), Path("/var/lib/utilityvm/boot"))
     assert layout.packages == Path("/var/cache/utilityvm/packages")
+    assert layout.kernels == Path("/var/cache/utilityvm/kernels")
 
 
 def test_others_have_the_places_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("STATE_HOME", "CACHE_HOME"):
         monkeypatch.setenv(f"XDG_{name}", f"/x/{name.lower()}")
-    assert Layout.of_user(1000) == Layout(Path("/x/state_home/utilityvm"), Path("/x/cache_home/utilityvm"))
+    layout = Layout.of_user(1000)
+    assert layout == Layout(Path("/x/state_home/utilityvm"), Path("/x/cache_home/utilityvm"), Path("/x/state_home/utilityvm/boot"))
 
 
 def test_others_have_places_in_their_home_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +31,15 @@ def test_others_have_places_in_their_home_by_default(monkeypatch: pytest.MonkeyP
     layout = Layout.of_user(1000)
     assert layout.boot_files == Path("/home/ada/.local/state/utilityvm/boot")
     assert layout.packages == Path("/home/ada/.cache/utilityvm/packages")
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_other_boot_files_can_be_named_by_everybody(uid: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Layout.of_user(uid)
+    monkeypatch.setenv(BOOT_FILES_VARIABLE, "/elsewhere/boot")
+    assert Layout.of_user(uid) == Layout(before.state, before.cache, Path("/elsewhere/boot"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(BOOT_FILES_VARIABLE, "near")
+    assert Layout.of_user(uid).boot_files == tmp_path / "near"
+    monkeypatch.setenv(BOOT_FILES_VARIABLE, "")
+    assert Layout.of_user(uid) == before
