@@ -7,8 +7,7 @@ FUZZ_SECONDS = 60
 FUZZ_INPUTS = 1000000
 FUZZ_SEED =
 
-.PHONY: setup setup-source run test check lint agent go-test unit golden parity fault vm vm-source package vm-as-user kernel-twice
-.PHONY: test-here test-elsewhere bench soak fuzz lock clean
+.PHONY: setup setup-source run test check lint agent go-test unit golden parity fault vm vm-source package vm-as-user kernel-twice test-here test-elsewhere bench soak fuzz lock clean
 
 setup:
 	@tools/setup.sh
