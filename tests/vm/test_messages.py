@@ -60,4 +60,4 @@ async def test_many_processes_are_listed_and_none_that_has_ended(vm: UtilityVM) 
             await process.wait()
             await process.close()
         assert (await vm.properties(PropertyType.PROCESS_LIST)).process_list == []
-        assert (await vm.properties()).process_list is None
+        assert (await vm.properties()).process_list == []

@@ -132,6 +132,12 @@ async def boot(flags: Sequence[str] = SHELL) -> AsyncIterator[tuple[asyncio.subp
             await asyncio.sleep(0.01)
 
 
+async def code_of(process: asyncio.subprocess.Process) -> int:
+    """Wait for a program's end."""
+    async with asyncio.timeout(LIMIT):
+        return await process.wait()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shell() -> AsyncIterator[Screen]:
     """A shell in a guest, at its prompt, where each test leaves it."""
@@ -139,7 +145,7 @@ async def shell() -> AsyncIterator[Screen]:
         yield screen
         assert await screen.command("echo $((6 * 7))") == "42\n"
         screen.type("exit 7\r")
-        assert await uvm.wait() == 7
+        assert await code_of(uvm) == 7
 
 
 # -- what a program finds -----------------------------------------------------------------------------------------------
@@ -206,7 +212,7 @@ async def test_without_i_the_terminal_stays_as_it_is_and_control_c_is_for_us() -
         await screen.see("ready\r")
         assert screen.mode == screen.before
         screen.type("\x03")
-        assert await uvm.wait() == 130
+        assert await code_of(uvm) == 130
 
 
 # -- ends ---------------------------------------------------------------------------------------------------------------
@@ -217,20 +223,20 @@ async def test_a_signal_gives_the_terminal_back(number: signal.Signals) -> None:
     async with boot() as (uvm, screen, _):
         assert screen.mode != screen.before
         uvm.send_signal(number)
-        assert await uvm.wait() == 128 + number
+        assert await code_of(uvm) == 128 + number
 
 
 async def test_a_vm_that_is_killed_gives_the_terminal_back_and_says_why() -> None:
     async with boot() as (uvm, screen, vm_id):
         os.kill(qemu_of(vm_id), signal.SIGKILL)
-        assert await uvm.wait() == 125
+        assert await code_of(uvm) == 125
         await screen.see(f"uvm: vm {vm_id}")
 
 
 async def test_a_mistake_after_the_boot_gives_the_terminal_back() -> None:
     async with boot(["-i", "-t", "--", "no-such-program"]) as (uvm, screen, _):
         await screen.see("uvm: no-such-program: no such program in the guest\r\n")
-        assert await uvm.wait() == 127
+        assert await code_of(uvm) == 127
 
 
 async def test_a_terminal_that_nobody_reads_does_not_hold_up_the_end() -> None:
@@ -251,7 +257,7 @@ async def test_the_escape_ends_a_program_that_hears_nothing() -> None:
         screen.type("sleep 1000\r")
         screen.type("\x1d\x1d\x1d")
         await screen.see("uvm: ended by Ctrl-], pressed three times\r\n")
-        assert await uvm.wait() == 137
+        assert await code_of(uvm) == 137
 
 
 async def test_a_stop_from_elsewhere_gives_the_shell_its_terminal_and_fg_takes_it_again() -> None:
@@ -280,7 +286,7 @@ async def test_a_stop_from_elsewhere_gives_the_shell_its_terminal_and_fg_takes_i
         await screen.see("host$ ")
         assert screen.mode == idle
         screen.type("exit $?\n")
-        assert await shell.wait() == 3
+        assert await code_of(shell) == 3
     assert of_vm(vm_id) == []
 
 
