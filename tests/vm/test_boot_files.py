@@ -78,7 +78,7 @@ cat >/run/c/config.json <<'END'
 {json.dumps(CONTAINER)}
 END
 grep -q cgroup2 /proc/mounts || mount -t cgroup2 none /sys/fs/cgroup
-crun run --bundle /run/c c1
+crun run --no-pivot --bundle /run/c c1
 """
 
 
