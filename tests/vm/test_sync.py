@@ -1,5 +1,6 @@
 """The names without await with real VMs: in a script, in the interactive shell, interrupted, and left open."""
 
+import os
 import signal
 import subprocess  # noqa: TID251 (scripts as users run them)
 import sys
@@ -46,27 +47,27 @@ def test_a_vm_under_pytest(boot_files: BootFiles) -> None:
 
 
 def test_a_vm_that_nobody_closed_ends_with_the_script(boot_files: BootFiles) -> None:
-    ended = python("-c", program(boot_files, "left-open", "vm = sync.create_lcow(options)\nvm.start()\nprint(vm.state)"))
+    ended = python("-c", program(boot_files, f"left-open-{os.getpid()}", "vm = sync.create_lcow(options)\nvm.start()\nprint(vm.state)"))
     assert (ended.returncode, ended.stdout) == (0, "running\n")
     assert "Traceback" not in ended.stderr
     assert "Warning" not in ended.stderr
-    assert of_vm("left-open") == []
+    assert of_vm(f"left-open-{os.getpid()}") == []
 
 
 def test_the_interactive_shell(boot_files: BootFiles) -> None:
     lines = "vm = sync.create_lcow(options)\nvm.start()\nvm.create_process(['echo', 'hello']).stdout.read()\nvm.close()\nvm.state\n"
-    ended = python("-i", "-q", stdin=program(boot_files, "shell", lines))
+    ended = python("-i", "-q", stdin=program(boot_files, f"shell-{os.getpid()}", lines))
     assert ended.returncode == 0
     assert "b'hello\\n'" in ended.stdout
     assert "closed" in ended.stdout
-    assert of_vm("shell") == []
+    assert of_vm(f"shell-{os.getpid()}") == []
 
 
 @pytest.mark.parametrize("text", ["vm.wait()", "vm.create_process(['sleep', '1000']).wait()"])
 def test_ctrl_c_in_a_script_leaves_nothing(boot_files: BootFiles, text: str) -> None:
     body = f"with sync.create_lcow(options) as vm:\n    vm.start()\n    print('ready', flush=True)\n    {text}"
     child = subprocess.Popen(
-        [sys.executable, "-c", program(boot_files, "ctrl-c", body)],
+        [sys.executable, "-c", program(boot_files, f"ctrl-c-{os.getpid()}", body)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -77,5 +78,5 @@ def test_ctrl_c_in_a_script_leaves_nothing(boot_files: BootFiles, text: str) -> 
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=LIMIT)
     assert said.rstrip().endswith("KeyboardInterrupt")
-    assert (child.returncode, of_vm("ctrl-c")) == (-signal.SIGINT, [])
+    assert (child.returncode, of_vm(f"ctrl-c-{os.getpid()}")) == (-signal.SIGINT, [])
     assert time.monotonic() - began < LIMIT
