@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from msgspec import structs
+
 from utilityvm.kit.errors import HostError, UtilityVMError
 from utilityvm.kit.ids import VmId
 from utilityvm.options.defaults import (
@@ -26,7 +28,7 @@ from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.facts import Answered, Counted, Facts, Platform
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.normalize import Adjusted, normalize_memory, normalize_processors
-from utilityvm.plan.wcow import WcowPlan
+from utilityvm.plan.wcow import WcowPlan, paths_looked_at
 from utilityvm.plan.windows import share_key
 from utilityvm.schema import json
 from utilityvm.testing.compute import FakeComputeService
@@ -84,11 +86,13 @@ def _lcow(case: Mapping[str, Any]) -> Observed:
 
 
 def _wcow(case: Mapping[str, Any]) -> Observed:
-    options, facts, observed = from_go(case["options"], OptionsWCOW), _facts(case["host"]), Observed()
+    options, host, observed = from_go(case["options"], OptionsWCOW), _facts(case["host"]), Observed()
+    looked_at = host.files_present & set(paths_looked_at(options, host.path_flavour))
+    facts = structs.replace(host, files_present=looked_at)  # so that planning asks about nothing else
     broken = problems(options, facts.build)
     observed.verify = broken[0].message if broken else None
 
-    files = FakeHostFiles(facts.files_present)
+    files = FakeHostFiles(host.files_present)
     try:
         with _warnings(observed.warnings):
             observed.document, observed.vm = asyncio.run(_create_wcow(options, facts, _service(case["host"]), files))

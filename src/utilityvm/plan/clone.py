@@ -33,15 +33,14 @@ def clone(template: TemplateConfigWCOW, scratch_folder: str, flavour: PathFlavou
     """
     effects, slots, entries, shares = list[Effect](), dict[tuple[int, int], ScsiSlot](), list[VsmbEntry](), list[VirtualSmbShare]()
     for number, resource in enumerate(template.resources):
-        match resource:
-            case ScsiMount():
-                _check(resource, number)
-                path, needed = _disk(resource, scratch_folder, flavour, unique)
-                effects += needed
-                slots[resource.controller, resource.lun] = _slot(resource, path)
-            case VsmbShare():
-                entries.append(_entry(resource))
-                shares.append(_share(resource))
+        if isinstance(resource, ScsiMount):
+            _check(resource, number)
+            path, needed = _disk(resource, scratch_folder, flavour, unique)
+            effects += needed
+            slots[resource.controller, resource.lun] = _slot(resource, path)
+        else:
+            entries.append(_entry(resource))
+            shares.append(_share(resource))
     return Cloned(tuple(effects), tuple(slots.values()), tuple(shares), tuple(entries))
 
 

@@ -231,6 +231,8 @@ def test_a_file_gives_a_clone_with_its_templates_resources() -> None:
     assert options.template_config.resources == WHOLE.template_config.resources
     given = {"template_config": WHOLE.template_config, "owner": "", "is_clone": True, "layer_folders": LAYERS}
     assert options_wcow(FACTS, given).template_config == WHOLE.template_config
+    table = msgspec.structs.asdict(WHOLE.template_config)  # whose resources are what they are
+    assert options_wcow(FACTS, {**given, "template_config": table}).template_config == WHOLE.template_config
 
 
 @pytest.mark.parametrize(
