@@ -60,6 +60,7 @@ forward_stdout = true
 ```
 
 An option that the QEMU driver does not carry out yet is refused by name when the VM is created, never ignored.
+VMs with Windows guests have [a page of their own](options-wcow.md).
 
 """
 
@@ -111,7 +112,13 @@ def options_page_wcow() -> str:
     flags = _flags(OptionsWCOW)
     sections = "".join(_section(option, flags.get(option.name, "")) for option in declared(OptionsWCOW).values())
     for kind in (TemplateConfigWCOW, ScsiMount, VsmbShare):
-        sections += f"## In `{kind.__name__}`\n\n" + "".join(_line(option) for option in declared(kind).values()) + "\n"
+        tag = kind.__struct_config__.tag
+        sections += (
+            f"## In `{kind.__name__}`\n\n"
+            + (f"In files `type` is `{tag}`.\n\n" if tag else "")
+            + "".join(_line(option) for option in declared(kind).values())
+            + "\n"
+        )
     words = ", ".join(f"`{word}`" for word in VsmbOption)
     return f"{_HEAD_WCOW}{sections}The words of a share's `options`: {words}.\n\n{_rules(BOUNDS_WCOW, VERIFY_WCOW)}"
 
