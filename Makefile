@@ -7,7 +7,7 @@ FUZZ_SECONDS = 60
 FUZZ_INPUTS = 1000000
 FUZZ_SEED =
 
-.PHONY: setup setup-source run test check lint agent go-test unit golden parity fault vm vm-source package vm-as-user kernel-twice test-here test-elsewhere bench soak fuzz lock clean
+.PHONY: setup setup-source run test check lint agent go-test hcs unit golden parity fault vm vm-source package vm-as-user kernel-twice test-here test-elsewhere bench soak fuzz lock clean
 
 setup:
 	@tools/setup.sh
@@ -31,7 +31,7 @@ test-elsewhere:
 	@$(MAKE) --no-print-directory vm-source
 
 check: lint go-test
-	$(PYTEST) $(wildcard tests/meta tests/unit tests/golden tests/parity)
+	$(PYTEST) $(wildcard tests/meta tests/unit tests/golden tests/parity tests/hcs)
 
 lint:
 	.venv/bin/ruff check
@@ -57,7 +57,7 @@ soak:
 bench:
 	.venv/bin/python bench/run.py
 
-unit golden fault vm package:
+unit golden fault vm hcs package:
 	$(PYTEST) tests/$@
 
 # The same tests on our own kernel, but for those that build boot files of both kinds anyway.

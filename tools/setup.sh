@@ -27,6 +27,7 @@ install_tools() {
     missing=
     find_python || missing="$missing python3 python3-venv"
     command -v go >/dev/null || missing="$missing golang-go"
+    command -v gcc >/dev/null || missing="$missing gcc libc6-dev"  # the tests' stand-in for Windows' host service
     command -v qemu-system-x86_64 >/dev/null || missing="$missing qemu-system-x86"
     command -v bwrap >/dev/null || missing="$missing bubblewrap"
     for tool in gpg gpg-agent gpgv sqv; do  # the tests sign a small archive, and have it verified by both

@@ -7,7 +7,9 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from tests.hcs.harness import NOTHING, StandIn
 
+from utilityvm.compute.hcs.machine import HcsMachine
 from utilityvm.compute.ports import ExitHow, ExitStatus
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.compute.qemu.system import QemuMachine
@@ -63,14 +65,31 @@ class QemuDriver:
         return await self._service.create(VmId(f"conformance-{next(self._numbers)}"), document(path))
 
 
+class HcsDriver:
+    def __init__(self, folder: Path) -> None:
+        self._numbers = count()
+        self.standin = StandIn(folder)
+        self._service = self.standin.service()
+
+    async def create(self, then: Then) -> HcsMachine:
+        self.standin.guest(then)
+        return await self._service.create(VmId(f"conformance-{next(self._numbers)}"), document(Path("/kernel")))
+
+
 def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))  # noqa: PTH208 (names are what is compared)
 
 
-@pytest.mark.parametrize("driver", [pytest.param(FakeDriver, id="fake"), pytest.param(QemuDriver, id="qemu", marks=pytest.mark.vm)])
+@pytest.mark.parametrize(
+    "driver",
+    [pytest.param(FakeDriver, id="fake"), pytest.param(HcsDriver, id="hcs"), pytest.param(QemuDriver, id="qemu", marks=pytest.mark.vm)],
+)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 async def test_driver(case: Callable[[Driver], Awaitable[None]], driver: Callable[[Path], Driver], tmp_path: Path) -> None:
     before = descriptors()
-    await case(driver(tmp_path))
+    made = driver(tmp_path)
+    await case(made)
     gc.collect()
     assert descriptors() <= before, "descriptors were left open"
+    if isinstance(made, HcsDriver):
+        assert made.standin.counts == NOTHING

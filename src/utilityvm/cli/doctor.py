@@ -50,6 +50,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(_args: argparse.Namespace) -> int:
+    found = _windows() if sys.platform == "win32" else _linux()
+    for finding in found:
+        print(f"{finding.mark:<4}  {finding.subject:<12} {finding.text}")
+        if finding.hint:
+            print(f"      {'':<12} hint: {finding.hint}")
+    return EXIT_CODES[Kind.UNSUPPORTED] if any(finding.mark is Mark.FAIL for finding in found) else 0
+
+
+def _windows() -> list[Finding]:
+    from utilityvm.cli.doctor_windows import findings
+
+    version = ".".join(map(str, sys.version_info[:3]))
+    build = 0
+    if sys.platform == "win32":
+        build = sys.getwindowsversion().build
+    return [Finding("utilityvm", f"{__version__}, Python {version}"), *findings(build)]
+
+
+def _linux() -> list[Finding]:
     found = [
         _python(),
         _tool("setpriv", "util-linux", "ends QEMU with its owner"),
@@ -62,11 +81,7 @@ def _run(_args: argparse.Namespace) -> int:
         found += [files, Finding("qemu", "not tried: the probe boots the kernel of the boot files", mark=Mark.FAIL)]
     else:
         found += [Finding("boot files", f"{files.folder}: kernel {files.manifest.kernel.release}"), *_qemu(files.vmlinux)]
-    for finding in found:
-        print(f"{finding.mark:<4}  {finding.subject:<12} {finding.text}")
-        if finding.hint:
-            print(f"      {'':<12} hint: {finding.hint}")
-    return EXIT_CODES[Kind.UNSUPPORTED] if any(finding.mark is Mark.FAIL for finding in found) else 0
+    return found
 
 
 def _python() -> Finding:

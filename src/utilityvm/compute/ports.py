@@ -30,6 +30,8 @@ class ExitHow(StrEnum):
     """The process that ran it was ended by a signal that was not ours."""
     FAILED = "failed"
     """The process that ran it ended with an error, or could not be started."""
+    UNEXPECTED = "unexpected"
+    """The host service ended it, or saw it end, and says in its own words why."""
     DISCONNECTED = "disconnected"
     """The driver lost its connection to the guest's agent (internal guest connection) and ended it."""
 
@@ -39,6 +41,7 @@ _SENTENCE = {
     ExitHow.PANICKED: "the guest's kernel panicked",
     ExitHow.KILLED: "its hypervisor was killed by signal {code}",
     ExitHow.FAILED: "its hypervisor failed with exit code {code}",
+    ExitHow.UNEXPECTED: "it ended unexpectedly",
     ExitHow.DISCONNECTED: "its guest agent is gone",
 }
 
@@ -47,7 +50,8 @@ _SENTENCE = {
 class ExitStatus:
     """How a compute system ended, and the last words of whoever had something to say.
 
-    `code` is the number of the signal for `ExitHow.KILLED`, the exit code for `ExitHow.FAILED`, otherwise 0.
+    `code` is the number of the signal for `ExitHow.KILLED`, the exit code for `ExitHow.FAILED`, the HRESULT for
+    `ExitHow.UNEXPECTED`, otherwise 0.
     """
 
     how: ExitHow

@@ -5,9 +5,9 @@ protocol/SPEC.md sections 5 and 6. What a guest is too old for is sent all the s
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Final, final
+from typing import Any, Final, final
 
 from msgspec import UNSET, UnsetType
 
@@ -104,6 +104,10 @@ class GuestClient:
         settings = gcs.execute_settings(parameters, ports, windows=self.os == "windows")
         request = gcs.ExecuteRequest(container_id=self._container_id, ocsc=_span(), settings=settings)
         return (await self._bridge.call(gcs.EXECUTE, request, undo=undo)).process_id
+
+    def run(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """See `Bridge.run`."""
+        return self._bridge.run(name, work)
 
     async def wait_process(self, process_id: int) -> int:
         """Wait until the process has ended and return its exit code (128 + signal when it was killed)."""

@@ -5,9 +5,10 @@ protocol/SPEC.md section 6. The host listens on a port for each stream before it
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import suppress
 from itertools import count
-from typing import Final, final
+from typing import Any, Final, Protocol, final
 
 from utilityvm.guest.client import GuestClient
 from utilityvm.guest.spec import ProcessSpec, check_console_size, check_signal, parameters
@@ -18,6 +19,36 @@ from utilityvm.wire import gcs
 
 DIAL_TIMEOUT: Final = 5.0
 """Seconds that the guest has to dial the streams of a process, counted from its word that the process runs."""
+
+
+class ProcessHost(Protocol):
+    """Who runs a process: the agent in the guest, or the host service for it."""
+
+    def run(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run `work` for as long as the guest can be reached."""
+        ...
+
+    async def wait_process(self, process_id: int) -> int:
+        """Wait for its end and return its exit code."""
+        ...
+
+    async def signal_process(self, process_id: int, signal: int | gcs.SignalOptions) -> bool:
+        """Send it a signal; say whether it was delivered."""
+        ...
+
+    async def resize_console(self, process_id: int, *, height: int, width: int) -> None:
+        """Set the size of its terminal, in characters."""
+        ...
+
+
+class Connected(Protocol):
+    """The streams of a process: input, output and errors."""
+
+    connected: list[GuestStream]
+
+    def close(self) -> None:
+        """Close them. A second call does nothing."""
+        ...
 
 
 @final
@@ -34,13 +65,13 @@ class Process:
     stdout: GuestStream
     stderr: GuestStream
 
-    def __init__(self, client: GuestClient, name: str, pid: int, streams: "Streams") -> None:
+    def __init__(self, client: "ProcessHost", name: str, pid: int, streams: "Connected") -> None:
         self._client, self._name = client, name
         self.pid = pid
         self.stdin, self.stdout, self.stderr = streams.connected
         self._streams = streams
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        client.bridge.run(f"wait-{pid}", self._watch()).add_done_callback(self._watched)
+        client.run(f"wait-{pid}", self._watch()).add_done_callback(self._watched)
 
     @property
     def ended(self) -> bool:

@@ -139,6 +139,14 @@ class QmpError(HostError):
         self.error_class, self.command = error_class, command
 
 
+class HcsError(HostError):
+    """Windows' compute service refused an operation; `hresult` is its code, unsigned; errors of Win32 are bare."""
+
+    def __init__(self, message: str, *, hresult: int, operation: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.hresult, self.operation = hresult, operation
+
+
 class GuestError(UtilityVMError):
     """The guest agent answered a call with a failure; `result` is its HRESULT as an unsigned number."""
 

@@ -2,16 +2,19 @@
 
 import ctypes
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
 from utilityvm.kit.errors import HostError
+
+if sys.platform != "win32":  # where files are only read
+    import fcntl
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2

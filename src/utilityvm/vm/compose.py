@@ -5,10 +5,13 @@ The one place that knows which driver this host has.
 
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
+from utilityvm.compute.hcs.files import WindowsFiles
+from utilityvm.compute.hcs.service import HcsService
 from utilityvm.compute.ports import ComputeService, HostFiles, Machine
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.jail import hint
@@ -22,9 +25,9 @@ from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.rules import refuse_not_built, verify_bounds
 from utilityvm.options.wcow import OptionsWCOW
-from utilityvm.plan.facts import Counted, Facts, Platform, Refused
+from utilityvm.plan.facts import Answered, Counted, Facts, Platform, Refused
 from utilityvm.plan.lcow import LcowPlan, boot_file_paths, plan_lcow
-from utilityvm.plan.wcow import WcowPlan, locate, plan_wcow
+from utilityvm.plan.wcow import WcowPlan, locate, paths_looked_at, plan_wcow
 from utilityvm.vm.adjusted import warn
 from utilityvm.vm.host_options import default_options_lcow, is_there
 from utilityvm.vm.prepare import carry_out
@@ -52,9 +55,13 @@ async def create_lcow(
             although required.
         NotFound, Corrupt: the boot files are not there, or not as they were built.
     """
-    if sys.platform == "win32":
-        raise Unsupported("the driver for Windows' Host Compute Service is not built yet: create_lcow needs Linux with QEMU")
     options = options or default_options_lcow()
+    if sys.platform == "win32":
+        if require_jail:
+            raise Unsupported(
+                "a jail is required, and there is none around the host service's VMs: their worker processes are Windows' own"
+            )
+        return await create_lcow_on_hcs(options, HcsService(), sys.getwindowsversion().build, output_handler)
     verify_bounds(options)
     refuse_not_built(options)
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
@@ -87,13 +94,57 @@ async def create_wcow(options: OptionsWCOW) -> UtilityVM:
     """Create a utility VM with a Windows guest; nothing runs yet.
 
     Raises:
-        Unsupported: always, before anything is created: only Windows' Host Compute Service runs such a VM, and its driver is not built.
+        Unsupported: this host is not Windows, whose Host Compute Service alone runs such a VM; nothing was created.
+        UtilityVMError: as `create_planned_wcow`.
     """
-    lacks = "a driver for this host's Host Compute Service, which is not built yet"
-    if sys.platform != "win32":
-        lacks = f"Windows and its Host Compute Service (HCS), and this host is {sys.platform}"
+    if sys.platform == "win32":
+        return await create_wcow_on_hcs(options, HcsService(), WindowsFiles(), sys.getwindowsversion().build)
+    lacks = f"Windows and its Host Compute Service (HCS), and this host is {sys.platform}"
     message = f"vm {options.id or '(new)'}: a VM with a Windows guest needs {lacks}"
     raise Unsupported(message, hint="uvm document wcow prints its document on any host")
+
+
+async def create_lcow_on_hcs(
+    options: OptionsLCOW, service: HcsService, build: int, output_handler: OutputHandler | None = None
+) -> UtilityVM:
+    """Create a utility VM with a Linux guest on the host service of a Windows of this build; nothing runs yet.
+
+    Raises:
+        UtilityVMError: as `create_lcow`.
+    """
+    verify_bounds(options)
+    refuse_not_built(options)
+    vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
+    paths = boot_file_paths(options, PathFlavour.WINDOWS)
+    facts = await _hcs_facts(service, build, {paths.kernel, paths.root_fs})
+    return await create_planned(options, vm_id, facts, service, output_handler)
+
+
+async def create_wcow_on_hcs(options: OptionsWCOW, service: HcsService, files: HostFiles, build: int) -> UtilityVM:
+    """Create a utility VM with a Windows guest on the host service; nothing runs yet.
+
+    Raises:
+        UtilityVMError: as `create_planned_wcow`.
+    """
+    vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
+    facts = await _hcs_facts(service, build, paths_looked_at(options, PathFlavour.WINDOWS))
+    return await create_planned_wcow(options, vm_id, facts, service, files)
+
+
+async def _hcs_facts(service: HcsService, build: int, look_at: Iterable[str]) -> Facts:
+    processors: Answered | Refused
+    try:
+        processors = Answered(service_properties=await service.service_properties("ProcessorTopology"))
+    except HostError as error:
+        processors = Refused(reason=error.message)
+    return Facts(
+        platform=Platform.HYPERV,
+        path_flavour=PathFlavour.WINDOWS,
+        build=build,
+        processors=processors,
+        files_present=frozenset(filter(is_there, look_at)),
+        unique=new_guid(),
+    )
 
 
 async def create_planned_wcow(options: OptionsWCOW, vm_id: VmId, facts: Facts, service: ComputeService, files: HostFiles) -> UtilityVM:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from utilityvm.kit.errors import HostError, NotFound
-from utilityvm.options.defaults import DefaultsFacts, boot_files_look_at, defaults_look_at
+from utilityvm.options.defaults import DefaultsFacts, boot_files_look_at, defaults_look_at, program_boot_files
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.read import options_lcow, options_wcow
@@ -100,7 +100,25 @@ def is_there(path: str) -> bool:
         return False
 
 
+def windows_facts(folder: object, *, program_files: str, build: int) -> DefaultsFacts:
+    """Return what the defaults depend on where Windows is the host, whose `build` and folder of programs are given."""
+    shared = program_boot_files(PathFlavour.WINDOWS, program_files)
+    look_at = [*defaults_look_at(PathFlavour.WINDOWS, sys.argv[0], shared)]
+    look_at += boot_files_look_at(PathFlavour.WINDOWS, folder) if isinstance(folder, str) else ()
+    return DefaultsFacts(
+        path_flavour=PathFlavour.WINDOWS,
+        build=build,
+        num_cpu=os.cpu_count() or 1,
+        argv0=sys.argv[0],
+        shared_boot_files=shared,
+        log_level=log_level(),
+        files_present=frozenset(path for path in look_at if is_there(path)),
+    )
+
+
 def _facts(folder: object) -> DefaultsFacts:
+    if sys.platform == "win32":
+        return windows_facts(folder, program_files=os.environ.get("PROGRAMFILES", r"C:\Program Files"), build=sys.getwindowsversion().build)
     shared = str(Layout.of_user().boot_files)
     look_at = [*defaults_look_at(PathFlavour.POSIX, sys.argv[0], shared)]
     look_at += boot_files_look_at(PathFlavour.POSIX, folder) if isinstance(folder, str) else ()

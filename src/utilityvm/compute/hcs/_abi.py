@@ -1,0 +1,249 @@
+"""Windows' libraries as they are called: one line a function, raw values in and out. The one module that touches ctypes.
+
+Text is UTF-16 with two-byte units on every host, so that the same code runs against a library of our own where there is no Windows.
+What a function returns as text belongs to us: vmcompute's is given back to COM's allocator, computestorage's to LocalFree.
+"""
+
+import ctypes
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from itertools import count
+from typing import Any, Final, final
+
+from utilityvm.kit.errors import InvalidOptions, Unsupported
+
+LONGEST_ANSWER: Final = 16 * 1024 * 1024
+"""UTF-16 units of an answer; one without an end must not be read for ever."""
+
+Notified = Callable[[int, int, str], None]
+"""Takes a notification: its number, its status as an unsigned HRESULT, its data. Called on a thread of the service."""
+
+
+class In(Enum):
+    """What is passed."""
+
+    TEXT = ctypes.c_char_p  # UTF-16 with its zero; None is a null pointer
+    HANDLE = ctypes.c_void_p
+    NUMBER = ctypes.c_uint32
+
+
+class Out(Enum):
+    """What comes back through a pointer."""
+
+    TEXT = 1
+    HANDLE = 2
+    PROCESS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInformation:
+    """``HCS_PROCESS_INFORMATION``: the process id, and the handles of the host's ends of its streams (0: none)."""
+
+    process_id: int
+    std_input: int
+    std_output: int
+    std_error: int
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What a call returned: its HRESULT as an unsigned number, and what came back, in the order of the signature."""
+
+    hresult: int
+    outs: tuple[Any, ...] = ()
+
+
+class _ProcessInformation(ctypes.Structure):
+    _fields_ = (
+        ("process_id", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("std_input", ctypes.c_void_p),
+        ("std_output", ctypes.c_void_p),
+        ("std_error", ctypes.c_void_p),
+    )
+
+
+_CALLBACK: Final = getattr(ctypes, "WINFUNCTYPE", ctypes.CFUNCTYPE)(None, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p)
+
+_T, _H, _N = In.TEXT, In.HANDLE, In.NUMBER
+_Signature = tuple[tuple[In, ...], tuple[Out, ...]]
+_CHANGE: Final[_Signature] = ((_H, _T), (Out.TEXT,))
+
+VMCOMPUTE: Final[Mapping[str, _Signature]] = {
+    "HcsEnumerateComputeSystems": ((_T,), (Out.TEXT, Out.TEXT)),
+    "HcsCreateComputeSystem": ((_T, _T, _H), (Out.HANDLE, Out.TEXT)),
+    "HcsOpenComputeSystem": ((_T,), (Out.HANDLE, Out.TEXT)),
+    "HcsCloseComputeSystem": ((_H,), ()),
+    "HcsStartComputeSystem": _CHANGE,
+    "HcsShutdownComputeSystem": _CHANGE,
+    "HcsTerminateComputeSystem": _CHANGE,
+    "HcsPauseComputeSystem": _CHANGE,
+    "HcsResumeComputeSystem": _CHANGE,
+    "HcsSaveComputeSystem": _CHANGE,
+    "HcsModifyComputeSystem": _CHANGE,
+    "HcsGetComputeSystemProperties": ((_H, _T), (Out.TEXT, Out.TEXT)),
+    "HcsUnregisterComputeSystemCallback": ((_H,), ()),
+    "HcsCreateProcess": ((_H, _T), (Out.PROCESS, Out.HANDLE, Out.TEXT)),
+    "HcsOpenProcess": ((_H, _N), (Out.HANDLE, Out.TEXT)),
+    "HcsCloseProcess": ((_H,), ()),
+    "HcsTerminateProcess": ((_H,), (Out.TEXT,)),
+    "HcsSignalProcess": _CHANGE,
+    "HcsGetProcessInfo": ((_H,), (Out.PROCESS, Out.TEXT)),
+    "HcsGetProcessProperties": ((_H,), (Out.TEXT, Out.TEXT)),
+    "HcsModifyProcess": _CHANGE,
+    "HcsUnregisterProcessCallback": ((_H,), ()),
+    "HcsGetServiceProperties": ((_T,), (Out.TEXT, Out.TEXT)),
+    "HcsModifyServiceSettings": ((_T,), (Out.TEXT,)),
+    "GrantVmAccess": ((_T, _T), ()),
+    "RevokeVmAccess": ((_T, _T), ()),
+}
+"""The compute service. Those that register a callback are called by `Abi.register`."""
+
+COMPUTESTORAGE: Final[Mapping[str, _Signature]] = {
+    "HcsImportLayer": ((_T, _T, _T), ()),
+    "HcsExportLayer": ((_T, _T, _T, _T), ()),
+    "HcsDestroyLayer": ((_T,), ()),
+    "HcsInitializeWritableLayer": ((_T, _T, _T), ()),
+    "HcsAttachLayerStorageFilter": ((_T, _T), ()),
+    "HcsDetachLayerStorageFilter": ((_T,), ()),
+}
+"""Layers of Windows images."""
+
+REGISTERING: Final = ("HcsRegisterComputeSystemCallback", "HcsRegisterProcessCallback")
+
+
+@final
+class Abi:
+    """The functions of the libraries that `find` returns by their names. There must be no call after the libraries are gone.
+
+    Raises:
+        Unsupported: a library or a function is missing; the message has its name.
+    """
+
+    def __init__(self, find: Callable[[str], ctypes.CDLL]) -> None:
+        self._find = find
+        compute = find("vmcompute.dll")
+        self._functions = {name: _bound(compute, name, signature) for name, signature in VMCOMPUTE.items()}
+        registers = ((_H, _T), (Out.HANDLE,))
+        self._functions |= {name: _bound(compute, name, registers, (ctypes.c_void_p, _CALLBACK, ctypes.c_void_p)) for name in REGISTERING}
+        self._free = _symbol(find("ole32.dll"), "CoTaskMemFree")
+        self._free.argtypes, self._free.restype = (ctypes.c_void_p,), None
+        # The service keeps this pointer; contexts are numbers and never used again, so that a late call finds nobody and nothing else.
+        self._callback = _CALLBACK(self._notified)
+        self._lock = threading.Lock()
+        self._contexts = count(1)
+        self._registered: dict[int, Notified] = {}
+
+    def call(self, name: str, *given: str | int | None) -> Returned:
+        """Call a function of `VMCOMPUTE`. Blocks as long as it does."""
+        return _called(self._functions[name], VMCOMPUTE[name], given, self._free)
+
+    def storage(self, name: str, *given: str | int | None) -> Returned:
+        """Call a function of `COMPUTESTORAGE`, whose library is loaded by the first of these calls.
+
+        Raises:
+            Unsupported: it is missing.
+        """
+        if name not in self._functions:
+            self._functions[name] = _bound(self._find("computestorage.dll"), name, COMPUTESTORAGE[name])
+        return _called(self._functions[name], COMPUTESTORAGE[name], given, self._free)
+
+    def register(self, name: str, handle: int, notified: Notified) -> tuple[Returned, int]:
+        """Call one of `REGISTERING`. Returns the handle of the registration, and the context to `forget` it by."""
+        with self._lock:
+            context = next(self._contexts)
+            self._registered[context] = notified
+        registration = ctypes.c_void_p()
+        hresult = self._functions[name](handle, self._callback, context, ctypes.byref(registration))
+        return Returned(hresult & 0xFFFFFFFF, (registration.value or 0,)), context
+
+    def forget(self, context: int) -> None:
+        """Pass on no notification of this registration any more."""
+        with self._lock:
+            self._registered.pop(context, None)
+
+    def _notified(self, kind: int, context: int | None, status: int, data: int | None) -> None:
+        with self._lock:
+            taker = self._registered.get(context or 0)
+        if taker is not None:
+            taker(kind, status & 0xFFFFFFFF, _text_at(data))
+
+
+@cache
+def windows() -> Abi:
+    """Return Windows' own libraries, loaded once: a notification may come until the process ends.
+
+    Raises:
+        Unsupported: this is not Windows, or a library is missing.
+    """
+    return Abi(find_dll)
+
+
+def find_dll(name: str) -> ctypes.CDLL:
+    """Load a library of Windows.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    if sys.platform != "win32":
+        raise Unsupported(f"{name}: a library of Windows, and this host is {sys.platform}: the Host Compute Service is not here")
+    try:
+        return ctypes.WinDLL(name)
+    except OSError as error:
+        hint = "turn on the Windows features Containers and Hyper-V" if name in {"vmcompute.dll", "computestorage.dll"} else ""
+        raise Unsupported(f"{name}: cannot be loaded: {error}", hint=hint) from error
+
+
+def _symbol(library: ctypes.CDLL, name: str) -> Any:
+    try:
+        return getattr(library, name)
+    except AttributeError as error:
+        raise Unsupported(f"{name}: this Windows is too old for it: its library has no such function") from error
+
+
+def _bound(library: ctypes.CDLL, name: str, signature: _Signature, arguments: tuple[Any, ...] | None = None) -> Any:
+    function = _symbol(library, name)
+    given, outs = signature
+    function.argtypes = (*(arguments or (kind.value for kind in given)), *(ctypes.c_void_p for _ in outs))
+    function.restype = ctypes.c_int32
+    return function
+
+
+def _called(function: Any, signature: _Signature, given: tuple[str | int | None, ...], free: Any) -> Returned:
+    kinds, wanted = signature
+    inputs = [_utf16(value) if kind is In.TEXT and isinstance(value, str) else value for kind, value in zip(kinds, given, strict=True)]
+    outs = [_ProcessInformation() if kind is Out.PROCESS else ctypes.c_void_p() for kind in wanted]
+    hresult = function(*inputs, *(ctypes.byref(out) for out in outs))
+    return Returned(hresult & 0xFFFFFFFF, tuple(_taken(kind, out, free) for kind, out in zip(wanted, outs, strict=True)))
+
+
+def _taken(kind: Out, out: Any, free: Any) -> str | int | ProcessInformation:
+    if kind is Out.PROCESS:
+        return ProcessInformation(out.process_id, out.std_input or 0, out.std_output or 0, out.std_error or 0)
+    if kind is Out.HANDLE:
+        return out.value or 0
+    try:
+        return _text_at(out.value)
+    finally:
+        if out.value:
+            free(out)
+
+
+def _utf16(text: str) -> bytes:
+    if "\0" in text:
+        raise InvalidOptions(f"{text!r}: a zero character would end it for Windows")
+    return text.encode("utf-16-le", "surrogatepass") + b"\0\0"
+
+
+def _text_at(address: int | None) -> str:
+    if not address:
+        return ""
+    units = ctypes.cast(address, ctypes.POINTER(ctypes.c_uint16))
+    length = 0
+    while units[length] and length < LONGEST_ANSWER:
+        length += 1
+    return ctypes.string_at(address, 2 * length).decode("utf-16-le", "replace")

@@ -1,0 +1,257 @@
+"""One VM of the host service: its states, its sockets and console, and its end."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Final, final
+
+from msgspec import structs
+
+from utilityvm.compute.hcs.console import PipeConsole
+from utilityvm.compute.hcs.ending import Ended, exit_status
+from utilityvm.compute.hcs.hosted import HostedProcess
+from utilityvm.compute.hcs.hvsocket import HvSockets
+from utilityvm.compute.hcs.ports import Pipes, Sockets
+from utilityvm.compute.hcs.system import HcsSystem, Started
+from utilityvm.compute.life import LIFE, Do, State
+from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus
+from utilityvm.guest.boot_times import BootTold
+from utilityvm.guest.process import Process
+from utilityvm.guest.spec import ProcessSpec
+from utilityvm.guest.transport import Listener
+from utilityvm.kit.aio import Scope, finish
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, UtilityVMError
+from utilityvm.kit.ids import RuntimeId
+from utilityvm.kit.lifecycle import Life
+from utilityvm.kit.trace import event
+from utilityvm.schema.document import ComputeSystem
+from utilityvm.schema.json import decode_answer
+from utilityvm.schema.properties import Properties, PropertyType
+
+CLEANUP: Final = 12.0
+"""Seconds that the service may take to end a VM."""
+
+
+@final
+class HcsMachine:
+    """A `compute.ports.Machine` of the host service. `system` is created already and `told` is what it says of itself; both are ours."""
+
+    def __init__(
+        self, system: HcsSystem, document: ComputeSystem, told: Properties, sockets: Sockets, pipes: Pipes, console: PipeConsole
+    ) -> None:
+        self._system, self._told, self._pipes, self._console = system, told, pipes, console
+        self._name = f"vm {system.id}"
+        machine = document.virtual_machine
+        self._internal = machine is not None and machine.guest_connection is not None
+        self._runtime_id = RuntimeId(told.runtime_id.lower())
+        self._life = Life(self._name, LIFE, State.CREATED)
+        self._sockets = HvSockets(self._runtime_id, sockets, self._name)
+        self._scope = Scope(self._name, self._broken)
+        self._switching = asyncio.Lock()
+        self._started: Started | None = None
+        self._connected = self._terminated = False
+        self._processes: set[HostedProcess] = set()
+        self._status: ExitStatus | None = None
+        self._ended = asyncio.Event()
+        self._scope.start("exit", self._watch())
+
+    jail: Final[JailStatus] = JailStatus((), {"everything": "the VM's worker process is Windows' own, and confined by Windows"})
+    """We run nothing that could be jailed."""
+
+    @property
+    def runtime_id(self) -> RuntimeId:
+        """GUID of the partition, which the service chose."""
+        return self._runtime_id
+
+    @property
+    def state(self) -> State:
+        """Where the machine is in its life."""
+        return self._life.state
+
+    @property
+    def system(self) -> HcsSystem:
+        """The service's side of it, for what this driver alone can do."""
+        return self._system
+
+    def listen(self, port: int, *, once: bool = False) -> Listener:
+        """See `guest.transport.GuestSockets.listen`."""
+        return self._sockets.listen(port, once=once)
+
+    def console_tail(self, lines: int = 40) -> str:
+        """See `compute.ports.Console.console_tail`. Only a VM with a serial port says anything there."""
+        return self._console.tail(lines)
+
+    async def start(self) -> None:
+        """See `compute.ports.ComputeSystem.start`. With an internal guest connection the service's word comes later, to `connect`."""
+        self._life.step(Do.START)
+        try:
+            self._started = await self._system.begin_start()
+            if not self._internal:
+                await self._started()
+        except BaseException as error:
+            await self._give_up(error)
+            raise
+
+    async def connect(self) -> BootTold | None:
+        """See `compute.ports.Hosted.connect`. The service has reached the guest when it says that the VM has started."""
+        if not self._internal or self._started is None:
+            raise StateError(self._name, "without an internal guest connection", "connect to the guest")
+        await self._started()
+        self._connected = True
+        return None
+
+    async def pause(self) -> None:
+        """See `compute.ports.Pausable.pause`.
+
+        Raises:
+            DeadlineExceeded: the service did not say that it has done it.
+        """
+        await self._switch(Do.PAUSE)
+
+    async def resume(self) -> None:
+        """See `compute.ports.Pausable.resume`, and `pause`."""
+        await self._switch(Do.RESUME)
+
+    async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
+        """See `compute.ports.Inspected.properties`. Of a VM that has ended the last answer is told.
+
+        Raises:
+            HcsError: the service does not tell.
+        """
+        state = self._life.step(Do.INSPECT)
+        if wanted and not self._connected:
+            raise StateError(self._name, "without an internal guest connection", "ask the guest for properties")
+        if state is not State.STOPPED:
+            names = [*sorted(wanted), *(["GuestConnection"] if self._connected else [])]
+            try:
+                self._told = read_properties(self._system.id, await self._system.properties(names))
+            except UtilityVMError:
+                if self._life.state is not State.STOPPED:
+                    raise
+            state = self._life.state
+        elif wanted:
+            raise StateError(self._name, state.value, "ask the guest for properties")
+        return structs.replace(self._told, runtime_id=self._runtime_id, state=state.value.capitalize(), stopped=state is State.STOPPED)
+
+    async def create_process(self, spec: ProcessSpec) -> Process:
+        """See `compute.ports.Hosted.create_process`. Here the service is asked for it.
+
+        Raises:
+            HcsError: it refuses.
+        """
+        self._life.step(Do.USE)
+        if not self._connected:
+            raise StateError(self._name, "without an internal guest connection", "run a process")
+        hosted = await HostedProcess.create(self._system, self._pipes, spec, self._scope, self._processes.discard)
+        self._processes.add(hosted)
+        return hosted.process(self._name)
+
+    async def terminate(self) -> None:
+        """See `compute.ports.ComputeSystem.terminate`.
+
+        Raises:
+            DeadlineExceeded: the service did not end it within `CLEANUP` seconds.
+            HcsError: it refuses to.
+        """
+        if self._status is not None:
+            return
+        self._terminated = True
+        try:
+            await finish(self._gone(), within=CLEANUP)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{self._name}: the service was asked to end it and has not after {CLEANUP:g} s") from error
+
+    async def wait(self) -> ExitStatus:
+        """See `compute.ports.ComputeSystem.wait`."""
+        await self._ended.wait()
+        assert self._status is not None  # noqa: S101 (set before the event)
+        return self._status
+
+    async def close(self) -> None:
+        """See `compute.ports.ComputeSystem.close`.
+
+        Raises:
+            DeadlineExceeded, HcsError: see `terminate`; nothing is kept all the same.
+        """
+        try:
+            await self.terminate()
+        finally:
+            await finish(self._release(), within=2 * CLEANUP)
+            self._end(ExitStatus(ExitHow.TERMINATED))  # with its last handle it ends, whatever the service said
+            self._life.step(Do.CLOSE)
+
+    async def _give_up(self, error: BaseException) -> None:
+        """Take back what a failed or cancelled start has done."""
+        if isinstance(error, HostError | DeadlineExceeded) and self._status is None:
+            self._end(ExitStatus(ExitHow.FAILED, error.message))
+            with suppress(UtilityVMError):  # why it failed says more
+                await self._system.terminate()
+            return
+        if isinstance(error, ConnectionLost):
+            await self._ended.wait()  # that is how the start failed
+            return
+        await self.terminate()
+
+    async def _switch(self, do: Do) -> None:
+        within = (self._system.host.timeouts.pause if do is Do.PAUSE else self._system.host.timeouts.resume) + 1
+        try:
+            await finish(self._execute(do), within=within)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{self._name}: the service did not {do.value} it within {within:g} s") from error
+
+    async def _execute(self, do: Do) -> None:
+        """Carry out one change at a time, to its end: a state that nobody knows is worse than a caller who waits."""
+        async with self._switching:
+            self._life.check(do)
+            await (self._system.pause() if do is Do.PAUSE else self._system.resume())
+            try:
+                self._life.step(do)
+            except StateError as error:
+                raise ConnectionLost(f"{self._name}: it ended meanwhile") from error
+
+    async def _gone(self) -> None:
+        if await self._system.terminate():
+            await self._ended.wait()
+        else:  # it has ended, or never was; if the word of it is not here by now, nothing more will come
+            self._over(self._system.ended or Ended())
+
+    async def _watch(self) -> None:
+        self._over(await self._system.wait())
+
+    def _over(self, ended: Ended) -> None:
+        self._end(exit_status(ended, terminated=self._terminated))
+
+    async def _release(self) -> None:
+        try:
+            await self._scope.aclose()
+            for process in list(self._processes):
+                await process.aclose()
+        finally:
+            await self._sockets.aclose()
+            self._console.close()
+            await self._system.close()
+
+    def _broken(self, error: Exception) -> None:
+        """The watcher failed, or a process's: nobody must wait for ever."""
+        self._end(ExitStatus(ExitHow.FAILED, f"the driver failed: {error!r}"))
+
+    def _end(self, status: ExitStatus) -> None:
+        if self._status is not None:
+            return
+        self._status = status
+        self._life.step(Do.END)
+        self._sockets.end(ConnectionLost(f"{self._name}: the guest connection ended: the VM closed it"))
+        event("hcs.ended", level=logging.DEBUG, vm=self._system.id, how=status.how.value)
+        self._ended.set()
+
+
+def read_properties(system_id: str, told: str) -> Properties:
+    """Read what the service tells of a system.
+
+    Raises:
+        HostError: it is no such answer, or without a runtime id, by which its guest is reached.
+    """
+    properties = decode_answer(told or "{}", Properties)
+    if not properties.runtime_id:
+        raise HostError(f"System::Properties {system_id}: the service tells no runtime id, by which the guest is reached: {told[:200]}")
+    return properties

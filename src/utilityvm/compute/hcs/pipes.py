@@ -1,0 +1,53 @@
+"""Windows' named pipes and pipe handles, on its event loop."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterable
+from typing import IO, Any, cast, final
+
+from utilityvm.compute.hcs.ports import ProtocolFactory
+from utilityvm.kit.errors import Unsupported
+
+
+@final
+class NamedPipes:
+    """A `ports.Pipes` of Windows' own: its default event loop, the proactor, knows pipes."""
+
+    async def read(self, handle: int, protocol: asyncio.Protocol) -> asyncio.BaseTransport:
+        """See `ports.Pipes.read`."""
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, _owned(handle))
+        return transport
+
+    async def write(self, handle: int, protocol: asyncio.BaseProtocol) -> asyncio.BaseTransport:
+        """See `ports.Pipes.write`."""
+        transport, _ = await asyncio.get_running_loop().connect_write_pipe(lambda: protocol, _owned(handle))
+        return transport
+
+    async def serve(self, name: str, factory: ProtocolFactory) -> "_Servers":
+        """See `ports.Pipes.serve`."""
+        loop = asyncio.get_running_loop()
+        if sys.platform != "win32" or not isinstance(loop, asyncio.ProactorEventLoop):
+            raise Unsupported(f"{name}: a named pipe needs Windows and its default event loop, not {type(loop).__name__} on {sys.platform}")
+        return _Servers(await loop.start_serving_pipe(cast("Callable[[], asyncio.StreamReaderProtocol]", factory), name))
+
+    def close(self, handle: int) -> None:
+        """See `ports.Pipes.close`."""
+        _owned(handle).close()
+
+
+@final
+class _Servers:
+    def __init__(self, servers: Iterable[Any]) -> None:
+        self._servers = list(servers)
+
+    def close(self) -> None:
+        while self._servers:
+            self._servers.pop().close()
+
+
+def _owned(handle: int) -> IO[bytes]:
+    if sys.platform != "win32":
+        raise Unsupported(f"pipe handle {handle}: not on {sys.platform}")
+    from asyncio import windows_utils  # noqa: PLC0415 (exists on Windows only)
+
+    return cast("IO[bytes]", windows_utils.PipeHandle(handle))
