@@ -89,7 +89,10 @@ class HcsMachine:
             if not self._internal:
                 await self._started()
         except BaseException as error:
+            ours = self._terminated
             await self._give_up(error)
+            if ours and isinstance(error, UtilityVMError):  # whoever ended it came first
+                raise StateError(self._name, State.STOPPED.value, Do.START.value) from error
             raise
 
     async def connect(self) -> BootTold | None:
