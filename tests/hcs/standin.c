@@ -168,7 +168,6 @@ static struct script *enter(const char *name, const wide *first, const wide *sec
             held++;
             pthread_cond_broadcast(&changed);
             while (release_count == now) pthread_cond_wait(&changed, &lock);
-            held--;
         }
         return script;
     }
@@ -469,6 +468,7 @@ void standin_wait_held(void) {
 void standin_release(void) {
     pthread_mutex_lock(&lock);
     release_count++;
+    held = 0; /* now, not when they wake: whoever waits for the next one must not find these */
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
 }
