@@ -59,7 +59,7 @@ async def test_an_init_that_ends(boot_files: BootFiles, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda _: NO_ARCHIVE, lambda data: data[: len(data) // 2], lambda data: data[:64]], ids=["no archive", "half", "begun"]
+    "change", [lambda _: NO_ARCHIVE, lambda data: data[: len(data) // 20], lambda data: data[:64]], ids=["no archive", "cut", "begun"]
 )
 async def test_a_corrupt_initrd(boot_files: BootFiles, tmp_path: Path, change: Change) -> None:
     error = await failure(boot_files, tmp_path, initrd=change)
