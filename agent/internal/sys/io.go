@@ -63,7 +63,7 @@ func Pipe(weRead bool) (ours, theirs int, err error) {
 
 // largePipe is the size of a pipe through which much flows, in bytes: the program and we take turns less often, and each
 // turn costs an emulated processor its translations of addresses.
-const largePipe = 256 * 1024
+const largePipe = 1024 * 1024
 
 // Enlarge makes a pipe hold more. It stays as it is where that is forbidden, and where fd is none.
 func Enlarge(fd int) {
