@@ -213,6 +213,19 @@ func (r *jsonReader) skip() {
 	}
 }
 
+// raw reads any value and returns its text, as it is, to be read by whoever knows what it is; null as "".
+func (r *jsonReader) raw() string {
+	r.blank()
+	if r.word("null") {
+		return ""
+	}
+	start := r.at
+	if r.skip(); r.fault != "" {
+		return ""
+	}
+	return r.text[start:r.at]
+}
+
 // quoted reads a string.
 func (r *jsonReader) quoted() string {
 	if !r.next('"') {

@@ -14,6 +14,7 @@ const (
 	SignalProcess     MessageType = 0x10100701
 	ResizeConsole     MessageType = 0x10100801
 	GetProperties     MessageType = 0x10100901
+	ModifySettings    MessageType = 0x10100a01
 	NegotiateProtocol MessageType = 0x10100b01
 	DumpStacks        MessageType = 0x10100c01
 )

@@ -75,12 +75,21 @@ func TestTheStacksNameTheLoop(t *testing.T) {
 
 func TestAMessageWithoutHandlerIsRefusedByItsType(t *testing.T) {
 	h := connected(t)
-	for _, kind := range []wire.MessageType{0x10100101, 0x10100201, 0x10100a01, 0x10100b01, 0x10100d01, 0x10100e01, 0x10100f01, 0x10100902, 0x10200101} {
+	for _, kind := range []wire.MessageType{0x10100101, 0x10100201, 0x10100b01, 0x10100d01, 0x10100e01, 0x10100f01, 0x10100902, 0x10200101} {
 		for _, id := range []string{nullGUID, "c"} {
 			code, text := h.refused(kind, map[string]any{"ContainerId": id})
 			if code != wire.NotImpl || text != "bridge: function not supported, header type: "+wire.Hex(uint32(kind)) {
 				t.Errorf("%#x: %#x %s", kind, code, text)
 			}
 		}
+	}
+}
+
+func TestAChangeOfSomethingUnknownIsRefusedByItsName(t *testing.T) {
+	h := connected(t)
+	request := map[string]any{"RequestType": "Add", "ResourceType": "Cat", "Settings": map[string]any{"Lives": 9}}
+	code, text := h.refused(wire.ModifySettings, map[string]any{"Request": request})
+	if code != wire.NotImpl || text != "invalid ResourceType 'Cat'" {
+		t.Errorf("%#x %s", code, text)
 	}
 }

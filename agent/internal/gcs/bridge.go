@@ -49,6 +49,7 @@ var afterNegotiation = map[wire.MessageType]handler{
 	wire.SignalProcess:    signal,
 	wire.ResizeConsole:    resize,
 	wire.GetProperties:    properties,
+	wire.ModifySettings:   modify,
 	wire.DumpStacks:       dumpStacks,
 	wire.ShutdownGraceful: shutdownGraceful,
 	wire.ShutdownForced:   shutdownForced,

@@ -51,6 +51,7 @@ type Loop struct {
 	timers  []*Timer  // the next one first
 	worker  Worker
 	idle    Idle
+	beside  *beside // nil until it is needed
 	stop    error
 	stopped bool
 }

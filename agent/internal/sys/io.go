@@ -76,6 +76,27 @@ func OpenNull() (int, error) {
 	return syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 }
 
+// Eventfd returns a descriptor that becomes readable when it is rung.
+func Eventfd() (int, error) {
+	fd, _, errno := syscall.RawSyscall(syscall.SYS_EVENTFD2, 0, syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(fd), nil
+}
+
+// Ring makes an Eventfd readable.
+func Ring(fd int) {
+	one := [8]byte{1}
+	_, _ = Write(fd, one[:])
+}
+
+// Answer makes an Eventfd unreadable until it is rung again.
+func Answer(fd int) {
+	var count [8]byte
+	_, _ = Read(fd, count[:])
+}
+
 // Epoll returns a new epoll descriptor.
 func Epoll() (int, error) {
 	return syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)

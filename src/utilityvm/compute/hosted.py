@@ -8,7 +8,7 @@ from utilityvm.guest.connection import GuestConnection
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import GuestSockets
-from utilityvm.kit.errors import StateError, UtilityVMError
+from utilityvm.kit.errors import StateError, Unsupported, UtilityVMError
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.properties import Properties, PropertyType
 from utilityvm.wire.gcs import BRIDGE_PORT
@@ -50,6 +50,16 @@ class HostedGuest:
         if self._connection is None and not wanted:
             return told
         return await self._there("ask the guest for properties").add_to(told, wanted)
+
+    async def modify(self, request: object) -> None:
+        """Relay a change to the agent. See `GuestClient.modify` for errors.
+
+        Raises:
+            Unsupported: the document wants no such connection, so that there is nobody to relay it to.
+        """
+        if self._listener is None:
+            raise Unsupported(f"{self._name}: the guest's half of a change: the machine has no internal guest connection")
+        await self._there("change a resource in the guest").client.modify(request)
 
     def hold(self) -> None:
         """The machine is paused."""

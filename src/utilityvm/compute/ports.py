@@ -13,6 +13,7 @@ from utilityvm.kit.errors import HostError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.schema.document import ComputeSystem as Document
 from utilityvm.schema.properties import Properties, PropertyType
+from utilityvm.schema.requests import ModifySettingRequest
 
 
 class ExitHow(StrEnum):
@@ -132,6 +133,24 @@ class Inspected(Protocol):
         ...
 
 
+class Modifiable(Protocol):
+    """What can be given things, and have them taken away, while it runs."""
+
+    async def modify(self, request: ModifySettingRequest) -> None:
+        """Change the resource that `request` names; done when this returns. A failed one has changed nothing.
+
+        A guest request in it is relayed only with an internal guest connection (see `compute.modify`).
+
+        Raises:
+            StateError: it does not run, and is not paused.
+            Unsupported: this driver cannot; the text names the resource's path.
+            InvalidOptions: what is asked for makes no sense.
+            NotFound: a file that it names does not exist, or what is to be removed is not there.
+            HostError, ConnectionLost, DeadlineExceeded: it was refused, or the machine ended.
+        """
+        ...
+
+
 class Hosted(Protocol):
     """The guest as the compute service itself reaches it (a document with a `GuestConnection`)."""
 
@@ -183,7 +202,7 @@ class Console(Protocol):
         ...
 
 
-class Machine(ComputeSystem, Pausable, Inspected, Hosted, GuestSockets, Console, Jailed, Protocol):
+class Machine(ComputeSystem, Pausable, Inspected, Modifiable, Hosted, GuestSockets, Console, Jailed, Protocol):
     """A compute system with all that a utility VM needs of it."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class Kind(StrEnum):
@@ -59,6 +59,12 @@ class UtilityVMError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def during(self, doing: str) -> Self:
+        """Put before its sentence what was being done, and return it."""
+        self.message = f"{doing}: {self.message}"
+        self.args = (self.message,)
+        return self
 
 
 @dataclass(frozen=True, slots=True)

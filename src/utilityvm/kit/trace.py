@@ -18,7 +18,7 @@ from utilityvm.kit.errors import Unsupported
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
-FIELDS: Final = frozenset({"vm", "us", "error", "pid", "message", "requested", "assigned", "how", "argv", "within"})
+FIELDS: Final = frozenset({"vm", "us", "error", "pid", "message", "requested", "assigned", "how", "argv", "within", "resource"})
 """Every field name that an event or a span may carry."""
 
 FRAMES_KEPT: Final = 256

@@ -10,6 +10,7 @@ from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
+from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.vm.uvm import State
 from utilityvm.compute.ports import ExitStatus as ExitStatus
 from utilityvm.guest.collect import Completed as Completed
@@ -161,6 +162,9 @@ class UtilityVM:
         ...
 
     def properties(self, *wanted: PropertyType) -> Properties:
+        ...
+
+    def modify(self, request: ModifySettingRequest) -> None:
         ...
 
     def dump_stacks(self) -> str:

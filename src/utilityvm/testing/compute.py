@@ -7,6 +7,7 @@ from typing import Final, final
 
 from utilityvm.compute.hosted import HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
+from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
@@ -18,6 +19,7 @@ from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.properties import Properties, PropertyType
+from utilityvm.schema.requests import ModifySettingRequest
 
 RUNTIME_ID: Final = RuntimeId("6b8f1f4d-3c2a-4e57-9a61-0f1e2d3c4b5a")
 """Runtime id of every fake machine."""
@@ -37,7 +39,10 @@ async def idle_guest(sock: socket.socket) -> None:
 
 @final
 class FakeMachine:
-    """A `compute.ports.Machine`. `ports` are those that were listened to, in order; `console` is what the guest said there."""
+    """A `compute.ports.Machine`. `ports` are those that were listened to, in order; `console` is what the guest said there.
+
+    `requests` are the host's halves of changes, in order; `refuses` says of each, before it is carried out, with what it fails, or None.
+    """
 
     runtime_id: Final = RUNTIME_ID
     jail: Final = JailStatus((), {"everything": "a fake runs in the test's process"})
@@ -46,6 +51,8 @@ class FakeMachine:
         self.system_id, self.document = system_id, document
         self.ports: list[int] = []
         self.console: list[str] = []
+        self.requests: list[ModifySettingRequest] = []
+        self.refuses: Callable[[ModifySettingRequest], UtilityVMError | None] = lambda _request: None
         self._guest, self._start_fails = guest, start_fails
         self._life = Life(f"vm {system_id}", LIFE, State.CREATED)
         self._transport = Transport(f"vm {system_id}", bytes(16))
@@ -112,6 +119,11 @@ class FakeMachine:
         )
         return await self._hosted.add_to(told, wanted)
 
+    async def modify(self, request: ModifySettingRequest) -> None:
+        """See `compute.ports.Modifiable.modify`. What was asked is remembered, and is nothing."""
+        self._life.step(Do.MODIFY)
+        await in_two_halves(request, self._modify_host, self._hosted.modify, f"vm {self.system_id}")
+
     async def create_process(self, spec: ProcessSpec) -> Process:
         """See `compute.ports.Hosted.create_process`."""
         self._life.step(Do.USE)
@@ -150,6 +162,12 @@ class FakeMachine:
     def _fail_if_told(self) -> None:
         if self._start_fails is not None:
             raise self._start_fails
+
+    async def _modify_host(self, half: ModifySettingRequest) -> None:
+        self.requests.append(half)
+        await asyncio.sleep(0)
+        if (refusal := self.refuses(half)) is not None:
+            raise refusal
 
     async def _run(self, sock: socket.socket) -> None:
         with sock:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Self, final
 
+from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, Machine
 from utilityvm.guest.boot_times import BootTold, tell_boot
 from utilityvm.guest.collect import OUTPUT_LIMIT, Completed, run_process
@@ -32,6 +33,7 @@ from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
 from utilityvm.schema.guest_requests import HvSocketAddress
 from utilityvm.schema.properties import Properties, PropertyType
+from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.wire import gcs, services
 
 START_TIMEOUT: Final = 120.0
@@ -70,6 +72,7 @@ class Do(StrEnum):
     RESUME = "resume"
     PROPERTIES = "report properties"
     ASK = "ask the guest for properties"
+    MODIFY = "change a resource"
     DUMP_STACKS = "dump stacks"
     CLOSE_GCS = "close the guest connection"
     WAIT = "wait"
@@ -82,7 +85,7 @@ class Do(StrEnum):
 _STAYS: Final = {
     State.CREATED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
     State.STARTING: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
-    State.RUNNING: {Do.USE, Do.PROPERTIES, Do.ASK, Do.DUMP_STACKS, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.RUNNING: {Do.USE, Do.PROPERTIES, Do.ASK, Do.MODIFY, Do.DUMP_STACKS, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
     State.PAUSED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
     State.STOPPED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT},
     State.CLOSED: {Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT, Do.CLOSE},
@@ -306,6 +309,23 @@ class UtilityVM:
         if self._guest is None and not asked:
             return told
         return await self._connected(Do.ASK).add_to(told, asked)
+
+    async def modify(self, request: ModifySettingRequest) -> None:
+        """Change a resource of the VM, on the host and, where `request` has a guest request, in the guest.
+
+        What is added is taken back when the guest fails; a removal that fails on the host may be asked for again.
+
+        Raises:
+            StateError: the VM is not running.
+            Unsupported, InvalidOptions, NotFound, HostError: see `compute.ports.Modifiable.modify`.
+            GuestError, ConnectionLost, DeadlineExceeded: the guest's half failed.
+        """
+        self._life.step(Do.MODIFY)
+        with span("vm.modify", level=logging.DEBUG, vm=self.id):
+            if self._guest is None:
+                await self._system.modify(request)
+            else:
+                await in_two_halves(request, self._system.modify, self._guest.client.modify, f"vm {self.id}")
 
     async def dump_stacks(self) -> str:
         """Return what the threads of the guest's agent are doing; ``""`` when there is no connection to ask by, or the agent cannot tell.

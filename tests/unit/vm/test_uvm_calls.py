@@ -9,6 +9,7 @@ import pytest
 from utilityvm.compute.ports import ExitHow
 from utilityvm.kit.errors import ConnectionLost, StateError
 from utilityvm.schema.properties import PropertyType
+from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.vm import uvm
 from utilityvm.vm.uvm import LIFE, Do, State, UtilityVM
 
@@ -26,6 +27,7 @@ CALLS: dict[Do, Callable[[UtilityVM], Awaitable[object]]] = {
     Do.RESUME: UtilityVM.resume,
     Do.PROPERTIES: UtilityVM.properties,
     Do.ASK: lambda vm: vm.properties(PropertyType.PROCESS_LIST),
+    Do.MODIFY: lambda vm: vm.modify(ModifySettingRequest(resource_path="VirtualMachine/Devices/Scsi/0/Attachments/0", request_type="Add")),
     Do.DUMP_STACKS: UtilityVM.dump_stacks,
     Do.CLOSE_GCS: UtilityVM.close_gcs_connection,
     Do.WAIT: UtilityVM.wait,

@@ -27,6 +27,7 @@ from utilityvm.kit.trace import event
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.json import decode_answer
 from utilityvm.schema.properties import Properties, PropertyType
+from utilityvm.schema.requests import ModifySettingRequest
 
 CLEANUP: Final = 12.0
 """Seconds that the service may take to end a VM."""
@@ -135,6 +136,15 @@ class HcsMachine:
         elif wanted:
             raise StateError(self._name, state.value, "ask the guest for properties")
         return structs.replace(self._told, runtime_id=self._runtime_id, state=state.value.capitalize(), stopped=state is State.STOPPED)
+
+    async def modify(self, request: ModifySettingRequest) -> None:
+        """See `compute.ports.Modifiable.modify`. The service relays a guest request itself.
+
+        Raises:
+            HcsError: it refuses.
+        """
+        self._life.step(Do.MODIFY)
+        await self._system.modify(request)
 
     async def create_process(self, spec: ProcessSpec) -> Process:
         """See `compute.ports.Hosted.create_process`. Here the service is asked for it.

@@ -10,6 +10,7 @@ from typing import Final, final
 
 from utilityvm.compute.hosted import EXIT_TIMEOUT, HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
+from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus
 from utilityvm.compute.qemu.console import SerialConsole
 from utilityvm.compute.qemu.ending import exit_status
@@ -18,6 +19,7 @@ from utilityvm.compute.qemu.jail import enclosure, uid_of
 from utilityvm.compute.qemu.lower import Fd, Launch
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.reads import Offered, offer
+from utilityvm.compute.qemu.treatment import NOT_YET
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
@@ -25,12 +27,13 @@ from utilityvm.guest.transport import Listener, Transport
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.child import Child
 from utilityvm.kit.enclosure import Enclosure
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, Unsupported, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId, new_guid
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.properties import Properties, PropertyType
+from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.wire.packets import NONCE_BYTES
 
 CLEANUP: Final = 5.0
@@ -130,6 +133,11 @@ class QemuMachine:
         )
         return await self._guest.add_to(told, wanted)
 
+    async def modify(self, request: ModifySettingRequest) -> None:
+        """See `compute.ports.Modifiable.modify`."""
+        self._life.step(Do.MODIFY)
+        await in_two_halves(request, self._modify_host, self._guest.modify, self._name)
+
     async def create_process(self, spec: ProcessSpec) -> Process:
         """See `compute.ports.Hosted.create_process`."""
         self._life.step(Do.USE)
@@ -212,6 +220,12 @@ class QemuMachine:
             self._end(ExitStatus(ExitHow.FAILED, error.message))
         self._transport.close()
         await self.terminate()
+
+    # -- changing ---------------------------------------------------------------------------------------------------
+
+    async def _modify_host(self, request: ModifySettingRequest) -> None:
+        self._life.check(Do.MODIFY)
+        raise Unsupported(f"{self._name}: {request.resource_path}: {NOT_YET}")
 
     # -- standing still ---------------------------------------------------------------------------------------------
 

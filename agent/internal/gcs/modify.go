@@ -1,0 +1,49 @@
+package gcs
+
+import (
+	"utilityvm/agent/internal/logs"
+	"utilityvm/agent/wire"
+)
+
+// resource answers a request about one type of resource, at once or later.
+type resource func(c *call, q *wire.Modify)
+
+// resources are the types that the host may add, update and remove, each in a file of its own.
+var resources = map[string]resource{}
+
+// modify changes a resource of the utility VM.
+func modify(c *call) {
+	q, err := wire.ParseModify(c.body)
+	if !c.admit(&q.Request, err) {
+		return
+	}
+	change, known := resources[q.ResourceType]
+	if !known {
+		c.fail(&wire.Error{Code: wire.NotImpl, Text: "invalid ResourceType '" + q.ResourceType + "'"})
+		return
+	}
+	change(c, &q)
+}
+
+// refuseRequest answers a request type that the resource does not know.
+func (c *call) refuseRequest(q *wire.Modify) {
+	c.fail(&wire.Error{Code: wire.NotImpl, Text: "the RequestType \"" + q.RequestType + "\" is not supported for " + q.ResourceType})
+}
+
+// beside carries out work that may wait for the kernel, beside the loop, and answers with what comes of it.
+func (c *call) beside(q *wire.Modify, work func() error) {
+	m := c.bridge.machine
+	kind, resource := q.RequestType, q.ResourceType
+	var failure error
+	begun := m.Loop.Beside(func() { failure = work() }, func() {
+		if failure != nil {
+			c.fail(failure)
+			return
+		}
+		m.Log.Write(logs.Debug, "resource changed", logs.Field{Key: "request", Value: kind}, logs.Field{Key: "type", Value: resource})
+		c.answer(wire.Response{})
+	})
+	if begun != nil {
+		c.fail(begun)
+	}
+}

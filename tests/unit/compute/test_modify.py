@@ -1,0 +1,107 @@
+"""A change in two halves: their order, and what is taken back."""
+
+import asyncio
+
+import pytest
+
+from utilityvm.compute.modify import in_two_halves
+from utilityvm.kit.errors import GuestError, HostError, InvalidOptions, UtilityVMError
+from utilityvm.schema.requests import ModifySettingRequest
+
+PATH = "VirtualMachine/Devices/Scsi/0/Attachments/0"
+GUEST = {"ResourceType": "MappedVirtualDisk"}
+
+
+class Both:
+    """The two halves: what they were asked, in order, and with what they fail."""
+
+    def __init__(self, **fails: UtilityVMError) -> None:
+        self.asked: list[str] = []
+        self._fails = fails
+
+    async def host(self, request: ModifySettingRequest) -> None:
+        assert request.guest_request is None
+        await self._ask(f"host {request.request_type}")
+
+    async def guest(self, request: object) -> None:
+        assert request is GUEST
+        await self._ask("guest")
+
+    async def _ask(self, what: str) -> None:
+        self.asked.append(what)
+        await asyncio.sleep(0)
+        if (failure := self._fails.get(what.replace(" ", "_"))) is not None:
+            raise failure
+
+    async def modify(self, request_type: str, path: str = PATH, guest: object = GUEST) -> None:
+        request = ModifySettingRequest(resource_path=path, request_type=request_type, guest_request=guest)
+        await in_two_halves(request, self.host, self.guest, "vm x")
+
+
+def guest_error() -> GuestError:
+    return GuestError("no such disk", call="ModifySettings", result=0x80004005)
+
+
+@pytest.mark.parametrize(
+    ("request_type", "asked"),
+    [("Add", ["host Add", "guest"]), ("Remove", ["guest", "host Remove"]), ("Update", ["host Update", "guest"]), ("", ["host ", "guest"])],
+)
+async def test_each_request_has_its_order(request_type: str, asked: list[str]) -> None:
+    both = Both()
+    await both.modify(request_type)
+    assert both.asked == asked
+
+
+async def test_a_half_alone_is_carried_out_alone() -> None:
+    both = Both()
+    await both.modify("Add", guest=None)
+    await both.modify("Add", path="")
+    assert both.asked == ["host Add", "guest"]
+
+
+async def test_what_the_guest_refuses_is_taken_back() -> None:
+    both = Both(guest=guest_error())
+    with pytest.raises(GuestError, match="^guest modify: no such disk$"):
+        await both.modify("Add")
+    assert both.asked == ["host Add", "guest", "host Remove"]
+
+
+async def test_taking_back_may_fail_and_the_reason_stays(caplog: pytest.LogCaptureFixture) -> None:
+    both = Both(guest=guest_error(), host_Remove=HostError("busy"))
+    with pytest.raises(GuestError, match="no such disk"):
+        await both.modify("Add")
+    assert "busy" in caplog.text
+
+
+async def test_what_the_host_refuses_never_reaches_the_guest() -> None:
+    both = Both(host_Add=HostError("no"))
+    with pytest.raises(HostError, match="^adding VM resources: no$"):
+        await both.modify("Add")
+    assert both.asked == ["host Add"]
+
+
+async def test_a_removal_that_the_host_refuses_may_be_asked_for_again() -> None:
+    both = Both(host_Remove=HostError("busy"))
+    with pytest.raises(HostError, match="^removing VM resources: busy$"):
+        await both.modify("Remove")
+    with pytest.raises(HostError):
+        await both.modify("Remove")
+    assert both.asked == ["guest", "host Remove"] * 2
+
+
+async def test_a_cancelled_addition_is_taken_back() -> None:
+    both = Both()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(both.modify("Add"))
+        while both.asked[-1:] != ["guest"]:
+            await asyncio.sleep(0)
+        task.cancel()
+    assert task.cancelled()
+    assert both.asked[-1] == "host Remove"
+
+
+async def test_nothing_of_the_host_is_added_beforehand() -> None:
+    both = Both()
+    with pytest.raises(InvalidOptions, match="PreAdd is for the guest alone"):
+        await both.modify("PreAdd")
+    assert both.asked == []
