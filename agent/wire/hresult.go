@@ -13,6 +13,7 @@ const (
 	NotImpl                    HResult = 0x80004001
 	Fail                       HResult = 0x80004005
 	FileNotFound               HResult = 0x80070002
+	PathNotFound               HResult = 0x80070003
 	AccessDenied               HResult = 0x80070005
 	InvalidArg                 HResult = 0x80070057
 	NotFound                   HResult = 0x80070490

@@ -202,7 +202,7 @@ func TestGoldenResponsesAreWritten(t *testing.T) {
 		}
 	}
 	for _, code := range []HResult{
-		NotImpl, Fail, FileNotFound, AccessDenied, InvalidArg, NotFound, Timeout, UnsupportedProtocolVersion, InvalidJSON, SystemNotFound,
+		NotImpl, Fail, FileNotFound, PathNotFound, AccessDenied, InvalidArg, NotFound, Timeout, UnsupportedProtocolVersion, InvalidJSON, SystemNotFound,
 	} {
 		if !codes[code] {
 			t.Errorf("no golden response has %s", Hex(uint32(code)))

@@ -231,7 +231,8 @@ func TestFailuresToStart(t *testing.T) {
 	}{
 		{parameters{"CommandArgs": []string{"/no/such"}}, wire.FileNotFound, "/no/such: no such file or directory"},
 		{parameters{"CommandArgs": []string{"no-such-program"}}, wire.FileNotFound, "no-such-program: no such file"},
-		{parameters{"CommandArgs": []string{"true"}, "WorkingDirectory": "/no/folder"}, wire.FileNotFound, "working directory /no/folder"},
+		{parameters{"CommandArgs": []string{"true"}, "WorkingDirectory": "/no/folder"}, wire.PathNotFound, "working directory /no/folder"},
+		{parameters{"CommandArgs": []string{"true"}, "WorkingDirectory": plain}, wire.PathNotFound, "working directory " + plain},
 		{parameters{"CommandArgs": []string{plain}}, wire.AccessDenied, "permission denied"},
 		{parameters{"CommandArgs": []string{"/tmp"}}, wire.AccessDenied, "permission denied"},
 		{parameters{"CommandLine": `sh -c 'open`}, wire.InvalidArg, `failed to parse command line string "sh -c 'open"`},

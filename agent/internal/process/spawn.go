@@ -155,11 +155,11 @@ func (s *Stdio) attachConsole(fd int, watch func(int, uint32, loop.Source)) {
 
 // explain gives a failed start its HRESULT and names what is missing.
 func (t *Table) explain(spec *Spec, err error) error {
-	subject := spec.Args[0]
+	subject, code := spec.Args[0], codeOf(err)
 	if spec.Dir != "" {
 		if _, why := t.kernel.ReadDir(spec.Dir); why != nil {
-			subject = "working directory " + spec.Dir
+			subject, code, err = "working directory "+spec.Dir, wire.PathNotFound, why
 		}
 	}
-	return &wire.Error{Code: codeOf(err), Text: "failed to call Start for external process: " + subject, Cause: err}
+	return &wire.Error{Code: code, Text: "failed to call Start for external process: " + subject, Cause: err}
 }

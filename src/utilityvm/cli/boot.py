@@ -146,7 +146,7 @@ def _variables(args: argparse.Namespace, environment: "Mapping[str, str]") -> di
     named = ["TERM", *args.env] if args.tty else args.env
     for word in named:
         name, given, value = word.partition("=")
-        if given:
+        if given or not name:  # a name that is empty is refused with the rest
             variables[name] = value
         elif name in environment:
             variables[name] = environment[name]

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any, Final
 
+from utilityvm.kit.errors import InvalidOptions
 from utilityvm.options.declare import Option, declared
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.shared import Options
@@ -69,7 +70,9 @@ def given_file(args: argparse.Namespace) -> OptionsFile | None:
     Raises:
         UtilityVMError: it cannot be read, or is no options file.
     """
-    return read_options_file(args.options) if args.options else None
+    if args.options == "":
+        raise InvalidOptions("--options: the file's name is empty")
+    return None if args.options is None else read_options_file(args.options)
 
 
 def wanted_options(args: argparse.Namespace) -> OptionsLCOW:

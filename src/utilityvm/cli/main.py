@@ -7,7 +7,7 @@ import sys
 TYPE_CHECKING = False  # see the package's own module
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Final
 
     from utilityvm.kit.errors import UtilityVMError
@@ -28,38 +28,55 @@ _VERBS: Final = {
 _RUNNING: Final = frozenset({"boot"})
 """Verbs that end as a program in a guest did; a failure of ours must not look like the program's."""
 
+_TIDYING: Final = frozenset({"boot", "boot-files", "doctor"})
+"""Verbs that have something to tidy up when Ctrl-C ends them."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
-    if words == ["--version"]:
-        from utilityvm import __version__
-
-        print(f"uvm {__version__}")
-        return 0
+    verb = next((word for word in words if not word.startswith("-")), "")
     try:
-        return _run(words, next((word for word in words if not word.startswith("-")), ""))
+        code = _version() if words == ["--version"] else _run(words, verb)
+        if sys.stdout is not None:  # which it is when it was closed
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:  # whoever read it knows
+        _output_is_lost()
+    except OSError as error:
+        if not _output_is_lost():
+            raise
+        print(f"uvm: standard output cannot be written: {error.strerror}", file=sys.stderr)
+    else:
+        return code
+    return _OURS if verb in _RUNNING else 1
+
+
+def _version() -> int:
+    from utilityvm import __version__
+
+    print(f"uvm {__version__}")
+    return 0
 
 
 def _run(words: Sequence[str], verb: str) -> int:
     from utilityvm.kit.errors import EXIT_CODES, UtilityVMError
 
+    let_go = _ended_by_ctrl_c()
     try:
         args = _parser(verb).parse_args(words)
         _configure_logging(args.verbose)
+        if verb in _TIDYING:
+            let_go()
         code: int = args.run(args)
-        if sys.stdout is not None:  # which it is when it was closed
-            sys.stdout.flush()
     except SystemExit as said:  # argparse has printed the help, or what is wrong
         return _OURS if said.code and verb in _RUNNING else int(said.code or 0)
     except UtilityVMError as error:
         _complain(error)
         return _OURS if verb in _RUNNING else EXIT_CODES[error.kind]
-    except BrokenPipeError:
-        _discard_output()
-        return _OURS if verb in _RUNNING else 1
+    finally:
+        let_go()
     return code
 
 
@@ -108,13 +125,34 @@ def _configure_logging(verbose: int) -> None:
     logging.getLogger("utilityvm").setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG))
 
 
-def _discard_output() -> None:
-    """Whoever read our output is gone: let Python not stumble over it once more when it ends."""
+def _ended_by_ctrl_c() -> Callable[[], None]:
+    """Let Ctrl-C end us without a word of Python's until what is returned is called: msgspec crashes when it is interrupted."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # somebody ignores it, or minds it already
+        return lambda: None
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def let_go() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    return let_go
+
+
+def _output_is_lost() -> bool:
+    """Whether it is our output that cannot be written; let Python not stumble over it once more when it ends."""
     import os
 
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    if sys.stdout is None:
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False
 
 
 def _complain(error: UtilityVMError) -> None:

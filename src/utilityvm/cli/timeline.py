@@ -5,8 +5,8 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from io import FileIO
 from typing import Final
 
 from utilityvm.kit.errors import HostError
@@ -41,20 +41,21 @@ def told(args: argparse.Namespace) -> Iterator[None]:
     """Tell of the spans of the body when it has ended, however it ended, as far as `args` ask for it.
 
     Raises:
-        HostError: the file cannot be written; only when the body has not failed.
+        HostError: the file cannot be made, before the body; or not be written, after a body that has not failed.
     """
-    recorder, begin = Recorder(), time.perf_counter_ns()
-    stop = listen(recorder) if args.timeline or args.timeline_json else lambda: None
-    failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        stop()
-        if args.timeline:
-            print(waterfall(recorder.spans, begin), file=sys.stderr)
-        if args.timeline_json:
-            _write(Path(args.timeline_json), as_json(recorder.spans, begin), quietly=failed)
+    with _opened(args.timeline_json) as file:
+        recorder, begin = Recorder(), time.perf_counter_ns()
+        stop = listen(recorder) if args.timeline or file else lambda: None
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            stop()
+            if args.timeline:
+                print(waterfall(recorder.spans, begin), file=sys.stderr)
+            if file:
+                _write(file, as_json(recorder.spans, begin), quietly=failed)
 
 
 def waterfall(spans: Sequence[Span], begin: int) -> str:
@@ -98,9 +99,24 @@ def as_json(spans: Sequence[Span], begin: int) -> str:
     )
 
 
-def _write(path: Path, text: str, *, quietly: bool) -> None:
+def _opened(path: str | None) -> AbstractContextManager[FileIO | None]:
+    if path is None:
+        return nullcontext()
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        return FileIO(path, "w")  # which buffers nothing that could fail later
+    except OSError as error:
+        raise _unwritten(path, error) from error
+
+
+def _write(file: FileIO, text: str, *, quietly: bool) -> None:
+    rest = memoryview(f"{text}\n".encode())
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
     except OSError as error:
         if not quietly:  # why the run failed says more
-            raise HostError(f"--timeline-json: {path} cannot be written: {error.strerror}") from error
+            raise _unwritten(file.name, error) from error
+
+
+def _unwritten(path: object, error: OSError) -> HostError:
+    return HostError(f"--timeline-json: {path} cannot be written: {error.strerror}")

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, Final, Protocol, final
 
 from utilityvm.guest.client import GuestClient
-from utilityvm.guest.spec import ProcessSpec, check_console_size, check_signal, parameters
+from utilityvm.guest.spec import ProcessSpec, check_console_size, check_signal, check_timeout, parameters
 from utilityvm.guest.transport import GuestSockets, GuestStream
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, ProtocolError, UtilityVMError
 from utilityvm.kit.trace import span
@@ -86,7 +86,9 @@ class Process:
         Raises:
             DeadlineExceeded: it still runs after `timeout`; nothing was done to it.
             ConnectionLost: the VM ended first.
+            InvalidOptions: `timeout` is no number.
         """
+        check_timeout(timeout)
         await asyncio.wait([self._exit], timeout=timeout)
         if not self._exit.done():
             raise DeadlineExceeded(f"{self._name}: process {self.pid} still runs after {timeout:g} s")

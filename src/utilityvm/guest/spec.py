@@ -3,8 +3,10 @@
 protocol/SPEC.md section 6.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isnan
 from typing import Final
 
 from utilityvm.kit.errors import InvalidOptions, Problem
@@ -84,6 +86,29 @@ def check_signal(number: int) -> None:
         raise _invalid([Problem("signal", "range", f"signal {number!r} is not a number from 1 to {MAX_SIGNAL}")])
 
 
+def check_timeout(seconds: object) -> None:
+    """Refuse what is no number of seconds. NaN would never pass, and confuse the event loop's other timers.
+
+    Raises:
+        InvalidOptions: it is neither a number nor None.
+    """
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or isnan(seconds)):
+        raise _invalid([Problem("timeout", "type", f"timeout {seconds!r} is not a number of seconds")])
+
+
+def check_bounds(data: object, timeout: object, limit: object) -> None:
+    """Refuse what a collecting call cannot write to a program, wait or keep.
+
+    Raises:
+        InvalidOptions: `data` is not bytes, `timeout` no number of seconds, `limit` no number of bytes.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise _invalid([Problem("input", "type", f"input is {type(data).__name__}, not bytes")])
+    check_timeout(timeout)
+    if not _is_number(limit, 0, sys.maxsize):
+        raise _invalid([Problem("limit", "range", f"limit {limit!r} is not a number of bytes")])
+
+
 def check_console_size(size: tuple[int, int]) -> None:
     """Refuse what is no height and width.
 
@@ -138,8 +163,8 @@ def _is_number(value: object, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _console(size: tuple[int, ...]) -> Iterator[Problem]:
-    if len(size) != 2 or not all(_is_number(part, 0, MAX_CONSOLE) for part in size):
+def _console(size: object) -> Iterator[Problem]:
+    if not isinstance(size, tuple | list) or len(size) != 2 or not all(_is_number(part, 0, MAX_CONSOLE) for part in size):
         yield Problem("console_size", "range", f"console_size {size!r} is not a height and a width from 0 to {MAX_CONSOLE}")
 
 

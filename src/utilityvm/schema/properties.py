@@ -1,9 +1,11 @@
 """What a compute system tells of itself: HCS's `Properties`."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from msgspec import UNSET, Raw, UnsetType, field
 
+from utilityvm.kit.errors import InvalidOptions, Problem
 from utilityvm.schema.metrics import CgroupMetrics
 from utilityvm.schema.node import Answer
 from utilityvm.schema.statistics import ProcessDetails, Statistics
@@ -15,6 +17,19 @@ class PropertyType(StrEnum):
 
     MEMORY = "Memory"
     PROCESS_LIST = "ProcessList"
+
+
+def property_types(wanted: Iterable[PropertyType]) -> frozenset[PropertyType]:
+    """Return what is wanted, each once; a property's word passes for it.
+
+    Raises:
+        InvalidOptions: there is no such property.
+    """
+    try:
+        return frozenset(map(PropertyType, wanted))
+    except ValueError as error:
+        said = f"{error}: there are {', '.join(PropertyType)}"
+        raise InvalidOptions(said, problems=[Problem("properties", "word", said)]) from error
 
 
 class GuestConnectionInfo(Answer, frozen=True, kw_only=True):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from utilityvm.kit.errors import HostError
+
 BOOT_FILES_VARIABLE = "UVM_BOOT_FILES"
 """The variable of the environment that names another folder of boot files."""
 
@@ -26,14 +28,22 @@ class Layout:
 
     @classmethod
     def of_user(cls, uid: int | None = None) -> Self:
-        """Return the places of the user `uid`, by default the one who runs this process. The environment decides for all but root."""
+        """Return the places of the user `uid`, by default the one who runs this process. The environment decides for all but root.
+
+        Raises:
+            HostError: neither the environment nor the host's list of users says where the user's home is.
+        """
         if (os.geteuid() if uid is None else uid) == 0:
             state, cache = Path("/var/lib", _NAME), Path("/var/cache", _NAME)
         else:
             from platformdirs import PlatformDirs  # noqa: PLC0415  # 8 ms that root and `uvm --version` do without
 
             dirs = PlatformDirs(_NAME, appauthor=False)
-            state, cache = dirs.user_state_path, dirs.user_cache_path
+            try:
+                state, cache = dirs.user_state_path, dirs.user_cache_path
+            except RuntimeError as error:  # as in a container with a user number that it does not know
+                message = f"user {os.geteuid()} has no home folder to keep things in"
+                raise HostError(message, hint="set HOME, or XDG_STATE_HOME and XDG_CACHE_HOME") from error
         chosen = os.environ.get(BOOT_FILES_VARIABLE)
         return cls(state, cache, Path(chosen).absolute() if chosen else state / "boot")
 

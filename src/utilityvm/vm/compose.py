@@ -18,7 +18,7 @@ from utilityvm.compute.qemu.jail import hint
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
 from utilityvm.guest.transport import Listener
-from utilityvm.kit.errors import HostError, NotFound, Unsupported
+from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Unsupported
 from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
 from utilityvm.kit.trace import event, span
 from utilityvm.options.lcow import OptionsLCOW
@@ -55,7 +55,11 @@ async def create_lcow(
             although required.
         NotFound, Corrupt: the boot files are not there, or not as they were built.
     """
-    options = options or default_options_lcow()
+    if options is None:
+        options = default_options_lcow()
+    if not isinstance(options, OptionsLCOW):
+        said = f"options are of the type {type(options).__name__}, not OptionsLCOW"
+        raise InvalidOptions(said, hint="utilityvm.default_options_lcow(NAME=VALUE, ...) makes them")
     if sys.platform == "win32":
         if require_jail:
             raise Unsupported(

@@ -20,10 +20,10 @@ from utilityvm.guest.collect import OUTPUT_LIMIT, Completed, run_process
 from utilityvm.guest.connection import GuestConnection
 from utilityvm.guest.logs import OutputHandler
 from utilityvm.guest.process import Process
-from utilityvm.guest.spec import ProcessSpec
+from utilityvm.guest.spec import ProcessSpec, check_bounds
 from utilityvm.guest.transport import GuestStream, Listener
 from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, Unsupported, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, InvalidOptions, StateError, Unsupported, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
@@ -32,7 +32,7 @@ from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
 from utilityvm.schema.guest_requests import HvSocketAddress
-from utilityvm.schema.properties import Properties, PropertyType
+from utilityvm.schema.properties import Properties, PropertyType, property_types
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.wire import gcs, services
 
@@ -270,9 +270,11 @@ class UtilityVM:
             OutputLimitExceeded: it said more than `limit`; the error has the first `limit` bytes.
             StateError, InvalidOptions, GuestError, Unsupported: as in `create_process`.
         """
+        data = b"" if input is None else input
+        check_bounds(data, timeout, limit)
         spec = replace(_spec(argv, env, cwd, user), stdin=input is not None)
         name = f"vm {self.id}: {spec.program}"
-        return await run_process(lambda: self._start_process(spec), name, data=input or b"", limit=limit, timeout=timeout)
+        return await run_process(lambda: self._start_process(spec), name, data=data, limit=limit, timeout=timeout)
 
     async def pause(self) -> None:
         """Let the VM stand still: no processor of it runs, its memory and connections stay. A cancelled call is carried out all the same.
@@ -298,11 +300,12 @@ class UtilityVM:
         """Say who and in what state the VM is, and what was agreed with its guest; `wanted` is asked of the guest.
 
         Raises:
+            InvalidOptions: what is `wanted` is no property.
             StateError: it is closed; or something is `wanted` while it does not run or has no guest connection.
             GuestError, ConnectionLost, DeadlineExceeded: the guest does not tell.
         """
-        self._life.step(Do.ASK if wanted else Do.PROPERTIES)
-        asked = frozenset(wanted)
+        asked = property_types(wanted)
+        self._life.step(Do.ASK if asked else Do.PROPERTIES)
         if self._hosted:
             return await self._system.properties(asked)
         told = await self._system.properties()
@@ -555,6 +558,8 @@ class UtilityVM:
 def _spec(argv: Sequence[str] | str, env: Mapping[str, str] | None, cwd: str, user: str) -> ProcessSpec:
     line, words = (argv, ()) if isinstance(argv, str) else ("", tuple(argv))
     variables = DEFAULT_ENVIRONMENT if env is None else env
+    if not isinstance(variables, Mapping):
+        raise InvalidOptions(f"env is {type(env).__name__}, not a mapping of names to values")
     return ProcessSpec(argv=words, command_line=line, env=tuple(variables.items()), cwd=cwd, user=user)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import io
 import logging
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ from utilityvm.kit.errors import (
     Unsupported,
     UtilityVMError,
 )
+from utilityvm.kit.proc import run_tool
 from utilityvm.options.declare import Option, declared
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.vm.uvm import DEFAULT_ENVIRONMENT
@@ -85,6 +87,45 @@ def test_all_problems_of_the_options_are_told(monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setattr(boot, "_run", failing(InvalidOptions("options incorrect: first", problems=problems)))
     assert main(["boot"]) == 125
     assert capsys.readouterr().err == "uvm: options incorrect: first\nuvm: $.b: second\nuvm: $.c: third\n"
+
+
+INTERRUPTED_WHILE_IT_THINKS = """
+import os, signal, sys
+from utilityvm.cli import {verb}
+from utilityvm.cli.main import main
+def add_arguments(parser):
+    os.kill(os.getpid(), signal.SIGINT)
+    parser.set_defaults(run=lambda args: 0)
+{verb}.add_arguments = add_arguments
+sys.exit(main(["{verb}"]))
+"""
+
+
+@pytest.mark.parametrize("verb", ["boot", "options"])
+def test_an_interrupt_before_there_is_anything_to_tidy_up_ends_it_by_that_signal(verb: str) -> None:
+    """As Python's KeyboardInterrupt it would crash msgspec, which takes types apart at that time."""
+    script = INTERRUPTED_WHILE_IT_THINKS.format(verb=verb)
+    with pytest.raises(HostError, match=r"(?s)ended with -2(?!.*Traceback)"):
+        run_tool([sys.executable, "-c", script], within=30)
+
+
+def test_an_interrupt_that_somebody_ignores_stays_ignored() -> None:
+    script = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + INTERRUPTED_WHILE_IT_THINKS
+    assert run_tool([sys.executable, "-c", script.format(verb="boot")], within=30) == ""
+
+
+def test_a_caller_of_main_keeps_its_own_way_with_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boot, "_run", lambda _args: int(signal.getsignal(signal.SIGINT) is signal.default_int_handler))
+    assert main(["boot"]) == 1
+    assert main(["options", "lcow"]) == 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "options lcow", "document lcow", "completion bash"])
+def test_output_that_cannot_be_written_is_one_line(words: str) -> None:
+    script = f"{sys.executable} -m utilityvm {words} > /dev/full; echo $?"
+    said = run_tool(["sh", "-c", f"({script}) 2>&1"], within=30)
+    assert said == "uvm: standard output cannot be written: No space left on device\n1\n"
 
 
 def test_an_interrupt_is_130_without_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,6 +207,9 @@ def test_every_option_that_one_word_can_give_has_its_flag(option: Option) -> Non
         (["--preferred-root-fs-type", "7"], "preferred_root_fs_type must be between 0 and 1"),
         (["--id", "a\udcff"], "id 'a\\udcff' cannot name a VM"),
         (["--options", "/nowhere/vm.toml"], "uvm: /nowhere/vm.toml: no such options file"),
+        (["--options", ""], "uvm: --options: the file's name is empty"),
+        (["--host-processors", "x"], "argument --host-processors: 'x' is not a number of 1 or more"),
+        (["--host-processors", "0"], "argument --host-processors: '0' is not a number of 1 or more"),
     ],
     ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else None,
 )
@@ -246,6 +290,7 @@ def test_a_terminals_kind_is_passed_on_only_with_a_terminal_and_may_be_given() -
     [
         (["--", "echo", "a\udcff"], r"argv\[1\]: 'a\\udcff' is not UTF-8"),
         (["-e", "=x", "ls"], "'' cannot name an environment variable"),
+        (["-e", "", "ls"], "'' cannot name an environment variable"),
         (["-u", "\udcff", "ls"], "user: .* is not UTF-8"),
         (["--", ""], "the program's name is empty"),
         (["-i", "-e", "A=1"], "^-i, -e without a command: there is nothing to apply it to$"),

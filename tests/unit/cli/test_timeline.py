@@ -108,4 +108,6 @@ def test_a_file_that_cannot_be_written_is_an_error_with_the_flags_name(tmp_path:
         pytest.raises(HostError, match="^--timeline-json: .*nowhere/f cannot be written: No such file"),
         told(wanted(file=str(tmp_path / "nowhere" / "f"))),
     ):
+        raise AssertionError("it is found out only after the run")
+    with pytest.raises(HostError, match="^--timeline-json: /dev/full cannot be written: No space left"), told(wanted(file="/dev/full")):
         pass

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from utilityvm.guest.spec import MAX_CONSOLE, MAX_REQUEST, ProcessSpec, check_console_size, check_signal, parameters
+from utilityvm.guest.spec import MAX_CONSOLE, MAX_REQUEST, ProcessSpec, check_bounds, check_console_size, check_signal, check_timeout, parameters
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.wire import gcs
 from utilityvm.wire.frames import MAX_FRAME, Frame, encode
@@ -89,10 +89,29 @@ def test_what_is_no_signal_is_refused(number: int) -> None:
     check_signal(64)
 
 
-def test_what_is_no_size_is_refused() -> None:
+@pytest.mark.parametrize("size", [(1, -1), (1,), "24", True])
+def test_what_is_no_size_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(InvalidOptions, match="console_size"):
-        check_console_size((1, -1))
+        check_console_size(size)
     check_console_size((1, 1))
+
+
+@pytest.mark.parametrize("seconds", ["3", float("nan"), True])
+def test_what_is_no_time_is_refused(seconds: object) -> None:
+    with pytest.raises(InvalidOptions, match=f"^timeout {seconds!r} is not a number of seconds$"):
+        check_timeout(seconds)
+    for good in (None, 0, -1.5, float("inf")):
+        check_timeout(good)
+
+
+@pytest.mark.parametrize(
+    ("data", "limit", "says"),
+    [("text", 1, "input is str, not bytes"), (b"", -1, "limit -1 is not a number of bytes"), (b"", 1.5, "limit 1.5 is not a number of bytes")],
+)
+def test_what_no_collecting_call_can_do_is_refused(data: object, limit: object, says: str) -> None:
+    with pytest.raises(InvalidOptions, match=f"^{says}$"):
+        check_bounds(data, None, limit)
+    check_bounds(bytearray(b"x"), 1, 0)
 
 
 def test_the_programs_name_is_the_first_word() -> None:

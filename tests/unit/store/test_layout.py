@@ -1,7 +1,9 @@
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from utilityvm.kit.errors import HostError
 from utilityvm.store.layout import BOOT_FILES_VARIABLE, Layout
 
 
@@ -43,3 +45,19 @@ def test_other_boot_files_can_be_named_by_everybody(uid: int, tmp_path: Path, mo
     assert Layout.of_user(uid).boot_files == tmp_path / "near"
     monkeypatch.setenv(BOOT_FILES_VARIABLE, "")
     assert Layout.of_user(uid) == before
+
+
+@pytest.mark.parametrize("home", [None, ""])
+def test_a_user_without_a_home_is_told_what_to_set(home: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+
+    def nobody(_uid: int) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(HostError, match="has no home folder") as caught:
+        Layout.of_user(54321)
+    assert caught.value.hint == "set HOME, or XDG_STATE_HOME and XDG_CACHE_HOME"

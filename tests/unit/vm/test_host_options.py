@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from utilityvm import HostError, InvalidOptions, NotFound, default_options_lcow, load_options_lcow
+from utilityvm import HostError, InvalidOptions, NotFound, create_lcow, default_options_lcow, default_options_wcow, load_options_lcow
 
 
 def test_a_file_and_keywords_beside_it(tmp_path: Path) -> None:
@@ -52,3 +52,10 @@ def test_a_folder_whose_name_is_not_utf_8_is_looked_at(tmp_path: Path) -> None:
     Path(folder).mkdir()
     (Path(folder) / "vmlinux").touch()
     assert default_options_lcow(boot_files_path=folder).kernel_file == "vmlinux"
+
+
+@pytest.mark.parametrize("given", [{"memory_size_in_mb": 256}, {}, "vm.toml", default_options_wcow()], ids=lambda given: type(given).__name__)
+async def test_what_are_no_options_of_a_linux_vm_is_refused_with_what_makes_them(given: object) -> None:
+    with pytest.raises(InvalidOptions, match=f"^options are of the type {type(given).__name__}, not OptionsLCOW$") as caught:
+        await create_lcow(given)  # type: ignore[arg-type]
+    assert "default_options_lcow" in caught.value.hint

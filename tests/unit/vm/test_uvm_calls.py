@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from utilityvm.compute.ports import ExitHow
-from utilityvm.kit.errors import ConnectionLost, StateError
+from utilityvm.kit.errors import ConnectionLost, InvalidOptions, StateError
 from utilityvm.schema.properties import PropertyType
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.testing.guest import FakeGuest, Program
 from utilityvm.vm import uvm
 from utilityvm.vm.uvm import LIFE, Do, State, UtilityVM
 
@@ -216,6 +217,27 @@ async def test_a_vm_tells_of_itself_and_of_its_guest(*, hosted: bool) -> None:
         assert running.memory is not None
         await vm.terminate()
         assert (await vm.properties()).stopped
+
+
+async def test_a_callers_mistake_is_told_before_anything_is_sent() -> None:
+    begun: list[Program] = []
+
+    async def program(_guest: FakeGuest, program: Program) -> int:
+        begun.append(program)
+        return 0
+
+    of, _ = service({"echo": program})
+    async with asyncio.timeout(10), await create(of) as vm:
+        await vm.start()
+        with pytest.raises(InvalidOptions, match="'Nonsense' is not a valid PropertyType: there are Memory, ProcessList"):
+            await vm.properties("Nonsense")  # type: ignore[arg-type]
+        with pytest.raises(InvalidOptions, match="input is str, not bytes"):
+            await vm.run(["echo"], input="text")  # type: ignore[arg-type]
+        with pytest.raises(InvalidOptions, match="env is list, not a mapping of names to values"):
+            await vm.run(["echo"], env=["A=b"])  # type: ignore[arg-type]
+        assert begun == []
+        await vm.run(["echo"], input=b"")
+        assert [program.stdin is not None for program in begun] == [True]
 
 
 async def test_the_driver_keeps_an_internal_guest_connection() -> None:
