@@ -43,11 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # whoever read it knows
-        _output_is_lost()
+        _discard_output()
     except OSError as error:
-        if not _output_is_lost():
+        if error.filename is not None or not _is_of_writing(error):
             raise
-        print(f"uvm: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        print(f"uvm: output cannot be written: {error.strerror}", file=sys.stderr)
+        _discard_output()
     else:
         return code
     return _OURS if verb in _RUNNING else 1
@@ -139,20 +140,19 @@ def _ended_by_ctrl_c() -> Callable[[], None]:
     return let_go
 
 
-def _output_is_lost() -> bool:
-    """Whether it is our output that cannot be written; let Python not stumble over it once more when it ends."""
+def _is_of_writing(error: OSError) -> bool:
+    import errno
+
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+def _discard_output() -> None:
+    """Our output cannot be written: let Python not stumble over it once more when it ends."""
     import os
 
-    if sys.stdout is None:
-        return False
-    try:
-        sys.stdout.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        return True
-    return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _complain(error: UtilityVMError) -> None:

@@ -121,11 +121,12 @@ def test_a_caller_of_main_keeps_its_own_way_with_interrupts(monkeypatch: pytest.
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize("words", ["--version", "--help", "options lcow", "document lcow", "completion bash"])
-def test_output_that_cannot_be_written_is_one_line(words: str) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["--version", "--help", "options lcow", "document lcow"])
+def test_output_that_cannot_be_written_is_one_line(words: str, unbuffered: str) -> None:
     script = f"{sys.executable} -m utilityvm {words} > /dev/full; echo $?"
-    said = run_tool(["sh", "-c", f"({script}) 2>&1"], within=30)
-    assert said == "uvm: standard output cannot be written: No space left on device\n1\n"
+    said = run_tool(["sh", "-c", f"({script}) 2>&1"], within=30, env={"PYTHONUNBUFFERED": unbuffered})
+    assert said == "uvm: output cannot be written: No space left on device\n1\n"
 
 
 def test_an_interrupt_is_130_without_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

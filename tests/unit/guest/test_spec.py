@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from utilityvm.guest.spec import MAX_CONSOLE, MAX_REQUEST, ProcessSpec, check_bounds, check_console_size, check_signal, check_timeout, parameters
+from utilityvm.guest.spec import (
+    MAX_CONSOLE,
+    MAX_REQUEST,
+    ProcessSpec,
+    check_bounds,
+    check_console_size,
+    check_signal,
+    check_timeout,
+    parameters,
+)
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.wire import gcs
 from utilityvm.wire.frames import MAX_FRAME, Frame, encode
@@ -106,7 +115,11 @@ def test_what_is_no_time_is_refused(seconds: object) -> None:
 
 @pytest.mark.parametrize(
     ("data", "limit", "says"),
-    [("text", 1, "input is str, not bytes"), (b"", -1, "limit -1 is not a number of bytes"), (b"", 1.5, "limit 1.5 is not a number of bytes")],
+    [
+        ("text", 1, "input is str, not bytes"),
+        (b"", -1, "limit -1 is not a number of bytes"),
+        (b"", 1.5, "limit 1.5 is not a number of bytes"),
+    ],
 )
 def test_what_no_collecting_call_can_do_is_refused(data: object, limit: object, says: str) -> None:
     with pytest.raises(InvalidOptions, match=f"^{says}$"):

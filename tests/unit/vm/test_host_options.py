@@ -54,7 +54,9 @@ def test_a_folder_whose_name_is_not_utf_8_is_looked_at(tmp_path: Path) -> None:
     assert default_options_lcow(boot_files_path=folder).kernel_file == "vmlinux"
 
 
-@pytest.mark.parametrize("given", [{"memory_size_in_mb": 256}, {}, "vm.toml", default_options_wcow()], ids=lambda given: type(given).__name__)
+@pytest.mark.parametrize(
+    "given", [{"memory_size_in_mb": 256}, {}, "vm.toml", default_options_wcow()], ids=lambda given: type(given).__name__
+)
 async def test_what_are_no_options_of_a_linux_vm_is_refused_with_what_makes_them(given: object) -> None:
     with pytest.raises(InvalidOptions, match=f"^options are of the type {type(given).__name__}, not OptionsLCOW$") as caught:
         await create_lcow(given)  # type: ignore[arg-type]
