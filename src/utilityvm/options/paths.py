@@ -4,9 +4,11 @@ The rules are those of Go's `filepath`, because the paths end up in documents th
 joining cleans the result, and an empty element counts as absent.
 """
 
-import ntpath
-import posixpath
+import re
 from enum import StrEnum
+from typing import Final
+
+_VOLUME: Final = re.compile(r"[A-Za-z]:|\\\\(?:[.?]|[^\\.][^\\]*)\\[^\\.][^\\]*")
 
 
 class PathFlavour(StrEnum):
@@ -19,36 +21,65 @@ class PathFlavour(StrEnum):
 def join(flavour: PathFlavour, *elements: str) -> str:
     r"""Join the elements that are not empty and clean the result; ``""`` when all are empty.
 
-    A rooted later element does not replace the earlier ones: ``join(POSIX, "/a", "/b")`` is ``/a/b``.
+    A rooted later element does not replace the earlier ones: ``join(POSIX, "/a", "/b")`` is ``/a/b``. After a drive without a
+    root the path stays relative to that drive: ``join(WINDOWS, "C:", "a")`` is ``C:a``. Two roots do not make the path of a server.
     """
-    present = [element for element in elements if element]
+    present = [_slashed(flavour, element) for element in elements if element]
     if not present:
         return ""
-    if flavour is PathFlavour.WINDOWS:
-        return ntpath.normpath("\\".join(present))
-    # POSIX lets exactly two leading slashes stand for something of their own and Python keeps them; Go does not.
-    return posixpath.normpath("/".join(present)).replace("//", "/")
+    first, *later = present
+    separator = _separator(flavour)
+    of_drive = flavour is PathFlavour.WINDOWS and first[1:] == ":"
+    root = first if of_drive or not later else first.rstrip(separator) + separator
+    return _clean(flavour, root + separator.join(later).lstrip("" if of_drive else separator))
 
 
 def base_name(flavour: PathFlavour, path: str) -> str:
-    """Return the last element of a path, trailing separators ignored; ``"."`` for an empty path."""
+    """Return the last element of a path, trailing separators ignored; ``"."`` for an empty path, a separator when there is none."""
     if not path:
         return "."
     separator = _separator(flavour)
-    return _slashed(flavour, path).rstrip(separator).rpartition(separator)[2] or separator
+    _, rest = _split(flavour, _slashed(flavour, path).rstrip(separator))
+    return rest.rpartition(separator)[2] or separator
 
 
 def directory(flavour: PathFlavour, path: str) -> str:
     """Return the cleaned path without its last element; ``"."`` when there is no other."""
-    separator = _separator(flavour)
-    head, found, _ = _slashed(flavour, path).rpartition(separator)
-    return join(flavour, head + found) or "."
+    volume, rest = _split(flavour, _slashed(flavour, path))
+    head, found, _ = rest.rpartition(_separator(flavour))
+    return _clean(flavour, volume + head + found)
 
 
 def extension(flavour: PathFlavour, path: str) -> str:
     """Return the last element's suffix from its last dot on, dot included; ``""`` without a dot."""
     _, dot, suffix = _slashed(flavour, path).rpartition(_separator(flavour))[2].rpartition(".")
     return dot + suffix if dot else ""
+
+
+def _clean(flavour: PathFlavour, path: str) -> str:
+    """Return the shortest path that means the same by its text alone; `path` has the flavour's separators only."""
+    separator = _separator(flavour)
+    volume, rest = _split(flavour, path)
+    rooted, kept = rest.startswith(separator), list[str]()
+    for place, element in enumerate(rest.split(separator)):
+        if element == "..":
+            if kept and kept[-1] != "..":
+                kept.pop()
+            elif not rooted:
+                kept.append(element)
+        elif element not in {"", "."}:
+            # What stands in front is gone: "a/../c:" must not become a drive.
+            if flavour is PathFlavour.WINDOWS and place and not (kept or rooted or volume) and ":" in element:
+                kept.append(".")
+            kept.append(element)
+    cleaned = (separator if rooted else "") + separator.join(kept)
+    return volume + (cleaned or ("" if volume.startswith(separator) else "."))
+
+
+def _split(flavour: PathFlavour, path: str) -> tuple[str, str]:
+    r"""Return a path's drive or server and share (``C:``, ``\\server\share``; ``""``: none), and what follows."""
+    found = _VOLUME.match(path) if flavour is PathFlavour.WINDOWS else None
+    return (found[0], path[found.end() :]) if found else ("", path)
 
 
 def _separator(flavour: PathFlavour) -> str:
