@@ -1,13 +1,15 @@
 # make setup   everything a new machine needs          make run    boot a virtual machine and run a command in it
 # make test    every test                              make check  what to run before a commit, about a minute
 PYTEST = .venv/bin/python -m pytest
+# Tests of code without I/O, every branch of which is run: they are measured as they run.
+PURE = $(wildcard tests/golden tests/parity tests/unit/options tests/unit/plan tests/unit/schema tests/unit/wire)
 GO = cd agent && go
 export CGO_ENABLED = 0
 FUZZ_SECONDS = 60
 FUZZ_INPUTS = 1000000
 FUZZ_SEED =
 
-.PHONY: setup setup-source run test check lint agent go-test hcs unit golden parity fault vm vm-source package vm-as-user kernel-twice test-here test-elsewhere bench soak fuzz lock clean
+.PHONY: setup setup-source run test check lint agent go-test pure hcs unit golden parity fault vm vm-source package vm-as-user kernel-twice test-here test-elsewhere bench soak fuzz lock clean
 
 setup:
 	@tools/setup.sh
@@ -23,15 +25,20 @@ test: setup setup-source lint go-test
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-here test-elsewhere
 
 # Both halves of the tests: an emulated VM keeps one processor busy, so the two take turns as little as there are two.
-test-here:
-	$(PYTEST) tests
+test-here: pure
+	$(PYTEST) tests $(PURE:%=--ignore=%)
 
 test-elsewhere:
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory vm-as-user; fi
 	@$(MAKE) --no-print-directory vm-source
 
-check: lint go-test
-	$(PYTEST) $(wildcard tests/meta tests/unit tests/golden tests/parity tests/hcs)
+check: lint go-test pure
+	$(PYTEST) $(wildcard tests/meta tests/unit tests/hcs) $(PURE:%=--ignore=%)
+
+# Fails below 100 % of the branches of the packages that pyproject.toml names.
+pure:
+	.venv/bin/coverage run -m pytest $(PURE)
+	@.venv/bin/coverage report
 
 lint:
 	.venv/bin/ruff check

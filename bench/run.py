@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from timeit import repeat
 from typing import TYPE_CHECKING, Self
 
+import planning
 from raw.initrd import CannotMeasure, build
 
 from utilityvm.store.layout import Layout
@@ -35,6 +37,7 @@ WARM_UP = 20
 STDIO_BYTES = 48 << 20
 VERSION_STARTS = 10  # of one round
 IDLE_VMS = 4
+PLANS = 1000  # of each sort in one round
 
 HERE = Path(__file__).resolve().parent
 PYTHON = sys.executable
@@ -183,6 +186,15 @@ class Bench:
                 result.runs_ours.append(1e3 * seconds_of(argv))
         return [version, importing]
 
+    def planning(self) -> list[Result]:
+        """From options and facts to the document's text, in this process; nothing of the host is looked at."""
+        results = [Result("plan_lcow", "ms", 1), Result("plan_wcow", "ms", 1), Result("plan_clone", "ms", 1)]
+        for _ in range(self.runs):
+            for result in results:
+                plan = planning.PLANS[result.name]()
+                result.runs_ours.append(1e3 * median(repeat(plan, number=1, repeat=PLANS)))
+        return results
+
 
 MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {
     "boot": Bench.boot,
@@ -190,6 +202,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {
     "processes": Bench.processes,
     "memory": Bench.memory,
     "version": Bench.version,
+    "planning": Bench.planning,
 }
 
 

@@ -27,6 +27,9 @@ PROMISES: Final[Mapping[str, tuple[str, str]]] = {
     "idle_memory": ("host memory of our side for one more idle VM in a process", "≤ 1"),
     "version": ("`uvm --version`, raw: `python -c pass`", "≤ 3"),
     "import": ("`import utilityvm`, raw: `python -c pass`", "≤ 3"),
+    "plan_lcow": ("options and facts to a document: a Linux guest", "≤ 1"),
+    "plan_wcow": ("the same: a Windows guest", "≤ 1"),
+    "plan_clone": ("the same: a clone with 8 disks and 8 shared folders", "≤ 1"),
 }
 """Rows of the bench, by the name that its results have: what they mean, and the bound on ours / raw."""
 

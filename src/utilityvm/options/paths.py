@@ -10,6 +10,9 @@ from typing import Final
 
 _VOLUME: Final = re.compile(r"[A-Za-z]:|\\\\(?:[.?]|[^\\.][^\\]*)\\[^\\.][^\\]*")
 
+_UNTIDY: Final = re.compile(r"[\\/]{2}|(?:^(?:.:)?|[\\/])\.{1,2}(?:[\\/]|$)|[\\/]$|^(?:.:)?$", re.DOTALL)
+"""Where a path may have something to clean; most have nothing."""
+
 
 class PathFlavour(StrEnum):
     """How the host that runs the VM spells its paths."""
@@ -58,6 +61,8 @@ def extension(flavour: PathFlavour, path: str) -> str:
 
 def _clean(flavour: PathFlavour, path: str) -> str:
     """Return the shortest path that means the same by its text alone; `path` has the flavour's separators only."""
+    if not _UNTIDY.search(path):
+        return path
     separator = _separator(flavour)
     volume, rest = _split(flavour, path)
     rooted, kept = rest.startswith(separator), list[str]()

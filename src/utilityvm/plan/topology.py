@@ -51,6 +51,8 @@ def _logical_processors(processors: Counted | Answered | Refused) -> int:
 
 
 def _read_answer(answer: str) -> int:
+    if not answer:
+        raise _no_processors("failed to retrieve processor and processor topology information: unexpected value returned from hcs")
     try:
         properties = json.decode_answer(answer, ServiceProperties).properties
     except HostError as error:

@@ -144,8 +144,7 @@ class HostSocket:
             data = rest
         for packet in self._reader.feed(data):
             if isinstance(packet.op, Control):
-                self._control(packet)
-                continue
+                raise _misplaced(packet.op)
             events: list[Event] = []
             self._stream_packet(packet, packet.op, events)
             yield from events
@@ -248,13 +247,6 @@ class HostSocket:
             raise ProtocolError(f"guest connection: no answer to the transport reset in {MAX_DISCARD} bytes")
         return None
 
-    def _control(self, packet: Packet) -> None:
-        match packet.op:
-            case Control.QUIESCED | Control.RESET_ACK:
-                raise ProtocolError(f"guest connection: {packet.op.name} without a question")
-            case _:
-                raise ProtocolError(f"guest connection: {packet.op.name} is the host's to send")
-
     def _stream_packet(self, packet: Packet, op: Op, events: list[Event]) -> None:
         stream = StreamId((packet.src_port, packet.dst_port))
         state = self._streams.get(stream)
@@ -330,3 +322,9 @@ class HostSocket:
         self._hurry = self._hurry or not lazily
         theirs, ours = stream
         self._out.append(encode(Packet(Op.RST, ours, theirs)))
+
+
+def _misplaced(op: Control) -> ProtocolError:
+    """Say what is wrong with a control packet of the guest, which may send none once the transport was reset."""
+    why = "without a question" if op in {Control.QUIESCED, Control.RESET_ACK} else "is the host's to send"
+    return ProtocolError(f"guest connection: {op.name} {why}")

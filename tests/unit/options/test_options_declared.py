@@ -10,6 +10,7 @@ from utilityvm.options.declare import declared, go_names, option
 from utilityvm.options.go import from_go, to_go
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.shared import Options
+from utilityvm.options.wcow import OptionsWCOW
 
 OURS = {"is_template", "is_clone", "template_config"}
 
@@ -72,6 +73,8 @@ def test_an_option_tells_its_kind_its_value_and_its_flag() -> None:
     assert (folder.kind, folder.value, folder.words, folder.optional) == (str, "DIR", {}, False)
     assert (root.kind, root.words) == (int, {"initrd": 0, "vhd": 1})
     assert (template.kind, template.value, template.optional) == (TemplateConfig, "", True)
+    layers = declared(OptionsWCOW)["layer_folders"]
+    assert [option.spoken for option in (memory, folder, layers, template)] == [True, True, True, False]
 
 
 def test_each_short_name_is_one_option_s_and_no_option_s_name() -> None:

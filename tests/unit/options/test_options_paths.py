@@ -26,6 +26,7 @@ WINDOWS, POSIX = PathFlavour.WINDOWS, PathFlavour.POSIX
         (WINDOWS, ("C:", "b"), "C:b"),
         (WINDOWS, ("C:", "\\b"), "C:\\b"),
         (WINDOWS, ("C:",), "C:."),
+        (WINDOWS, ("C:.\\a",), "C:a"),
         (WINDOWS, ("C:\\..\\..", "b"), "C:\\b"),
         (WINDOWS, ("\\", "\\server\\share"), "\\server\\share"),
         (WINDOWS, ("//server/share",), "\\\\server\\share"),

@@ -43,6 +43,10 @@ def test_nothing_given_are_the_defaults() -> None:
     assert DEFAULTS.kernel_file == "vmlinux"
 
 
+def test_a_good_id_is_taken_as_it_is() -> None:
+    assert read({"id": "web-1"}) == msgspec.structs.replace(DEFAULTS, id="web-1")
+
+
 def test_the_file_wins_over_the_defaults_and_what_is_given_over_the_file() -> None:
     options = read({"owner": "me"}, owner="file", memory_size_in_mb=256)
     assert (options.owner, options.memory_size_in_mb, options.processor_count) == ("me", 256, 2)

@@ -1,5 +1,7 @@
 """Options files: syntax, and where it is wrong."""
 
+import tomllib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +55,17 @@ def test_what_is_wrong_is_told_with_its_place(content: bytes, name: str, said: s
     (problem,) = caught.value.problems
     assert problem.path == "$"
     assert f"{name}: {problem.message}" == caught.value.message
+
+
+def test_a_complaint_about_toml_without_a_place_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places are read from the words of Python's parser, which another Python may choose otherwise."""
+
+    def complain(_: str) -> object:
+        raise tomllib.TOMLDecodeError("other words")
+
+    monkeypatch.setattr(tomllib, "loads", complain)
+    with pytest.raises(InvalidOptions, match=r"^vm\.toml: not TOML: other words$"):
+        parse(b"a : 1", "vm.toml")
 
 
 def test_a_file_of_the_greatest_size_is_taken() -> None:

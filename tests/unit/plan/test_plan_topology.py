@@ -96,6 +96,10 @@ def test_the_host_service_s_answer_is_read_as_the_original_reads_it(answer: str,
             + UNREADABLE.format("ServiceProperties")
             + "Input data was truncated",
         ),
+        (
+            Answered(service_properties=""),
+            "failed to retrieve processor and processor topology information: unexpected value returned from hcs",
+        ),
         (Answered(service_properties="{}"), "wrong number of service properties present"),
         (Answered(service_properties='{"Properties":null}'), "wrong number of service properties present"),
         (Answered(service_properties='{"Properties":[{},{}]}'), "wrong number of service properties present"),

@@ -19,6 +19,15 @@ def test_a_stream_cut_anywhere_gives_the_same_frames(sent: list[Frame], data: st
     assert got == sent
 
 
+def test_the_reader_knows_whether_half_a_frame_has_come() -> None:
+    reader, sent = FrameReader(), encode(Frame(1, 2, b"body"))
+    assert not reader.half
+    assert list(reader.feed(sent[:-1])) == []
+    assert reader.half
+    assert list(reader.feed(sent[-1:])) == [Frame(1, 2, b"body")]
+    assert not reader.half
+
+
 @pytest.mark.parametrize("size", [0, 15, MAX_FRAME + 1, 2**32 - 1])
 def test_an_impossible_size_is_refused_with_the_originals_words(size: int) -> None:
     with pytest.raises(ProtocolError, match=f"^invalid message size {size}$"):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utilityvm.kit.errors import Exhausted, ProtocolError
-from utilityvm.wire.packets import GUEST_CID, HOST_CID, SHUT_BOTH, SHUT_RECEIVE, SHUT_SEND, Control, Op, Packet, PacketReader, encode
+from utilityvm.wire.packets import GUEST_CID, HOST_CID, MAX_PAYLOAD, SHUT_BOTH, SHUT_RECEIVE, SHUT_SEND, Control, Op, Packet, PacketReader, encode
 from utilityvm.wire.vsock import (
     AFTER_THE_END,
     LAZY_PACKETS,
@@ -214,6 +214,16 @@ def test_a_guest_that_takes_no_more_gets_no_more() -> None:
     assert host.send(STREAM, memoryview(b"x")) == 0
 
 
+def test_what_comes_after_the_host_has_closed_is_counted_and_not_told() -> None:
+    host = connected()
+    assert not host.close(STREAM)
+    assert told(host, rw(b"late")) == []
+    assert [packet.flags for packet in sent(host)] == [SHUT_BOTH]
+    for sent_before in range(4, WINDOW, MAX_PAYLOAD):
+        assert told(host, rw(bytes(min(MAX_PAYLOAD, WINDOW - sent_before)))) == []
+    assert told(host, rw(b"x")) == [Ended(STREAM, OVERRUN)]
+
+
 def test_data_after_the_end_of_sending_resets_the_stream() -> None:
     host = connected()
     told(host, as_guest(Packet(Op.SHUTDOWN, *STREAM, flags=SHUT_SEND)))
@@ -244,7 +254,9 @@ def test_calls_on_a_stream_that_has_ended_do_nothing() -> None:
     + [Packet(Op.RESPONSE, *STREAM)],
 )
 def test_what_only_the_host_may_send_is_a_protocol_error(packet: Packet) -> None:
-    with pytest.raises(ProtocolError):
+    answer = packet.op in {Control.RESET_ACK, Control.QUIESCED}
+    why = "RESPONSE" if packet.op is Op.RESPONSE else f"{packet.op.name} {'without a question' if answer else 'is the host.s to send'}"
+    with pytest.raises(ProtocolError, match=why):
         told(connected(), as_guest(packet))
 
 
