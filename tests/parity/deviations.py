@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.parity.vectors import Vector
+from utilityvm.kit.errors import HostError
 from utilityvm.kit.gojson import as_go
+from utilityvm.schema import json as law
+from utilityvm.schema.service import ProcessorTopology, ServiceProperties
 
 Case = Mapping[str, Any]
 INITRD, VHD = 0, 1
@@ -29,12 +32,20 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Deviation:
-    """One bug: `shows` in an input for a guest of `kind`, and `ours` instead of the original's, which `crashes` of it or goes on."""
+    """One bug: `shows` in an input for a guest of `kind` (of any, when there is none), and `ours` instead of the original's.
+
+    The original `crashes` of it, `fails` or goes on.
+    """
 
     shows: Callable[[Case], bool]
     ours: Callable[[Expectation, Case], Expectation]
     kind: str = "lcow"
     crashes: bool = False
+    fails: bool = False
+
+    def is_for(self, vector: Vector) -> bool:
+        """Whether a vector's guest is of its kind and the bug shows in its input."""
+        return vector.kind in ({self.kind} if self.kind else {"lcow", "wcow"}) and self.shows(vector.input)
 
 
 def declared() -> dict[str, str]:
@@ -48,7 +59,7 @@ def expectation(vector: Vector) -> tuple[Expectation, list[str]]:
     expected = _originals(vector)
     changed = []
     for name, deviation in DEVIATIONS.items():
-        if vector.kind == deviation.kind and deviation.shows(vector.input):
+        if deviation.is_for(vector):
             ours = deviation.ours(expected, vector.input)
             if ours != expected:
                 changed.append(name)
@@ -120,6 +131,32 @@ def _full_path_in_slot(expected: Expectation, _: Case) -> Expectation:
     path = json.loads(expected.document)["VirtualMachine"]["Devices"]["VirtualPMem"]["Devices"]["0"]["HostPath"]
     root, *others = expected.vm["vpmem_devices"]
     return replace(expected, vm={**expected.vm, "vpmem_devices": [{**root, "host_path": path}, *others]})
+
+
+# -- The host's processors ----------------------------------------------------------------------------------------------
+
+
+def _words_about_the_topology(case: Case) -> str:
+    """Return what we say of an answer of the host service that cannot be read; ``""`` when it can."""
+    try:
+        properties = law.decode_answer(case["host"].get("service_properties") or "{}", ServiceProperties).properties
+        if len(properties) == 1:
+            law.decode_answer(bytes(properties[0]), ProcessorTopology)
+    except HostError as error:
+        return error.message
+    return ""
+
+
+def _cannot_read_the_topology(case: Case) -> bool:
+    return bool(_words_about_the_topology(case))
+
+
+def _in_our_words(expected: Expectation, case: Case) -> Expectation:
+    for step in ("failed to retrieve processor and processor topology information: ", "failed to unmarshal host processor topology: "):
+        before, found, _ = (expected.error or "").partition(step)
+        if found:
+            return replace(expected, error=before + step + _words_about_the_topology(case))
+    return expected
 
 
 # -- Windows guests -----------------------------------------------------------------------------------------------------
@@ -213,4 +250,5 @@ DEVIATIONS = {
     "bug-14": Deviation(_loses_of_a_disk, _whole_disks, kind="wcow"),
     "scsi-place": Deviation(_has_a_strange_slot, _names_the_slot, kind="wcow", crashes=True),
     "bug-24": Deviation(_has_disk_root_elsewhere, _full_path_in_slot),
+    "topology-words": Deviation(_cannot_read_the_topology, _in_our_words, kind="", fails=True),
 }
