@@ -49,7 +49,8 @@ _HEAD: Final = """\
 Fields of `OptionsLCOW`; `default_options_lcow(memory_size_in_mb=512)` sets some and leaves the rest at their defaults.
 `load_options_lcow("vm.toml")` and `uvm boot --options vm.toml` read them from a TOML or JSON file, where they have these names.
 `uvm boot` has a flag for each that one word can give; a flag wins over the file. `uvm options lcow` prints the defaults on your host,
-`uvm document lcow` the document that options become. The Go name is hcsshim's.
+`uvm document lcow` the document that options become, `uvm document lcow --schema` the JSON Schema of documents, for editors and
+programs. The Go name is hcsshim's.
 
 ```toml
 # vm.toml
@@ -72,7 +73,7 @@ _HEAD_WCOW: Final = """\
 
 Fields of `OptionsWCOW`, made by `default_options_wcow(...)` and `load_options_wcow("vm.toml")` as [those of a Linux VM](options.md).
 No driver creates such a VM yet: `create_wcow` says so. `uvm document wcow` prints the document that options become, on any host;
-`uvm options wcow` prints the defaults on yours. The Go name is hcsshim's.
+`uvm options wcow` prints the defaults on yours, `uvm document wcow --schema` the JSON Schema of documents. The Go name is hcsshim's.
 
 ```toml
 # vm.toml

@@ -29,23 +29,23 @@ def answered(kind: str, properties: str, error: str) -> Vector:
     )
 
 
+RETRIEVE = "failed to retrieve processor and processor topology information: "
+READ = "failed to unmarshal host processor topology: "
 ANSWERS = (
-    ("", "failed to retrieve processor and processor topology information: unexpected value returned from hcs"),
-    ("{", "failed to retrieve processor and processor topology information: unexpected end of JSON input"),
-    ("no", "failed to retrieve processor and processor topology information: invalid character 'o' in literal null (expecting 'u')"),
+    ("", f"{RETRIEVE}unexpected value returned from hcs"),
+    ("{", f"{RETRIEVE}unexpected end of JSON input"),
+    ("no", f"{RETRIEVE}invalid character 'o' in literal null (expecting 'u')"),
     (
         '{"Properties":{}}',
-        "failed to retrieve processor and processor topology information: json: cannot unmarshal object into "
-        "Go struct field ServiceProperties.Properties of type []json.RawMessage",
+        f"{RETRIEVE}json: cannot unmarshal object into Go struct field ServiceProperties.Properties of type []json.RawMessage",
     ),
     (
         '{"Properties":["4"]}',
-        "failed to unmarshal host processor topology: json: cannot unmarshal string into Go value of type hcsschema.ProcessorTopology",
+        f"{READ}json: cannot unmarshal string into Go value of type hcsschema.ProcessorTopology",
     ),
     (
         '{"Properties":[{"LogicalProcessorCount":-1}]}',
-        "failed to unmarshal host processor topology: json: cannot unmarshal number -1 into "
-        "Go struct field ProcessorTopology.LogicalProcessorCount of type uint32",
+        f"{READ}json: cannot unmarshal number -1 into Go struct field ProcessorTopology.LogicalProcessorCount of type uint32",
     ),
 )
 OWN = [answered(kind, properties, error) for kind in ("lcow", "wcow") for properties, error in ANSWERS]

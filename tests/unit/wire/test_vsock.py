@@ -3,7 +3,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utilityvm.kit.errors import Exhausted, ProtocolError
-from utilityvm.wire.packets import GUEST_CID, HOST_CID, MAX_PAYLOAD, SHUT_BOTH, SHUT_RECEIVE, SHUT_SEND, Control, Op, Packet, PacketReader, encode
+from utilityvm.wire.packets import (
+    GUEST_CID,
+    HOST_CID,
+    MAX_PAYLOAD,
+    SHUT_BOTH,
+    SHUT_RECEIVE,
+    SHUT_SEND,
+    Control,
+    Op,
+    Packet,
+    PacketReader,
+    encode,
+)
 from utilityvm.wire.vsock import (
     AFTER_THE_END,
     LAZY_PACKETS,
