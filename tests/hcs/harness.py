@@ -7,7 +7,8 @@ import os
 import shutil
 import socket
 import subprocess  # noqa: TID251 (the compiler)
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -21,7 +22,7 @@ from utilityvm.compute.hcs.service import HcsService
 from utilityvm.compute.hcs.timeouts import Timeouts
 from utilityvm.testing.kernels import Then
 
-ANSWER, SILENT, AT_ONCE, HOLD = 1, 2, 4, 8
+ANSWER, SILENT, AT_ONCE, HOLD, WITH_HANDLE = 1, 2, 4, 8, 16
 GUESTS = {Then.HANG: 0, Then.POWER_OFF: 1, Then.RESET: 2}
 
 _loaded: list[Abi] = []  # a thread of the stand-in may call back until the process ends
@@ -55,7 +56,7 @@ class StandIn:
     def __init__(self, folder: Path) -> None:
         path = folder / f"standin-{next(_numbers)}.so"  # another file is loaded once more, with state of its own
         shutil.copy(compiled(), path)
-        self.library = ctypes.CDLL(str(path))
+        self.library = ctypes.CDLL(str(path), use_errno=True)  # by which Windows' GetLastError is played
         self.library.standin_calls.restype = ctypes.c_char_p
         self.abi = Abi(lambda _name: self.library)
         _loaded.append(self.abi)
@@ -77,9 +78,24 @@ class StandIn:
         """Wait until every notification has reached the callback."""
         self.library.standin_settle()
 
-    async def held(self) -> None:
-        """Wait until a call is held."""
-        await asyncio.to_thread(self.library.standin_wait_held)
+    async def held(self, calls: int = 1) -> None:
+        """Wait until so many calls are held."""
+        await asyncio.to_thread(self.library.standin_wait_held, calls)
+
+    @asynccontextmanager
+    async def notifying(self, kind: int, *, of_process: bool = False) -> AsyncIterator[None]:
+        """Within it the service's thread has a notification in its hand, right before it calls."""
+        self.library.standin_hold_notes(1)
+        try:
+            self.notify(kind, of_process=of_process)
+            await asyncio.to_thread(self.library.standin_wait_note)
+            yield
+        finally:
+            self.library.standin_hold_notes(0)
+
+    async def closed(self) -> None:
+        """Wait until no handle is open."""
+        await asyncio.to_thread(self.library.standin_wait_closed)
 
     def release(self) -> None:
         self.library.standin_release()

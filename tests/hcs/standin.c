@@ -19,11 +19,11 @@ enum { PENDING = 0xC0370103, INVALID_STATE = 0xC0370105, UNEXPECTED_EXIT = 0xC03
        STOPPED_ALREADY = 0xC0370110, BAD_HANDLE = 0x80070006 };
 enum { SYSTEM = 1, PROCESS, SYSTEM_WATCH, PROCESS_WATCH };
 enum { CREATED, RUNNING, PAUSED, STOPPED };
-enum { ANSWER = 1, SILENT = 2, AT_ONCE = 4, HOLD = 8 };  /* how a scripted call goes */
+enum { ANSWER = 1, SILENT = 2, AT_ONCE = 4, HOLD = 8, WITH_HANDLE = 16 };  /* how a scripted call goes */
 enum { MOST = 4096, BASE = 0x1000 };
 
 struct note { uint32_t kind, status; char *data; int watch, forced; struct note *next; };
-struct handle { int type, open, object; callback call; void *context; int busy; };
+struct handle { int type, open, object, of; callback call; void *context; int busy; };  /* of: whose registration it is */
 struct system { char id[128]; int state, guest, handles, exited; struct note *waiting; };
 struct process { int system, handles, ended, code, ours[3], theirs[3]; struct note *waiting; };
 struct script { char name[64], *result; uint32_t hresult; int flags, used; };
@@ -32,6 +32,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct handle handles[MOST]; static struct system systems[MOST]; static struct process processes[MOST]; static struct script scripts[MOST];
 static void *texts[MOST];
+static int notes_held, note_waiting;
 static int handle_count, system_count, process_count, script_count, guest, held, release_count, started, bad_closes, bad_frees, bad_uses;
 static struct note *queue, **queue_end = &queue;
 static char *calls; static size_t calls_size; static FILE *calls_file;
@@ -107,6 +108,12 @@ static void *notifier(void *unused) {
         if (watch->open || note->forced) {
             watch->busy++;
             callback call = watch->call; void *context = watch->context;
+            while (notes_held) {
+                note_waiting = 1;
+                pthread_cond_broadcast(&changed);
+                pthread_cond_wait(&changed, &lock);
+            }
+            note_waiting = 0;
             pthread_mutex_unlock(&lock);
             wide *data = widen(note->data);
             call(note->kind, context, (HRESULT)note->status, *data ? data : NULL);
@@ -202,7 +209,7 @@ HRESULT HcsCreateComputeSystem(const wide *id, const wide *document, void *ident
     (void)identity;
     give(result, script ? script->result : NULL);
     *out = NULL;
-    if (ANSWERED(script)) return leave(script->hresult);
+    if (ANSWERED(script) && !(script->flags & WITH_HANDLE)) return leave(script->hresult);
     char *name = narrow(id);
     for (int i = 0; i < system_count; i++)
         if (!strcmp(systems[i].id, name) && systems[i].handles) { free(name); return leave(EXISTS); }
@@ -215,7 +222,7 @@ HRESULT HcsCreateComputeSystem(const wide *id, const wide *document, void *ident
     int at_once = script && script->flags & AT_ONCE;
     if (!at_once && !(script && script->flags & SILENT)) tell(SYSTEM, system_count, 2, script ? script->hresult : 0, "");
     system_count++;
-    return leave(at_once ? 0 : PENDING);
+    return leave(ANSWERED(script) ? script->hresult : at_once ? 0 : PENDING);
 }
 
 HRESULT HcsOpenComputeSystem(const wide *id, void **out, wide **result) {
@@ -239,10 +246,13 @@ static HRESULT close_handle(const char *name, void *value, int type) {
     struct script *script = enter(name, NULL, NULL);
     struct handle *opened = find(value, type);
     if (!opened) { bad_closes++; return leave(BAD_HANDLE); }
+    for (int i = 0; i < handle_count; i++)
+        if (handles[i].type == type + 2 && handles[i].open && handles[i].of == opened - handles) bad_closes++;  /* notifications end first */
     opened->open = 0;
     while (opened->busy) pthread_cond_wait(&changed, &lock);  /* the service waits for a notification that is being passed on */
     if (type == SYSTEM && --systems[opened->object].handles == 0) systems[opened->object].state = STOPPED;
     if (type == PROCESS) processes[opened->object].handles--;
+    pthread_cond_broadcast(&changed);
     return leave(ANSWERED(script) ? script->hresult : 0);
 }
 
@@ -306,7 +316,7 @@ static HRESULT watch(const char *name, void *handle, callback call, void *contex
     int object = opened->object;
     *out = open_handle(type + 2, object);
     struct handle *made = find(*out, type + 2);
-    made->call = call; made->context = context;
+    made->call = call; made->context = context; made->of = opened - handles;
     struct note **waiting = type == SYSTEM ? &systems[object].waiting : &processes[object].waiting;
     while (*waiting) {
         struct note *note = *waiting;
@@ -439,7 +449,7 @@ static HRESULT plain(const char *name, const wide *first, const wide *second) {
 }
 
 HRESULT GrantVmAccess(const wide *id, const wide *path) { return plain("GrantVmAccess", id, path); }
-HRESULT RevokeVmAccess(const wide *id, const wide *path) { return plain("RevokeVmAccess", id, path); }
+HRESULT HcsRevokeVmAccess(const wide *id, const wide *path) { return plain("HcsRevokeVmAccess", id, path); }
 HRESULT HcsImportLayer(const wide *a, const wide *b, const wide *c) { (void)c; return plain("HcsImportLayer", a, b); }
 HRESULT HcsExportLayer(const wide *a, const wide *b, const wide *c, const wide *d) { (void)c; (void)d; return plain("HcsExportLayer", a, b); }
 HRESULT HcsDestroyLayer(const wide *a) { return plain("HcsDestroyLayer", a, NULL); }
@@ -459,9 +469,24 @@ void standin_script(const char *name, uint32_t hresult, const char *result, int 
 
 void standin_guest(int what) { pthread_mutex_lock(&lock); guest = what; pthread_mutex_unlock(&lock); }
 
-void standin_wait_held(void) {
+/* Wait until so many calls are held. */
+void standin_wait_held(int calls) {
     pthread_mutex_lock(&lock);
-    while (!held) pthread_cond_wait(&changed, &lock);
+    while (held < calls) pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
+/* From now on the service's thread stops with a notification in its hand, right before it calls; or it goes on. */
+void standin_hold_notes(int hold) {
+    pthread_mutex_lock(&lock);
+    notes_held = hold;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
+void standin_wait_note(void) {
+    pthread_mutex_lock(&lock);
+    while (!note_waiting) pthread_cond_wait(&changed, &lock);
     pthread_mutex_unlock(&lock);
 }
 
@@ -490,6 +515,18 @@ void standin_settle(void) {
         int busy = queue != NULL;
         for (int i = 0; i < handle_count; i++) busy |= handles[i].busy;
         if (!busy) break;
+        pthread_cond_wait(&changed, &lock);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+/* Wait until no handle is open. */
+void standin_wait_closed(void) {
+    pthread_mutex_lock(&lock);
+    for (;;) {
+        int open = 0;
+        for (int i = 0; i < handle_count; i++) open += handles[i].open;
+        if (!open) break;
         pthread_cond_wait(&changed, &lock);
     }
     pthread_mutex_unlock(&lock);

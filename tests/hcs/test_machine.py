@@ -319,7 +319,7 @@ async def test_access_and_layers_go_to_the_service_and_its_refusals_come_back(hc
     await files.destroy_layer("l")
     assert hcs.calls == [
         ("GrantVmAccess", "vm-1", r"c:\d.vhdx"),
-        ("RevokeVmAccess", "vm-1", r"c:\d.vhdx"),
+        ("HcsRevokeVmAccess", "vm-1", r"c:\d.vhdx"),
         ("HcsImportLayer", "l", "s"),
         ("HcsExportLayer", "l", "t"),
         ("HcsInitializeWritableLayer", "l", "{}"),

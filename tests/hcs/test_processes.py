@@ -195,8 +195,7 @@ async def test_a_creation_that_is_given_up_ends_the_process(hcs: StandIn) -> Non
     assert hcs.names[-2:] == ["HcsTerminateProcess", "HcsCloseProcess"]
     hcs.release()
     await system.close()
-    while hcs.counts.open:  # the thread that undoes is nobody's to wait for
-        await asyncio.to_thread(hcs.settle)
+    await hcs.closed()  # by a thread that is nobody's to wait for
     let_go(hcs, 100)
 
 

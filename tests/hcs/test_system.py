@@ -244,8 +244,7 @@ async def test_a_creation_that_is_given_up_is_undone_when_the_service_returns(hc
     await hcs.held()
     assert hcs.names[-2:] == ["HcsTerminateComputeSystem", "HcsCloseComputeSystem"]
     hcs.release()
-    while hcs.counts.open:  # the thread that undoes is nobody's to wait for
-        await asyncio.to_thread(hcs.settle)
+    await hcs.closed()  # by a thread that is nobody's to wait for
 
 
 async def test_a_system_of_somebody_else_is_opened_and_left_alone(hcs: StandIn) -> None:

@@ -1,7 +1,8 @@
 """Windows' libraries as they are called: one line a function, raw values in and out. The one module that touches ctypes.
 
 Text is UTF-16 with two-byte units on every host, so that the same code runs against a library of our own where there is no Windows.
-What a function returns as text belongs to us: vmcompute's is given back to COM's allocator, computestorage's to LocalFree.
+What vmcompute returns as text belongs to us and is given back to COM's allocator. A function is looked up when it is first called: an
+older Windows lacks some that most VMs never need.
 """
 
 import ctypes
@@ -99,9 +100,11 @@ VMCOMPUTE: Final[Mapping[str, _Signature]] = {
     "HcsGetServiceProperties": ((_T,), (Out.TEXT, Out.TEXT)),
     "HcsModifyServiceSettings": ((_T,), (Out.TEXT,)),
     "GrantVmAccess": ((_T, _T), ()),
-    "RevokeVmAccess": ((_T, _T), ()),
 }
 """The compute service. Those that register a callback are called by `Abi.register`."""
+
+COMPUTECORE: Final[Mapping[str, _Signature]] = {"HcsRevokeVmAccess": ((_T, _T), ())}
+"""The compute service's newer library, for what the older has no documented function."""
 
 COMPUTESTORAGE: Final[Mapping[str, _Signature]] = {
     "HcsImportLayer": ((_T, _T, _T), ()),
@@ -115,21 +118,24 @@ COMPUTESTORAGE: Final[Mapping[str, _Signature]] = {
 
 REGISTERING: Final = ("HcsRegisterComputeSystemCallback", "HcsRegisterProcessCallback")
 
+_SYSTEM32: Final = 0x800  # LOAD_LIBRARY_SEARCH_SYSTEM32: a library of that name beside the interpreter is not Windows'
+_LIBRARIES: Final = {"vmcompute.dll": VMCOMPUTE, "computecore.dll": COMPUTECORE, "computestorage.dll": COMPUTESTORAGE}
+_FUNCTIONS: Final = {name: (library, signature) for library, names in _LIBRARIES.items() for name, signature in names.items()}
+
 
 @final
 class Abi:
     """The functions of the libraries that `find` returns by their names. There must be no call after the libraries are gone.
 
     Raises:
-        Unsupported: a library or a function is missing; the message has its name.
+        Unsupported: there is no vmcompute.dll here; from each call also: its library or function is missing. The message has its name.
     """
 
     def __init__(self, find: Callable[[str], ctypes.CDLL]) -> None:
         self._find = find
-        compute = find("vmcompute.dll")
-        self._functions = {name: _bound(compute, name, signature) for name, signature in VMCOMPUTE.items()}
-        registers = ((_H, _T), (Out.HANDLE,))
-        self._functions |= {name: _bound(compute, name, registers, (ctypes.c_void_p, _CALLBACK, ctypes.c_void_p)) for name in REGISTERING}
+        self._finding = threading.Lock()
+        self._libraries = {"vmcompute.dll": find("vmcompute.dll")}
+        self._functions: dict[str, Any] = {}
         self._free = _symbol(find("ole32.dll"), "CoTaskMemFree")
         self._free.argtypes, self._free.restype = (ctypes.c_void_p,), None
         # The service keeps this pointer; contexts are numbers and never used again, so that a late call finds nobody and nothing else.
@@ -139,32 +145,33 @@ class Abi:
         self._registered: dict[int, Notified] = {}
 
     def call(self, name: str, *given: str | int | None) -> Returned:
-        """Call a function of `VMCOMPUTE`. Blocks as long as it does."""
-        return _called(self._functions[name], VMCOMPUTE[name], given, self._free)
-
-    def storage(self, name: str, *given: str | int | None) -> Returned:
-        """Call a function of `COMPUTESTORAGE`, whose library is loaded by the first of these calls.
-
-        Raises:
-            Unsupported: it is missing.
-        """
-        if name not in self._functions:
-            self._functions[name] = _bound(self._find("computestorage.dll"), name, COMPUTESTORAGE[name])
-        return _called(self._functions[name], COMPUTESTORAGE[name], given, self._free)
+        """Call a function of `VMCOMPUTE`, `COMPUTECORE` or `COMPUTESTORAGE`. Blocks as long as it does."""
+        library, signature = _FUNCTIONS[name]
+        return _called(self._function(library, name, signature), signature, given, self._free)
 
     def register(self, name: str, handle: int, notified: Notified) -> tuple[Returned, int]:
         """Call one of `REGISTERING`. Returns the handle of the registration, and the context to `forget` it by."""
+        arguments = (ctypes.c_void_p, _CALLBACK, ctypes.c_void_p)
+        function = self._function("vmcompute.dll", name, ((_H, _T), (Out.HANDLE,)), arguments)
         with self._lock:
             context = next(self._contexts)
             self._registered[context] = notified
         registration = ctypes.c_void_p()
-        hresult = self._functions[name](handle, self._callback, context, ctypes.byref(registration))
+        hresult = function(handle, self._callback, context, ctypes.byref(registration))
         return Returned(hresult & 0xFFFFFFFF, (registration.value or 0,)), context
 
     def forget(self, context: int) -> None:
         """Pass on no notification of this registration any more."""
         with self._lock:
             self._registered.pop(context, None)
+
+    def _function(self, library: str, name: str, signature: _Signature, arguments: tuple[Any, ...] | None = None) -> Any:
+        with self._finding:
+            if name not in self._functions:
+                if library not in self._libraries:
+                    self._libraries[library] = self._find(library)
+                self._functions[name] = _bound(self._libraries[library], name, signature, arguments)
+            return self._functions[name]
 
     def _notified(self, kind: int, context: int | None, status: int, data: int | None) -> None:
         with self._lock:
@@ -192,9 +199,9 @@ def find_dll(name: str) -> ctypes.CDLL:
     if sys.platform != "win32":
         raise Unsupported(f"{name}: a library of Windows, and this host is {sys.platform}: the Host Compute Service is not here")
     try:
-        return ctypes.WinDLL(name)
+        return ctypes.WinDLL(name, use_last_error=True, winmode=_SYSTEM32)
     except OSError as error:
-        hint = "turn on the Windows features Containers and Hyper-V" if name in {"vmcompute.dll", "computestorage.dll"} else ""
+        hint = "turn on the Windows features Containers and Hyper-V" if name in _LIBRARIES else ""
         raise Unsupported(f"{name}: cannot be loaded: {error}", hint=hint) from error
 
 

@@ -41,10 +41,14 @@ _FUNCTIONS: Final = {
 
 @final
 class Handle:
-    """A handle of the service. Calls that use it at once do not hinder each other; closing waits for them, and none begins afterwards."""
+    """A handle of the service. Calls that use it at once do not hinder each other; closing waits for them, and none begins afterwards.
+
+    Its notifications end with it, right before.
+    """
 
     def __init__(self, name: str, value: int, close: Callable[[int], None]) -> None:
         self._name, self._value, self._close = name, value, close
+        self._unwatch: Callable[[], None] | None = None
         self._changed = Condition()
         self._users = 0
         self._closed = False
@@ -67,6 +71,10 @@ class Handle:
                 self._users -= 1
                 self._changed.notify_all()
 
+    def watched(self, unwatch: Callable[[], None]) -> None:
+        """Note how its notifications are ended; to be called while it is used, so that no close overlooks them."""
+        self._unwatch = unwatch
+
     def close(self) -> None:
         """Close it when no call uses it any more. A second call does nothing."""
         with self._changed:
@@ -74,7 +82,11 @@ class Handle:
                 return
             self._closed = True
             self._changed.wait_for(lambda: self._users == 0)
-        self._close(self._value)
+        try:
+            if self._unwatch is not None:
+                self._unwatch()
+        finally:
+            self._close(self._value)
 
 
 class Opened(NamedTuple):
@@ -119,11 +131,11 @@ class Hcs:
 
     def revoke_access(self, vm_id: str, path: str) -> None:
         """Take that back."""
-        _check(self._abi.call("RevokeVmAccess", vm_id, path), "RevokeVmAccess", f"{vm_id} {path}")
+        _check(self._abi.call("HcsRevokeVmAccess", vm_id, path), "RevokeVmAccess", f"{vm_id} {path}")
 
     def layer(self, name: str, *given: str) -> None:
         """Call a function of computestorage; the first of `given` is the layer's folder."""
-        _check(self._abi.storage(name, *given), name, given[0])
+        _check(self._abi.call(name, *given), name, given[0])
 
     # -- systems ----------------------------------------------------------------------------------------------------
 
@@ -229,24 +241,23 @@ class Hcs:
 
     # -- notifications ----------------------------------------------------------------------------------------------
 
-    def watch(self, register: str, handle: Handle, name: str, notified: Notified) -> Handle:
-        """Have `notified` called, on a thread of the service, for a system (`SYSTEM`) or process (`PROCESS`) until the result is closed."""
+    def watch(self, register: str, handle: Handle, name: str, notified: Notified) -> None:
+        """Have `notified` called, on a thread of the service, for a system (`SYSTEM`) or process (`PROCESS`) until its handle is closed."""
         with handle.use("be watched") as value:
             returned, context = self._abi.register(register, value, notified)
-        try:
-            _check(returned, f"Watch{register.removeprefix('HcsRegister').removesuffix('Callback')}", name)
-        except UtilityVMError:
-            self._abi.forget(context)
-            raise
-
-        def unregister(registration: int) -> None:
             try:
-                # Waits for a notification that is being passed on, so the handle outlives every one of them.
-                _check(self._abi.call(register.replace("Register", "Unregister"), registration), "Unwatch", name)
-            finally:
+                _check(returned, f"Watch{register.removeprefix('HcsRegister').removesuffix('Callback')}", name)
+            except UtilityVMError:
                 self._abi.forget(context)
+                raise
+            handle.watched(lambda: self._unwatch(register, context, returned.outs[0], name))
 
-        return Handle(f"the notifications of {name}", returned.outs[0], unregister)
+    def _unwatch(self, register: str, context: int, registration: int, name: str) -> None:
+        try:
+            # Waits for a notification that is being passed on, so the handle outlives every one of them.
+            _check(self._abi.call(register.replace("Register", "Unregister"), registration), "Unwatch", name)
+        finally:
+            self._abi.forget(context)
 
     def _system(self, system_id: str, value: int) -> Handle:
         return Handle(system_id, value, lambda handle: self._close("HcsCloseComputeSystem", "System::Close", system_id, handle))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Final, final
 
 from msgspec import structs
@@ -32,6 +32,9 @@ from utilityvm.schema.requests import ModifySettingRequest
 CLEANUP: Final = 12.0
 """Seconds that the service may take to end a VM."""
 
+EXIT_TIMEOUT: Final = 2.0
+"""Seconds that the service has to tell the end of a VM that it has refused to start because it has ended."""
+
 
 @final
 class HcsMachine:
@@ -54,7 +57,7 @@ class HcsMachine:
         self._processes: set[HostedProcess] = set()
         self._status: ExitStatus | None = None
         self._ended = asyncio.Event()
-        self._scope.start("exit", self._watch())
+        self._watching = self._scope.start("exit", self._watch())
 
     jail: Final[JailStatus] = JailStatus((), {"everything": "the VM's worker process is Windows' own, and confined by Windows"})
     """We run nothing that could be jailed."""
@@ -189,9 +192,13 @@ class HcsMachine:
         try:
             await self.terminate()
         finally:
-            await finish(self._release(), within=2 * CLEANUP)
-            self._end(ExitStatus(ExitHow.TERMINATED))  # with its last handle it ends, whatever the service said
-            self._life.step(Do.CLOSE)
+            try:
+                await finish(self._release(), within=2 * CLEANUP)
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"{self._name}: the service did not let go of all of it within {2 * CLEANUP:g} s") from error
+            finally:
+                self._end(ExitStatus(ExitHow.TERMINATED))  # with its last handle it ends, whatever the service said
+                self._life.step(Do.CLOSE)
 
     async def _give_up(self, error: BaseException) -> None:
         """Take back what a failed or cancelled start has done."""
@@ -200,8 +207,9 @@ class HcsMachine:
             with suppress(UtilityVMError):  # why it failed says more
                 await self._system.terminate()
             return
-        if isinstance(error, ConnectionLost):
-            await self._ended.wait()  # that is how the start failed
+        if isinstance(error, ConnectionLost):  # that is how the start failed
+            await asyncio.wait([self._watching], timeout=EXIT_TIMEOUT)
+            self._end(ExitStatus(ExitHow.UNEXPECTED, error.message))  # if the service does not say it
             return
         await self.terminate()
 
@@ -235,14 +243,24 @@ class HcsMachine:
         self._end(exit_status(ended, terminated=self._terminated))
 
     async def _release(self) -> None:
-        try:
-            await self._scope.aclose()
-            for process in list(self._processes):
+        """Let go of all of it, in the order from the last line to the first, whichever of them fails."""
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._system.close)
+            undo.callback(self._console.close)
+            undo.push_async_callback(self._sockets.aclose)
+            undo.push_async_callback(self._let_go_of_processes)
+            undo.push_async_callback(self._scope.aclose)
+
+    async def _let_go_of_processes(self) -> None:
+        async def let_go(process: HostedProcess) -> None:
+            try:
                 await process.aclose()
-        finally:
-            await self._sockets.aclose()
-            self._console.close()
-            await self._system.close()
+            except UtilityVMError as error:  # they end with the VM; its own end is what matters
+                event("hcs.process.close", level=logging.WARNING, vm=self._system.id, error=str(error))
+
+        async with asyncio.TaskGroup() as group:
+            for process in list(self._processes):
+                group.create_task(let_go(process))
 
     def _broken(self, error: Exception) -> None:
         """The watcher failed, or a process's: nobody must wait for ever."""

@@ -45,7 +45,6 @@ class HcsProcess:
         self._system, self._host, self._pipes, self._handle = system, system.host, pipes, handle
         self._name = f"{system.id}:{process_id}"
         self._loop = asyncio.get_running_loop()
-        self._watching: Handle | None = None
         self.stdin = self.stdout = self.stderr = NoStream()
         self._scope = Scope(f"process:{self._name}")
         self._exit: asyncio.Future[int] = self._loop.create_future()
@@ -184,14 +183,7 @@ class HcsProcess:
 
     async def _release(self) -> None:
         await self._scope.aclose()
-        await self._host.ending.run(f"close {self._name}", self._let_go)
-
-    def _let_go(self) -> None:
-        try:
-            if self._watching is not None:
-                self._watching.close()
-        finally:
-            self._handle.close()
+        await self._host.ending.run(f"close {self._name}", self._handle.close)
 
     async def _undo(self) -> None:
         with suppress(UtilityVMError, TimeoutError):  # why it failed says more
@@ -200,10 +192,7 @@ class HcsProcess:
             await self.close()
 
     async def _watch(self) -> None:
-        def watch() -> None:
-            self._watching = self._host.calls.watch(PROCESS, self._handle, self._name, self._heard)
-
-        await finish(self._run("watch", watch), within=CLOSE_TIMEOUT)
+        await self._host.register(self._name, partial(self._host.calls.watch, PROCESS, self._handle, self._name, self._heard))
         self._scope.start("system", self._end_with_system())
 
     async def _connect(self, information: ProcessInformation) -> None:

@@ -23,6 +23,9 @@ Started = Callable[[], Awaitable[None]]
 CLOSE_TIMEOUT: Final = 10.0
 """Seconds that the service may take to let go of a handle. A call that it does not return from keeps the handle until then."""
 
+REGISTER_TIMEOUT: Final = 10.0
+"""Seconds that the service may take to register for notifications."""
+
 
 class Notice(IntEnum):
     """Numbers of the service's notifications."""
@@ -46,6 +49,20 @@ class Host:
     ending: Workers
     timeouts: Timeouts
 
+    async def register(self, name: str, watch: Callable[[], None]) -> None:
+        """Have a system or process watched. `name` names it in the error.
+
+        Raises:
+            HcsError: the service refuses.
+            DeadlineExceeded: it does not return; what it registers later ends with its handle.
+        """
+        try:
+            async with asyncio.timeout(REGISTER_TIMEOUT):
+                await self.work.run(f"watch {name}", watch)
+        except TimeoutError as error:
+            message = f"Watch {name}: the service did not return within {REGISTER_TIMEOUT:g} s"
+            raise DeadlineExceeded(message) from error
+
 
 @final
 class HcsSystem:
@@ -55,7 +72,6 @@ class HcsSystem:
         self.id = system_id
         self._host, self._loop = host, asyncio.get_running_loop()
         self._handle: Handle | None = None
-        self._watching: Handle | None = None
         self._expected: dict[int, _Expected] = {}
         self._ended: asyncio.Future[Ended] = self._loop.create_future()
         self._closed = False
@@ -202,19 +218,12 @@ class HcsSystem:
         for expected in self._expected.values():
             expected.fail(StateError(self.id, "closed", f"wait for {expected.operation}"))
         try:
-            await finish(self._host.ending.run(f"close {self.id}", self._release), within=CLOSE_TIMEOUT)
+            if self._handle is not None:
+                await finish(self._host.ending.run(f"close {self.id}", self._handle.close), within=CLOSE_TIMEOUT)
         except TimeoutError as error:
             raise DeadlineExceeded(f"System::Close {self.id}: the service did not let go of it within {CLOSE_TIMEOUT:g} s") from error
         finally:
             self._ended.cancel()
-
-    def _release(self) -> None:
-        try:
-            if self._watching is not None:
-                self._watching.close()
-        finally:
-            if self._handle is not None:
-                self._handle.close()
 
     async def _undo(self) -> None:
         with suppress(UtilityVMError, TimeoutError):  # why the creation failed says more
@@ -224,11 +233,8 @@ class HcsSystem:
 
     async def _take(self, opened: Opened) -> None:
         self._handle = opened.handle
-
-        def watch() -> None:
-            self._watching = self._host.calls.watch(SYSTEM, opened.handle, self.id, self._heard)
-
-        await finish(self._host.work.run(f"watch {self.id}", watch), within=CLOSE_TIMEOUT)
+        watch = partial(self._host.calls.watch, SYSTEM, opened.handle, self.id, self._heard)
+        await self._host.register(self.id, watch)
 
     async def _change(self, what: Change, options: str | None, notice: Notice, within: float) -> None:
         expected = self._expect(notice, what.value)
