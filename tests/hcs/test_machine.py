@@ -34,13 +34,6 @@ VM = VmId("vm-1")
 MACHINE = ComputeSystem(virtual_machine=VirtualMachine())
 
 
-@pytest.fixture
-def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    r"""A working directory in which a file may be called ``C:\x``."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def boot_files(drive: Path) -> None:
     for name in ("kernel", "initrd.img"):
         (drive / rf"C:\boot\{name}").touch()

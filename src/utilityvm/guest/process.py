@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, Final, Protocol, final
 
 from utilityvm.guest.client import GuestClient
-from utilityvm.guest.spec import ProcessSpec, check_console_size, check_signal, check_timeout, parameters
+from utilityvm.guest.spec import ProcessSpec, check_console_size, check_signal, check_timeout, parameters, windows_signal
 from utilityvm.guest.transport import GuestSockets, GuestStream
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, ProtocolError, UtilityVMError
 from utilityvm.kit.trace import span
@@ -33,7 +33,7 @@ class ProcessHost(Protocol):
         ...
 
     async def signal_process(self, process_id: int, signal: int | gcs.SignalOptions) -> bool:
-        """Send it a signal; say whether it was delivered."""
+        """Send it a signal, 0 for its end; say whether it was delivered."""
         ...
 
     async def resize_console(self, process_id: int, *, height: int, width: int) -> None:
@@ -65,8 +65,8 @@ class Process:
     stdout: GuestStream
     stderr: GuestStream
 
-    def __init__(self, client: "ProcessHost", name: str, pid: int, streams: "Connected") -> None:
-        self._client, self._name = client, name
+    def __init__(self, client: "ProcessHost", name: str, pid: int, streams: "Connected", *, windows: bool = False) -> None:
+        self._client, self._name, self._windows = client, name, windows
         self.pid = pid
         self.stdin, self.stdout, self.stderr = streams.connected
         self._streams = streams
@@ -100,13 +100,19 @@ class Process:
         With `group` its children get it too, but for those that left its process group. A guest agent other than ours knows no groups
         and signals the process alone.
 
+        On Windows a signal is an event of the process's console: 2 CtrlC, 3 CtrlBreak, 1 CtrlClose, 15 CtrlShutdown; 9 ends the process.
+
         Raises:
             InvalidOptions: there is no such signal.
             GuestError: the guest's agent cannot signal the processes of the VM itself; the original's cannot.
         """
         check_signal(signal)
+        options: int | gcs.SignalOptions = gcs.SignalOptions(signal=signal, group=True) if group else signal
+        if self._windows:
+            event = windows_signal(signal)
+            options = gcs.SignalOptions(signal=event) if event else 0
         with span("process.signal", level=logging.DEBUG, pid=self.pid):
-            return await self._client.signal_process(self.pid, gcs.SignalOptions(signal=signal, group=True) if group else signal)
+            return await self._client.signal_process(self.pid, options)
 
     async def resize(self, *, height: int, width: int) -> None:
         """Set the size of its terminal, in characters.
@@ -204,7 +210,7 @@ async def launch(client: GuestClient, stdio: Stdio, what: gcs.ProcessParameters,
             with suppress(ConnectionLost):  # it is gone with its guest
                 client.bridge.run("stray", client.kill_stray(pid))
             raise
-        return Process(client, name, pid, streams)
+        return Process(client, name, pid, streams, windows=client.os == "windows")
     except BaseException:
         streams.close()
         raise

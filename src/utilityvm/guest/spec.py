@@ -12,6 +12,7 @@ from typing import Final
 from utilityvm.kit.errors import InvalidOptions, Problem
 from utilityvm.wire import gcs
 from utilityvm.wire.frames import HEADER, MAX_FRAME
+from utilityvm.wire.oci import windows_command_line
 
 MAX_SIGNAL: Final = 64
 MAX_CONSOLE: Final = 0xFFFF
@@ -21,6 +22,7 @@ MAX_REQUEST: Final = MAX_FRAME - 1024
 """Largest request to start a process, in bytes; the rest of its frame is for what a trace adds to it."""
 
 _LARGEST_PORT: Final = 0xFFFF_FFFF
+_CONSOLE_EVENTS: Final = {1: "CtrlClose", 2: "CtrlC", 3: "CtrlBreak", 9: "", 15: "CtrlShutdown"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class ProcessSpec:
 
     It splits as a shell does, by blanks, quotes and backslashes, and expands nothing. `env` is the whole environment. `user` is ``name``,
     ``uid``, or either with ``:group``. `console_size` (height, width) in characters gives it a terminal; output and errors then arrive
-    together on `stdout`. A stream that is not wanted is /dev/null in the guest.
+    together on `stdout`. A stream that is not wanted is /dev/null in the guest. `windows`: the guest is Windows, where every program has
+    one command line and splits it itself; one is made of `argv`.
     """
 
     argv: tuple[str, ...] = ()
@@ -41,6 +44,7 @@ class ProcessSpec:
     stdout: bool = True
     stderr: bool = True
     console_size: tuple[int, int] | None = None
+    windows: bool = False
 
     @property
     def program(self) -> str:
@@ -58,9 +62,11 @@ def parameters(spec: ProcessSpec) -> gcs.ProcessParameters:
     if problems := list(_mistakes(spec)):
         raise _invalid(problems)
     console = spec.console_size is not None
+    words = list(spec.argv)
+    line = spec.command_line or (windows_command_line(words) if spec.windows else "")
     made = gcs.ProcessParameters(
-        command_line=spec.command_line,
-        command_args=list(spec.argv),
+        command_line=line,
+        command_args=[] if line else words,
         user=spec.user,
         working_directory=spec.cwd,
         environment=dict(spec.env),
@@ -70,7 +76,7 @@ def parameters(spec: ProcessSpec) -> gcs.ProcessParameters:
         create_std_err_pipe=spec.stderr and not console,
         console_size=list(spec.console_size or ()),
     )
-    if (size := _frame_size(made)) > MAX_REQUEST:
+    if (size := _frame_size(made, windows=spec.windows)) > MAX_REQUEST:
         said = f"arguments and environment of {spec.program[:100]!r} make a request of {size} bytes; it has at most {MAX_REQUEST}"
         raise InvalidOptions(said, problems=[Problem("argv", "size", said)], hint="pass long input by stdin")
     return made
@@ -109,6 +115,18 @@ def check_bounds(data: object, timeout: object, limit: object) -> None:
         raise _invalid([Problem("limit", "range", f"limit {limit!r} is not a number of bytes")])
 
 
+def windows_signal(number: int) -> str:
+    """Return what a process on Windows gets for a signal's number: an event of its console, or ``""`` for its end.
+
+    Raises:
+        InvalidOptions: Windows has nothing like it.
+    """
+    if number not in _CONSOLE_EVENTS:
+        known = ", ".join(map(str, sorted(_CONSOLE_EVENTS)))
+        raise _invalid([Problem("signal", "windows", f"signal {number!r}: Windows has nothing like it; it knows {known}")])
+    return _CONSOLE_EVENTS[number]
+
+
 def check_console_size(size: tuple[int, int]) -> None:
     """Refuse what is no height and width.
 
@@ -128,6 +146,8 @@ def _mistakes(spec: ProcessSpec) -> Iterator[Problem]:
         yield Problem("argv", "empty", "argv is empty: the first word is the program")
     if spec.argv and spec.argv[0] == "":
         yield Problem("argv[0]", "empty", "the program's name is empty")
+    if spec.windows and spec.argv and '"' in str(spec.argv[0]):
+        yield Problem("argv[0]", "quote", f"{spec.argv[0]!a} cannot name a program on Windows: it has a double quote")
     texts = [(f"argv[{at}]", word) for at, word in enumerate(spec.argv)]
     texts += [("argv", spec.command_line), ("cwd", spec.cwd), ("user", spec.user)]
     for path, text in texts:
@@ -168,7 +188,7 @@ def _console(size: object) -> Iterator[Problem]:
         yield Problem("console_size", "range", f"console_size {size!r} is not a height and a width from 0 to {MAX_CONSOLE}")
 
 
-def _frame_size(made: gcs.ProcessParameters) -> int:
+def _frame_size(made: gcs.ProcessParameters, *, windows: bool) -> int:
     ports = gcs.StdioPorts(std_in=_LARGEST_PORT, std_out=_LARGEST_PORT, std_err=_LARGEST_PORT)
-    settings = gcs.execute_settings(made, ports, windows=False)
+    settings = gcs.execute_settings(made, ports, windows=windows)
     return HEADER.size + len(gcs.encode_request(gcs.ExecuteRequest(settings=settings)))

@@ -104,7 +104,8 @@ Body = Callable[["FakeGuest", Program], Awaitable[int]]
 class FakeGuest:
     """The guest's end of the socket `sock`. `programs` maps a program's name to its body.
 
-    `tamper` may change every run of bytes before it is sent; `answers` replaces the response body of a message type.
+    `tamper` may change every run of bytes before it is sent; `answers` replaces the response body of a message type. With `windows` it
+    says that it is one, and its processes have a command line and know services instead of ports.
     """
 
     def __init__(
@@ -115,7 +116,11 @@ class FakeGuest:
         tamper: Callable[[bytes], bytes] | None = None,
         log: bytes = b"",
         answers: Mapping[int, bytes] | None = None,
+        windows: bool = False,
     ) -> None:
+        self._windows = windows
+        self.signals: list[object] = []
+        """What processes were sent: the options of each SignalProcess, None without."""
         sock.setblocking(False)
         self._sock, self._programs, self._tamper = sock, dict(programs or {}), tamper or (lambda data: data)
         self._log, self._answers = log, dict(answers or {})
@@ -287,8 +292,12 @@ class FakeGuest:
         container = self.containers.get(str(about))
         match word:
             case gcs.NEGOTIATE.word:
+                system = "Windows" if self._windows else "Linux"
                 able = {"SignalProcessSupported": True, "DumpStacksSupported": True, "DeleteContainerStateSupported": True}
-                return _OK | {"Version": 4, "Capabilities": {"RuntimeOsType": "Linux", "GuestDefinedCapabilities": able}}
+                return _OK | {
+                    "Version": 4,
+                    "Capabilities": {"RuntimeOsType": system, "GuestDefinedCapabilities": able},
+                }
             case gcs.SHUTDOWN_GRACEFUL.word | gcs.SHUTDOWN_FORCED.word if about == NULL_GUID:
                 self._sock.shutdown(socket.SHUT_RDWR)
                 return None
@@ -303,6 +312,8 @@ class FakeGuest:
             case gcs.EXECUTE.word:
                 return await self._execute(request)
             case gcs.WAIT.word | gcs.SIGNAL.word:
+                if word == gcs.SIGNAL.word:
+                    self.signals.append(request.get("Options"))
                 return await self._process_call(word, request["ProcessId"])
             case gcs.PROPERTIES.word | gcs.DUMP_STACKS.word:
                 return _OK | self._told(word, request)
@@ -367,9 +378,9 @@ class FakeGuest:
 
     async def _execute(self, request: dict[str, object]) -> dict[str, object]:
         settings = json.loads(json.dumps(request["Settings"]))
-        parameters, ports = json.loads(settings["ProcessParameters"]), settings["VsockStdioRelaySettings"]
+        parameters, ports = json.loads(settings["ProcessParameters"]), self._ports(settings)
         container = self.containers.get(str(request["ContainerId"]))
-        argv = tuple(parameters["CommandArgs"]) if container is None else container.argv(parameters)
+        argv = self._argv(parameters) if container is None else container.argv(parameters)
         body = self._programs.get(argv[0])
         if body is None:
             return _failure(gcs.FILE_NOT_FOUND, f"{argv[0]}: no such program")
@@ -380,6 +391,15 @@ class FakeGuest:
         if container is not None and container.first is None:
             container.first = pid
         return _OK | {"ProcessId": pid}
+
+    def _ports(self, settings: dict[str, dict[str, object]]) -> dict[str, int]:
+        if not self._windows:
+            return msgspec.convert(settings["VsockStdioRelaySettings"], dict[str, int])
+        return {name: int(str(service)[:8], 16) for name, service in settings["StdioRelaySettings"].items()}
+
+    def _argv(self, parameters: dict[str, object]) -> tuple[str, ...]:
+        """Return the program's words; of a command line only where none of them is quoted."""
+        return tuple(str(parameters["CommandLine"]).split(" ") if self._windows else msgspec.convert(parameters["CommandArgs"], list[str]))
 
     async def _run_program(self, body: Body, program: Program) -> int:
         try:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from enum import StrEnum
 from types import TracebackType
@@ -23,7 +23,7 @@ from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec, check_bounds
 from utilityvm.guest.transport import GuestStream, Listener
 from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, InvalidOptions, StateError, Unsupported, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, InvalidOptions, StateError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
@@ -222,7 +222,7 @@ class UtilityVM:
         argv: Sequence[str] | str,
         *,
         env: Mapping[str, str] | None = None,
-        cwd: str = "/",
+        cwd: str | None = None,
         user: str = "",
         stdin: bool = False,
         stdout: bool = True,
@@ -232,9 +232,12 @@ class UtilityVM:
         """Start a process in the VM.
 
         `argv` is the program and its arguments. A str is a command line, as HCS has it: the guest splits it into words at blanks, minds
-        quotes and backslashes, and expands nothing. For a shell's text run a shell: ``["sh", "-c", "echo $HOME | wc -c"]``.
+        quotes and backslashes, and expands nothing. For a shell's text run a shell: ``["sh", "-c", "echo $HOME | wc -c"]``. On Windows
+        every program has one command line: a str is passed as it is, a list is quoted so that programs make the same list of it again.
 
         `env` is its whole environment (None: `DEFAULT_ENVIRONMENT`); `user` is ``name``, ``uid``, or either with ``:group`` (empty: root).
+        On Windows `env` is added to the guest's own, and `user` is an account's name (empty: the system's). `cwd` None is the root, on
+        Windows ``C:\\``.
         Streams that are wanted must be read: a process whose output nobody takes stops when the buffers are full.
         `console_size` (height, width) gives it a terminal, with output and errors together on `stdout`.
 
@@ -243,9 +246,8 @@ class UtilityVM:
             InvalidOptions: what no guest could start (no program, a zero byte, a bad name in `env`, more than fits into a request);
                 nothing was sent.
             GuestError: the program could not be started.
-            Unsupported: the guest is Windows.
         """
-        spec = _spec(argv, env, cwd, user)
+        spec = self._spec(argv, env, cwd, user)
         return await self._start_process(replace(spec, stdin=stdin, stdout=stdout, stderr=stderr, console_size=console_size))
 
     async def run(
@@ -254,7 +256,7 @@ class UtilityVM:
         *,
         input: bytes | None = None,  # noqa: A002 (as in subprocess)
         env: Mapping[str, str] | None = None,
-        cwd: str = "/",
+        cwd: str | None = None,
         user: str = "",
         timeout: float | None = None,
         limit: int = OUTPUT_LIMIT,
@@ -268,11 +270,11 @@ class UtilityVM:
         Raises:
             DeadlineExceeded: it was not done in time; the error has the output so far.
             OutputLimitExceeded: it said more than `limit`; the error has the first `limit` bytes.
-            StateError, InvalidOptions, GuestError, Unsupported: as in `create_process`.
+            StateError, InvalidOptions, GuestError: as in `create_process`.
         """
         data = b"" if input is None else input
         check_bounds(data, timeout, limit)
-        spec = replace(_spec(argv, env, cwd, user), stdin=input is not None)
+        spec = replace(self._spec(argv, env, cwd, user), stdin=input is not None)
         name = f"vm {self.id}: {spec.program}"
         return await run_process(lambda: self._start_process(spec), name, data=data, limit=limit, timeout=timeout)
 
@@ -378,10 +380,18 @@ class UtilityVM:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
+    def _spec(self, argv: Sequence[str] | str, env: Mapping[str, str] | None, cwd: str | None, user: str) -> ProcessSpec:
+        windows = self.os == "windows"
+        line, words = (argv, ()) if isinstance(argv, str) else ("", tuple(argv))
+        root, usual = ("C:\\", {}) if windows else ("/", DEFAULT_ENVIRONMENT)
+        variables = usual if env is None else env
+        if not isinstance(variables, Mapping):
+            raise InvalidOptions(f"env is {type(env).__name__}, not a mapping of names to values")
+        where = root if cwd is None else cwd
+        return ProcessSpec(argv=words, command_line=line, env=tuple(variables.items()), cwd=where, user=user, windows=windows)
+
     async def _start_process(self, spec: ProcessSpec) -> Process:
         self._life.step(Do.USE)
-        if self.os == "windows":
-            raise Unsupported(f"vm {self.id}: processes of Windows guests, which take one command line, are not built yet")
         with span("process.start", level=logging.DEBUG, vm=self.id):
             if self._hosted:
                 return await self._system.create_process(spec)
@@ -543,24 +553,25 @@ class UtilityVM:
             await asyncio.wait([self._output], timeout=DRAIN_TIMEOUT)
 
     async def _release(self) -> None:
-        await self._end()
-        if self._guest is not None:
-            await self._guest.aclose()
+        """Let go of all of it, in the order from the last line to the first, whichever of them fails."""
+        async with AsyncExitStack() as undo:
+            undo.callback(self._exited, ExitStatus(ExitHow.TERMINATED))  # nothing more will be heard of it
+            undo.push_async_callback(self._scope.aclose)
+            undo.push_async_callback(self._drain)
+            undo.push_async_callback(self._close_machine)
+            undo.callback(self._close_listeners)
+            if self._guest is not None:
+                undo.push_async_callback(self._guest.aclose)
+            await self._end()
+
+    def _close_listeners(self) -> None:
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
+
+    async def _close_machine(self) -> None:
         with span("machine.close", level=logging.DEBUG):
             await self._system.close()
-        await self._drain()
-        await self._scope.aclose()
-
-
-def _spec(argv: Sequence[str] | str, env: Mapping[str, str] | None, cwd: str, user: str) -> ProcessSpec:
-    line, words = (argv, ()) if isinstance(argv, str) else ("", tuple(argv))
-    variables = DEFAULT_ENVIRONMENT if env is None else env
-    if not isinstance(variables, Mapping):
-        raise InvalidOptions(f"env is {type(env).__name__}, not a mapping of names to values")
-    return ProcessSpec(argv=words, command_line=line, env=tuple(variables.items()), cwd=cwd, user=user)
 
 
 class _Phase:

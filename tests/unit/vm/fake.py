@@ -36,13 +36,14 @@ def service(
     log: bytes = b"",
     tamper: Callable[[socket.socket, bytes], bytes] | None = None,
     answers: Mapping[int, bytes] | None = None,
+    windows: bool = False,
 ) -> tuple[FakeComputeService, list[FakeGuest]]:
     """Return a compute service whose machines have a guest with `programs`, and the list to which each guest is added."""
     guests: list[FakeGuest] = []
 
     async def body(sock: socket.socket) -> ExitStatus | None:
         change = None if tamper is None else lambda data: tamper(sock, data)
-        guest = FakeGuest(sock, programs or {"echo": echo}, tamper=change, log=log, answers=answers)
+        guest = FakeGuest(sock, programs or {"echo": echo}, tamper=change, log=log, answers=answers, windows=windows)
         guests.append(guest)
         await guest.run()
         return None

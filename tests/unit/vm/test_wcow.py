@@ -7,7 +7,7 @@ import pytest
 from tests.unit.vm.fake import service
 
 from utilityvm import OptionsWCOW, UtilityVM, create_wcow, default_options_wcow, load_options_wcow
-from utilityvm.kit.errors import HostError, NotFound, Unsupported
+from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Unsupported
 from utilityvm.kit.ids import VmId
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.resources import ScsiMount
@@ -15,6 +15,7 @@ from utilityvm.options.wcow import TemplateConfigWCOW
 from utilityvm.plan.facts import Counted, Facts, Platform
 from utilityvm.testing.compute import RUNTIME_ID, FakeComputeService
 from utilityvm.testing.files import FakeHostFiles
+from utilityvm.testing.guest import FakeGuest, Program
 from utilityvm.vm.compose import create_planned_wcow
 from utilityvm.wire.services import WINDOWS_BRIDGE_PORT, WINDOWS_HOST
 
@@ -72,13 +73,37 @@ async def test_a_start_waits_for_the_agent_alone_and_tells_it_its_address() -> N
     async with asyncio.timeout(10), await create(of, disks()) as vm:
         await vm.start()
         assert guests[0].entropy == b""
-        with pytest.raises(Unsupported, match="^vm w: processes of Windows guests"):
-            await vm.create_process(["cmd"])
         assert guests[0].modified[0][1] == {
             "RequestType": "Update",
             "ResourceType": "HvSocket",
             "Settings": {"LocalAddress": RUNTIME_ID, "ParentAddress": WINDOWS_HOST},
         }
+
+
+async def test_a_process_has_one_command_line_and_signals_are_events_of_its_console() -> None:
+    async def echo(guest: FakeGuest, program: Program) -> int:
+        assert program.stdout is not None
+        await guest.write(program.stdout, " ".join(program.argv).encode())
+        return len(program.argv)
+
+    async def stay(guest: FakeGuest, program: Program) -> int:  # noqa: ARG001
+        await asyncio.Event().wait()
+        return 0
+
+    of, guests = service({"cmd.exe": echo, "stay": stay}, windows=True)
+    async with asyncio.timeout(10), await create(of, disks()) as vm:
+        await vm.start()
+        done = await vm.run(["cmd.exe", "/c", r"C:\Program Files\x", 'say "hi"'])
+        assert (done.stdout, done.exit_code) == (rb'cmd.exe /c "C:\Program Files\x" "say \"hi\""', 6)
+        assert (await vm.run("cmd.exe /c  dir")).stdout == b"cmd.exe /c  dir", "a line is nobody's to change"
+        process = await vm.create_process(["stay"], stdout=False, stderr=False)
+        with pytest.raises(InvalidOptions, match="signal 10: Windows has nothing like it; it knows 1, 2, 3, 9, 15"):
+            await process.kill(10)
+        await process.kill(2)
+        await process.kill(group=True)
+        assert guests[0].signals == [{"Signal": "CtrlC"}, None]
+        with pytest.raises(InvalidOptions, match="cannot name a program on Windows"):
+            await vm.run(['a"b'])
 
 
 async def test_an_agent_that_the_service_reaches_is_not_listened_for() -> None:

@@ -17,8 +17,8 @@ from utilityvm.wire import gcs
 class HostedProcess:
     """A `guest.process.ProcessHost` of one process, with its streams."""
 
-    def __init__(self, process: HcsProcess, scope: Scope, forget: Callable[["HostedProcess"], None]) -> None:
-        self._process, self._scope, self._forget = process, scope, forget
+    def __init__(self, process: HcsProcess, scope: Scope, forget: Callable[["HostedProcess"], None], *, windows: bool) -> None:
+        self._process, self._scope, self._forget, self._windows = process, scope, forget, windows
         self.connected = [process.stdin, process.stdout, process.stderr]
 
     @classmethod
@@ -26,11 +26,11 @@ class HostedProcess:
         cls, system: HcsSystem, pipes: Pipes, spec: ProcessSpec, scope: Scope, forget: Callable[["HostedProcess"], None]
     ) -> Self:
         """Start a process. See `HcsProcess.create`."""
-        return cls(await HcsProcess.create(system, pipes, parameters(spec)), scope, forget)
+        return cls(await HcsProcess.create(system, pipes, parameters(spec)), scope, forget, windows=spec.windows)
 
     def process(self, name: str) -> Process:
         """Return it as the floors above know it; `name` is the VM's."""
-        return Process(self, name, self._process.pid, self)
+        return Process(self, name, self._process.pid, self, windows=self._windows)
 
     def run(self, name: str, work: Coroutine[Any, Any, None]) -> Task[None]:
         """See `guest.process.ProcessHost.run`."""
@@ -47,6 +47,8 @@ class HostedProcess:
         """See `guest.process.ProcessHost.signal_process`."""
         if self._process.ended:
             return False
+        if signal == 0:
+            return await self._process.kill()
         return await self._process.signal(gcs.SignalOptions(signal=signal) if isinstance(signal, int) else signal)
 
     async def resize_console(self, process_id: int, *, height: int, width: int) -> None:  # noqa: ARG002
