@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import IO, Any, NamedTuple, cast
 
-from utilityvm.compute.hcs._abi import Abi
+from utilityvm.compute.hcs._abi import Abi, Processes
 from utilityvm.compute.hcs.calls import Hcs
 from utilityvm.compute.hcs.ports import ProtocolFactory
 from utilityvm.compute.hcs.service import HcsService
@@ -58,12 +58,12 @@ class StandIn:
         shutil.copy(compiled(), path)
         self.library = ctypes.CDLL(str(path), use_errno=True)  # by which Windows' GetLastError is played
         self.library.standin_calls.restype = ctypes.c_char_p
-        self.abi = Abi(lambda _name: self.library)
+        self.abi, self.processes = Abi(lambda _name: self.library), Processes(lambda _name: self.library)
         _loaded.append(self.abi)
         self.sockets, self.pipes = UnixSockets(), Descriptors(folder)
 
     def service(self, **timeouts: float) -> HcsService:
-        return HcsService(Hcs(self.abi), self.sockets, self.pipes, timeouts=Timeouts(**timeouts), environ={})
+        return HcsService(Hcs(self.abi), self.sockets, self.pipes, self.processes, timeouts=Timeouts(**timeouts), environ={})
 
     def script(self, name: str, hresult: int = 0, result: str = "", how: int = ANSWER) -> None:
         self.library.standin_script(name.encode(), ctypes.c_uint32(hresult), result.encode(), how)
@@ -73,6 +73,10 @@ class StandIn:
 
     def notify(self, kind: int, status: int = 0, data: str = "", *, of_process: bool = False, forced: bool = False) -> None:
         self.library.standin_notify(of_process, kind, ctypes.c_uint32(status), data.encode(), forced)
+
+    def host_process(self, pid: int, file: str, domain: str = "", name: str = "", working_set: int = 0) -> None:
+        """Let there be a process of the host."""
+        self.library.standin_host_process(pid, file.encode(), domain.encode(), name.encode(), ctypes.c_uint64(working_set))
 
     def settle(self) -> None:
         """Wait until every notification has reached the callback."""

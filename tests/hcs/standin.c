@@ -1,8 +1,10 @@
-/* A host service for tests: the functions of vmcompute.dll, computestorage.dll and ole32.dll with the same signatures, text in UTF-16,
+/* A host service for tests: the functions of vmcompute.dll, computecore.dll, computestorage.dll, ole32.dll,
+ * kernel32.dll and advapi32.dll that the driver calls, with the same signatures, text in UTF-16,
  * handles, HRESULTs, and notifications on a thread of its own.
  *
  * It keeps small systems and processes that live and end, records every call, counts handles, texts and registrations, and answers as a
  * test has scripted. One lock guards everything; it is never held while a notification is passed on. */
+#include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -17,7 +19,7 @@ struct information { uint32_t process_id, reserved; void *std_input, *std_output
 
 enum { PENDING = 0xC0370103, INVALID_STATE = 0xC0370105, UNEXPECTED_EXIT = 0xC0370106, NOT_FOUND = 0xC037010E, EXISTS = 0xC037010F,
        STOPPED_ALREADY = 0xC0370110, BAD_HANDLE = 0x80070006 };
-enum { SYSTEM = 1, PROCESS, SYSTEM_WATCH, PROCESS_WATCH };
+enum { SYSTEM = 1, PROCESS, SYSTEM_WATCH, PROCESS_WATCH, SNAPSHOT, OPENED, TOKEN };
 enum { CREATED, RUNNING, PAUSED, STOPPED };
 enum { ANSWER = 1, SILENT = 2, AT_ONCE = 4, HOLD = 8, WITH_HANDLE = 16 };  /* how a scripted call goes */
 enum { MOST = 4096, BASE = 0x1000 };
@@ -457,7 +459,115 @@ HRESULT HcsInitializeWritableLayer(const wide *a, const wide *b, const wide *c) 
 HRESULT HcsAttachLayerStorageFilter(const wide *a, const wide *b) { return plain("HcsAttachLayerStorageFilter", a, b); }
 HRESULT HcsDetachLayerStorageFilter(const wide *a) { return plain("HcsDetachLayerStorageFilter", a, NULL); }
 
+/* ---- processes of the host: kernel32.dll and advapi32.dll, whose functions tell their errors by errno ---- */
+
+enum { NO_MORE_FILES = 18, INVALID_PARAMETER = 87, TOO_SMALL = 122 };
+struct entry { uint32_t size, usage, process_id; uintptr_t heap; uint32_t module, threads, parent; int32_t priority; uint32_t flags; wide file[260]; };
+struct counters { uint32_t size, page_faults; size_t peak, working_set, quotas[4], page_file, peak_page_file; };
+static struct { uint32_t pid; char file[64], domain[64], name[64]; uint64_t working_set; } hosts[64];
+static int host_count;
+
+static intptr_t tell_error(int code, intptr_t failure) { pthread_mutex_unlock(&lock); errno = code; return failure; }
+static intptr_t tell_success(intptr_t value) { pthread_mutex_unlock(&lock); return value; }
+static void copy_wide(wide *out, const char *text) {
+    wide *copy = widen(text);
+    size_t at = 0;
+    do out[at] = copy[at]; while (copy[at++]);
+    free(copy);
+}
+/* Enter a call that must find a handle of this type; where the script or the handle refuses, it returns. */
+#define ENTER_HOST(name, value, kind) \
+    struct script *script = enter(name, NULL, NULL); \
+    struct handle *opened = find(value, kind); \
+    if (!opened) { bad_uses++; return tell_error(6, 0); } \
+    if (ANSWERED(script)) return tell_error(script->hresult, 0)
+
+void *CreateToolhelp32Snapshot(uint32_t flags, uint32_t pid) {
+    struct script *script = enter("CreateToolhelp32Snapshot", NULL, NULL);
+    if (ANSWERED(script)) return (void *)tell_error(script->hresult, -1);
+    if (flags != 2 || pid) return (void *)tell_error(INVALID_PARAMETER, -1);
+    return (void *)tell_success((intptr_t)open_handle(SNAPSHOT, -1));
+}
+
+static intptr_t next_process(const char *name, void *snapshot, struct entry *out, int from) {
+    ENTER_HOST(name, snapshot, SNAPSHOT);
+    if (out->size != sizeof *out) return tell_error(INVALID_PARAMETER, 0);
+    opened->object = from ? 0 : opened->object + 1;
+    if (opened->object >= host_count) return tell_error(NO_MORE_FILES, 0);
+    out->process_id = hosts[opened->object].pid;
+    copy_wide(out->file, hosts[opened->object].file);
+    return tell_success(1);
+}
+
+int Process32FirstW(void *snapshot, struct entry *out) { return next_process("Process32FirstW", snapshot, out, 1); }
+int Process32NextW(void *snapshot, struct entry *out) { return next_process("Process32NextW", snapshot, out, 0); }
+
+void *OpenProcess(uint32_t access, int inherit, uint32_t pid) {
+    struct script *script = enter("OpenProcess", NULL, NULL);
+    if (ANSWERED(script)) return (void *)tell_error(script->hresult, 0);
+    for (int i = 0; i < host_count && access == 0x1000 && !inherit; i++)
+        if (hosts[i].pid == pid) return (void *)tell_success((intptr_t)open_handle(OPENED, i));
+    return (void *)tell_error(INVALID_PARAMETER, 0);
+}
+
+int OpenProcessToken(void *process, uint32_t access, void **out) {
+    ENTER_HOST("OpenProcessToken", process, OPENED);
+    if (access != 8) return tell_error(5, 0);
+    *out = open_handle(TOKEN, opened->object);
+    return tell_success(1);
+}
+
+int GetTokenInformation(void *token, int what, void *out, uint32_t size, uint32_t *needed) {
+    ENTER_HOST("GetTokenInformation", token, TOKEN);
+    struct { int *sid; uint32_t attributes; int id; } *user = out;
+    *needed = sizeof *user;
+    if (what != 1) return tell_error(INVALID_PARAMETER, 0);
+    if (size < sizeof *user) return tell_error(TOO_SMALL, 0);
+    user->id = opened->object; user->sid = &user->id;
+    return tell_success(1);
+}
+
+int LookupAccountSidW(const wide *system, const int *sid, wide *name, uint32_t *name_size, wide *domain, uint32_t *domain_size, int *use) {
+    struct script *script = enter("LookupAccountSidW", system, NULL);
+    if (ANSWERED(script)) return tell_error(script->hresult, 0);
+    if (*name_size < 64 || *domain_size < 64) return tell_error(TOO_SMALL, 0);
+    copy_wide(name, hosts[*sid].name);
+    copy_wide(domain, hosts[*sid].domain);
+    *use = 1;
+    return tell_success(1);
+}
+
+int K32GetProcessMemoryInfo(void *process, struct counters *out, uint32_t size) {
+    ENTER_HOST("K32GetProcessMemoryInfo", process, OPENED);
+    if (size != sizeof *out || out->size != size) return tell_error(TOO_SMALL, 0);
+    out->working_set = hosts[opened->object].working_set;
+    return tell_success(1);
+}
+
+int CloseHandle(void *value) {
+    enter("CloseHandle", NULL, NULL);
+    for (int type = SNAPSHOT; type <= TOKEN; type++) {
+        struct handle *opened = find(value, type);
+        if (!opened) continue;
+        opened->open = 0;
+        pthread_cond_broadcast(&changed);
+        return tell_success(1);
+    }
+    bad_closes++;
+    return tell_error(6, 0);
+}
+
 /* ---- for tests ---- */
+
+void standin_host_process(uint32_t pid, const char *file, const char *domain, const char *name, uint64_t working_set) {
+    pthread_mutex_lock(&lock);
+    hosts[host_count].pid = pid; hosts[host_count].working_set = working_set;
+    snprintf(hosts[host_count].file, 64, "%s", file);
+    snprintf(hosts[host_count].domain, 64, "%s", domain);
+    snprintf(hosts[host_count].name, 64, "%s", name);
+    host_count++;
+    pthread_mutex_unlock(&lock);
+}
 
 void standin_script(const char *name, uint32_t hresult, const char *result, int flags) {
     pthread_mutex_lock(&lock);

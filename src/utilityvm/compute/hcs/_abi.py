@@ -180,6 +180,136 @@ class Abi:
             taker(kind, status & 0xFFFFFFFF, _text_at(data))
 
 
+class _ProcessEntry(ctypes.Structure):
+    """``PROCESSENTRY32W``."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("usage", ctypes.c_uint32),
+        ("process_id", ctypes.c_uint32),
+        ("heap", ctypes.c_size_t),
+        ("module", ctypes.c_uint32),
+        ("threads", ctypes.c_uint32),
+        ("parent", ctypes.c_uint32),
+        ("priority", ctypes.c_int32),
+        ("flags", ctypes.c_uint32),
+        ("file", ctypes.c_uint16 * 260),
+    )
+
+
+class _MemoryCounters(ctypes.Structure):
+    """``PROCESS_MEMORY_COUNTERS``."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("page_faults", ctypes.c_uint32),
+        ("peak_working_set", ctypes.c_size_t),
+        ("working_set", ctypes.c_size_t),
+        ("quotas", ctypes.c_size_t * 4),
+        ("page_file", ctypes.c_size_t),
+        ("peak_page_file", ctypes.c_size_t),
+    )
+
+
+_P, _SIZE = ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint32)
+_KERNEL: Final = {
+    "CreateToolhelp32Snapshot": (_P, ctypes.c_uint32, ctypes.c_uint32),
+    "Process32FirstW": (ctypes.c_int, _P, ctypes.POINTER(_ProcessEntry)),
+    "Process32NextW": (ctypes.c_int, _P, ctypes.POINTER(_ProcessEntry)),
+    "OpenProcess": (_P, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32),
+    "K32GetProcessMemoryInfo": (ctypes.c_int, _P, ctypes.POINTER(_MemoryCounters), ctypes.c_uint32),
+    "CloseHandle": (ctypes.c_int, _P),
+}
+_ADVAPI: Final = {
+    "OpenProcessToken": (ctypes.c_int, _P, ctypes.c_uint32, ctypes.POINTER(_P)),
+    "GetTokenInformation": (ctypes.c_int, _P, ctypes.c_int, _P, ctypes.c_uint32, _SIZE),
+    "LookupAccountSidW": (ctypes.c_int, _P, _P, _P, _SIZE, _P, _SIZE, ctypes.POINTER(ctypes.c_int)),
+}
+_INVALID_HANDLE: Final = ctypes.c_void_p(-1).value
+_SNAPSHOT_OF_PROCESSES, _QUERY_LIMITED_INFORMATION, _TOKEN_QUERY, _TOKEN_USER = 2, 0x1000, 8, 1
+_NO_MORE_FILES: Final = 18
+
+
+@final
+class Processes:
+    """The host's processes, by the functions of the libraries that `find` returns.
+
+    Each raises an `OSError` with Windows' number for what is refused.
+    """
+
+    def __init__(self, find: Callable[[str], ctypes.CDLL]) -> None:
+        self._functions: dict[str, Any] = {}
+        for library, signatures in (("kernel32.dll", _KERNEL), ("advapi32.dll", _ADVAPI)):
+            for name, (result, *arguments) in signatures.items():
+                self._functions[name] = function = _symbol(find(library), name)
+                function.restype, function.argtypes = result, tuple(arguments)
+
+    def names(self) -> list[tuple[int, str]]:
+        """Return the id and the file's name of each process."""
+        found: list[tuple[int, str]] = []
+        snapshot = self._try("CreateToolhelp32Snapshot", _SNAPSHOT_OF_PROCESSES, 0)
+        try:
+            entry = _ProcessEntry(size=ctypes.sizeof(_ProcessEntry))
+            step = "Process32FirstW"
+            while True:
+                try:
+                    self._try(step, snapshot, ctypes.byref(entry))
+                except OSError as error:
+                    if error.errno == _NO_MORE_FILES:
+                        return found
+                    raise
+                found.append((entry.process_id, _text_at(ctypes.addressof(entry) + _ProcessEntry.file.offset)))
+                step = "Process32NextW"
+        finally:
+            self.close(snapshot)
+
+    def open(self, process_id: int) -> int:
+        """Open a process to look at it; the handle is the caller's to close."""
+        handle: int = self._try("OpenProcess", _QUERY_LIMITED_INFORMATION, 0, process_id)
+        return handle
+
+    def account(self, process: int) -> tuple[str, str]:
+        """Return the domain and name of the account that a process runs as."""
+        token = ctypes.c_void_p()
+        self._try("OpenProcessToken", process, _TOKEN_QUERY, ctypes.byref(token))
+        try:
+            # TOKEN_USER: a pointer to the account's SID, which follows it in the same buffer.
+            user, needed = (ctypes.c_void_p * 64)(), ctypes.c_uint32()
+            self._try("GetTokenInformation", token, _TOKEN_USER, user, ctypes.sizeof(user), ctypes.byref(needed))
+            texts = [(ctypes.c_uint16 * 257)(), (ctypes.c_uint16 * 257)()]
+            name, domain = texts
+            lengths, kind = [ctypes.c_uint32(256), ctypes.c_uint32(256)], ctypes.c_int()
+            found = (name, ctypes.byref(lengths[0]), domain, ctypes.byref(lengths[1]), ctypes.byref(kind))
+            self._try("LookupAccountSidW", None, user[0], *found)
+            return _text_at(ctypes.addressof(domain)), _text_at(ctypes.addressof(name))
+        finally:
+            self.close(token.value or 0)
+
+    def working_set(self, process: int) -> int:
+        """Return the bytes of memory that a process has in use."""
+        counters = _MemoryCounters(size=ctypes.sizeof(_MemoryCounters))
+        self._try("K32GetProcessMemoryInfo", process, ctypes.byref(counters), ctypes.sizeof(counters))
+        working_set: int = counters.working_set
+        return working_set
+
+    def close(self, handle: int) -> None:
+        """Close a handle."""
+        self._try("CloseHandle", handle)
+
+    def _try(self, name: str, *given: Any) -> Any:
+        returned = self._functions[name](*given)
+        if not returned or returned == _INVALID_HANDLE:
+            number = _last_error()
+            raise OSError(number, f"{name} failed with {number}")
+        return returned
+
+
+def _last_error() -> int:
+    if sys.platform == "win32":
+        return ctypes.get_last_error()
+    return ctypes.get_errno()
+
+
 @cache
 def windows() -> Abi:
     """Return Windows' own libraries, loaded once: a notification may come until the process ends.
@@ -188,6 +318,16 @@ def windows() -> Abi:
         Unsupported: this is not Windows, or a library is missing.
     """
     return Abi(find_dll)
+
+
+@cache
+def windows_processes() -> Processes:
+    """Return this host's processes.
+
+    Raises:
+        Unsupported: this is not Windows.
+    """
+    return Processes(find_dll)
 
 
 def find_dll(name: str) -> ctypes.CDLL:

@@ -12,7 +12,9 @@ from utilityvm.compute.hcs.ending import Ended, exit_status
 from utilityvm.compute.hcs.hosted import HostedProcess
 from utilityvm.compute.hcs.hvsocket import HvSockets
 from utilityvm.compute.hcs.ports import Pipes, Sockets
+from utilityvm.compute.hcs.statistics import ASKED, MachineStatistics, memory_of, statistics_of
 from utilityvm.compute.hcs.system import HcsSystem, Started
+from utilityvm.compute.hcs.vmmem import MemoryProcess, Processes
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus
 from utilityvm.guest.boot_times import BootTold
@@ -41,13 +43,23 @@ class HcsMachine:
     """A `compute.ports.Machine` of the host service. `system` is created already and `told` is what it says of itself; both are ours."""
 
     def __init__(
-        self, system: HcsSystem, document: ComputeSystem, told: Properties, sockets: Sockets, pipes: Pipes, console: PipeConsole
+        self,
+        system: HcsSystem,
+        document: ComputeSystem,
+        told: Properties,
+        sockets: Sockets,
+        pipes: Pipes,
+        console: PipeConsole,
+        processes: Processes,
     ) -> None:
         self._system, self._told, self._pipes, self._console = system, told, pipes, console
         self._name = f"vm {system.id}"
         machine = document.virtual_machine
         self._internal = machine is not None and machine.guest_connection is not None
+        memory = machine.compute_topology.memory if machine is not None and machine.compute_topology is not None else None
+        self._physical = memory is not None and not memory.allow_overcommit
         self._runtime_id = RuntimeId(told.runtime_id.lower())
+        self._holder = MemoryProcess(processes, self._runtime_id)
         self._life = Life(self._name, LIFE, State.CREATED)
         self._sockets = HvSockets(self._runtime_id, sockets, self._name)
         self._scope = Scope(self._name, self._broken)
@@ -149,6 +161,24 @@ class HcsMachine:
         self._life.step(Do.MODIFY)
         await self._system.modify(request)
 
+    async def statistics(self) -> MachineStatistics:
+        """Say what the VM has used. Its working set is that of the host's process that holds its memory; for who may not look: `NotFound`.
+
+        Raises:
+            StateError: it does not run.
+            NotFound: no process is known to hold its memory.
+            HcsError, HostError: the service, or Windows, does not tell.
+        """
+        state = self._life.step(Do.INSPECT)
+        if state not in {State.RUNNING, State.PAUSED}:
+            raise StateError(self._name, state.value, "report statistics")
+        told = decode_answer(await self._system.properties(ASKED) or "{}", Properties)
+        memory_of(self._system.id, told)
+        working_set = None
+        if not self._physical:
+            working_set = await self._system.host.work.run(f"working set of {self._name}", self._holder.working_set)
+        return statistics_of(self._system.id, told, working_set)
+
     async def create_process(self, spec: ProcessSpec) -> Process:
         """See `compute.ports.Hosted.create_process`. Here the service is asked for it.
 
@@ -245,6 +275,7 @@ class HcsMachine:
     async def _release(self) -> None:
         """Let go of all of it, in the order from the last line to the first, whichever of them fails."""
         async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._system.host.ending.run, f"close {self._name}", self._holder.close)
             undo.push_async_callback(self._system.close)
             undo.callback(self._console.close)
             undo.push_async_callback(self._sockets.aclose)

@@ -14,6 +14,7 @@ from utilityvm.compute.hcs.ports import Pipes, Sockets
 from utilityvm.compute.hcs.process import HcsProcess
 from utilityvm.compute.hcs.system import HcsSystem, Host
 from utilityvm.compute.hcs.timeouts import Timeouts, timeouts_of
+from utilityvm.compute.hcs.vmmem import Processes, windows_processes
 from utilityvm.compute.hcs.workers import Workers
 from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import UtilityVMError
@@ -46,6 +47,7 @@ class HcsService:
         calls: Hcs | None = None,
         sockets: Sockets | None = None,
         pipes: Pipes | None = None,
+        processes: Processes | None = None,
         *,
         timeouts: Timeouts | None = None,
         environ: Mapping[str, str] = os.environ,
@@ -54,6 +56,7 @@ class HcsService:
         self._calls = calls or Hcs(windows())
         self._sockets = sockets or Hypersockets()
         self._pipes = pipes or NamedPipes()
+        self._processes = processes or windows_processes()
         slow = self._timeouts.slow
         self._host = Host(self._calls, Workers(CALLS, slow), Workers(ENDING_CALLS, slow), self._timeouts)
 
@@ -76,7 +79,7 @@ class HcsService:
             if system is not None:
                 await self._discard(system)
             raise
-        return HcsMachine(system, document, told, self._sockets, self._pipes, console)
+        return HcsMachine(system, document, told, self._sockets, self._pipes, console, self._processes)
 
     async def create_container(self, container_id: str, hosting_system_id: str, settings: object, *, owner: str = "") -> HcsSystem:
         """Create a container in a VM whose guest connection the service itself keeps; `settings` are the guest's.
