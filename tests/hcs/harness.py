@@ -97,6 +97,10 @@ class StandIn:
         finally:
             self.library.standin_hold_notes(0)
 
+    async def called(self, name: str) -> None:
+        """Wait until a function has been called."""
+        await asyncio.to_thread(self.library.standin_wait_call, name.encode())
+
     async def closed(self) -> None:
         """Wait until no handle is open."""
         await asyncio.to_thread(self.library.standin_wait_closed)
@@ -181,6 +185,10 @@ class Descriptors:
 
     async def serve(self, name: str, factory: ProtocolFactory) -> asyncio.Server:
         return await asyncio.get_running_loop().create_unix_server(factory, self.path(name))
+
+    async def dial(self, name: str, protocol: asyncio.Protocol) -> asyncio.BaseTransport:
+        transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: protocol, self.path(name))
+        return transport
 
     def close(self, handle: int) -> None:
         os.close(handle)

@@ -90,6 +90,7 @@ void CoTaskMemFree(void *text) {
 static void record(const char *name, const char *first, const char *second) {
     fprintf(calls_file, "%s\x1f%s\x1f%s\x1e", name, first ? first : "", second ? second : "");
     fflush(calls_file);
+    pthread_cond_broadcast(&changed);
 }
 
 static void post(int watch, uint32_t kind, uint32_t status, const char *data, int forced) {
@@ -627,6 +628,15 @@ void standin_settle(void) {
         if (!busy) break;
         pthread_cond_wait(&changed, &lock);
     }
+    pthread_mutex_unlock(&lock);
+}
+
+/* Wait until a function has been called. */
+void standin_wait_call(const char *name) {
+    char begins[80];
+    snprintf(begins, sizeof begins, "%s\x1f", name);
+    pthread_mutex_lock(&lock);
+    while (!calls_file || !strstr(calls, begins)) pthread_cond_wait(&changed, &lock);
     pthread_mutex_unlock(&lock);
 }
 

@@ -231,8 +231,7 @@ async def test_with_an_internal_guest_connection_the_service_reaches_the_guest_a
     os.write(hcs.end_of(process.pid, 1), b"last words")
     hcs.exit(process.pid, 5)
     assert await process.wait() == 5
-    while "HcsCloseProcess" not in hcs.names:  # the service forgets it, its output can still be read
-        await asyncio.sleep(0)
+    await hcs.called("HcsCloseProcess")  # the service forgets it, its output can still be read
     let_go(hcs, process.pid)
     assert await process.stdout.read() == b"last words"
     assert not await process.kill()

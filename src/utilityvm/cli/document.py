@@ -59,11 +59,17 @@ def _run(args: argparse.Namespace) -> int:
         file=given_file(args),
         platform=args.platform,
         emulated=_emulated(args),
-        processors=args.host_processors or len(os.sched_getaffinity(0)),
+        processors=args.host_processors or _processors(),
     )
     text = json.encode(guest.document(wish))
     _write(text if args.compact else msgspec.json.format(text, indent=2))
     return 0
+
+
+def _processors() -> int:
+    if sys.platform == "win32":
+        return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
 
 
 def _write(text: str) -> None:

@@ -32,6 +32,10 @@ _TIDYING: Final = frozenset({"boot", "boot-files", "doctor"})
 """Verbs that have something to tidy up when Ctrl-C ends them."""
 
 
+_UNIX_ONLY: Final = frozenset({"boot", "boot-files", "completion"})
+"""Verbs that need a host of Unix: its terminals, its packages, its shells."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
@@ -62,10 +66,12 @@ def _version() -> int:
 
 
 def _run(words: Sequence[str], verb: str) -> int:
-    from utilityvm.kit.errors import EXIT_CODES, UtilityVMError
+    from utilityvm.kit.errors import EXIT_CODES, Unsupported, UtilityVMError
 
     let_go = _ended_by_ctrl_c()
     try:
+        if sys.platform == "win32" and verb in _UNIX_ONLY:
+            raise Unsupported(f"uvm {verb}: not on Windows", hint="uvm doctor, options and document are, and the library")
         args = _parser(verb).parse_args(words)
         _configure_logging(args.verbose)
         if verb in _TIDYING:

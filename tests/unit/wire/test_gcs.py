@@ -3,6 +3,8 @@ from subprocess import list2cmdline  # noqa: TID251 (the same rules, written by 
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from utilityvm.kit.errors import GuestError, InvalidOptions, ProtocolError
 from utilityvm.wire import gcs
@@ -130,6 +132,36 @@ def test_a_command_line_outranks_arguments() -> None:
 def test_arguments_become_a_command_line_that_windows_splits_again(args: list[str], line: str) -> None:
     assert windows_command_line(args) == line
     assert line == list2cmdline(args)
+
+
+def split(line: str) -> list[str]:
+    """What a program on Windows makes of its command line: the rules of Microsoft's C runtime, but for the first word's."""
+    words, word, started, quoted, at = [], "", False, False, 0
+    while at < len(line):
+        slashes = len(line[at:]) - len(line[at:].lstrip("\\"))
+        at += slashes
+        letter = line[at : at + 1]
+        if letter == '"':
+            word, started = word + "\\" * (slashes // 2), True
+            if slashes % 2:
+                word += '"'
+            else:
+                quoted = not quoted
+        elif letter in {" ", "\t"} and not quoted:
+            word += "\\" * slashes
+            if word or started:
+                words.append(word)
+            word, started = "", False
+        else:
+            word += "\\" * slashes + letter
+        at += 1
+    return [*words, word] if word or started else words
+
+
+@given(st.lists(st.text(st.sampled_from('ab \t"\\'), max_size=6), max_size=4))
+def test_what_windows_makes_of_a_command_line_is_the_arguments_again(args: list[str]) -> None:
+    assert split(windows_command_line(args)) == args
+    assert windows_command_line(args) == list2cmdline(args)
 
 
 def test_everything_of_an_oci_process_is_written_in_the_specifications_order() -> None:

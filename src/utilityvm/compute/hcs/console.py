@@ -10,7 +10,7 @@ from typing import Final, final
 
 from msgspec import structs
 
-from utilityvm.compute.hcs.ports import Pipes, Served
+from utilityvm.compute.hcs.ports import Named, Served
 from utilityvm.kit.child import Tail
 from utilityvm.kit.errors import HostError
 from utilityvm.kit.ids import new_guid
@@ -24,7 +24,7 @@ KEPT: Final = 256 * 1024
 class PipeConsole:
     """The host's end of a serial port. `name` is the pipe that a client may connect to, ``""`` where there is no serial port."""
 
-    def __init__(self, pipes: Pipes, name: str) -> None:
+    def __init__(self, pipes: Named, name: str) -> None:
         self._pipes, self._name = pipes, name
         self._kept = Tail(KEPT)
         self._served: list[Served] = []

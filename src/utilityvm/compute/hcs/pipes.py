@@ -27,8 +27,16 @@ class NamedPipes:
         """See `ports.Pipes.serve`."""
         loop = asyncio.get_running_loop()
         if sys.platform != "win32" or not isinstance(loop, asyncio.ProactorEventLoop):
-            raise Unsupported(f"{name}: a named pipe needs Windows and its default event loop, not {type(loop).__name__} on {sys.platform}")
+            raise _no_proactor(name)
         return _Servers(await loop.start_serving_pipe(cast("Callable[[], asyncio.StreamReaderProtocol]", factory), name))
+
+    async def dial(self, name: str, protocol: asyncio.Protocol) -> asyncio.BaseTransport:
+        """See `ports.Pipes.dial`. One that is busy is waited for."""
+        loop = asyncio.get_running_loop()
+        if sys.platform != "win32" or not isinstance(loop, asyncio.ProactorEventLoop):
+            raise _no_proactor(name)
+        transport, _ = await loop.create_pipe_connection(lambda: cast("asyncio.StreamReaderProtocol", protocol), name)
+        return transport
 
     def close(self, handle: int) -> None:
         """See `ports.Pipes.close`."""
@@ -43,6 +51,11 @@ class _Servers:
     def close(self) -> None:
         while self._servers:
             self._servers.pop().close()
+
+
+def _no_proactor(name: str) -> Unsupported:
+    loop = type(asyncio.get_running_loop()).__name__
+    return Unsupported(f"{name}: a named pipe needs Windows and its default event loop, not {loop} on {sys.platform}")
 
 
 def _owned(handle: int) -> IO[bytes]:

@@ -28,16 +28,8 @@ class Served(Protocol):
         ...
 
 
-class Pipes(Protocol):
-    """Pipes: by the handle of our end, and by their names."""
-
-    async def read(self, handle: int, protocol: asyncio.Protocol) -> asyncio.BaseTransport:
-        """Read from a handle, which is closed with the transport."""
-        ...
-
-    async def write(self, handle: int, protocol: asyncio.BaseProtocol) -> asyncio.BaseTransport:
-        """Write to a handle, which is closed with the transport."""
-        ...
+class Named(Protocol):
+    """Pipes by their names: a guest's console, and services of the host that speak by one, as hcsshim's ncproxy does."""
 
     async def serve(self, name: str, factory: ProtocolFactory) -> Served:
         """Let others connect to the pipe of this name.
@@ -45,6 +37,26 @@ class Pipes(Protocol):
         Raises:
             OSError: the name is taken, or may not be used.
         """
+        ...
+
+    async def dial(self, name: str, protocol: asyncio.Protocol) -> asyncio.BaseTransport:
+        """Connect to the pipe of this name.
+
+        Raises:
+            OSError: nobody serves it, or we may not.
+        """
+        ...
+
+
+class Pipes(Named, Protocol):
+    """Pipes: by the handle of our end too."""
+
+    async def read(self, handle: int, protocol: asyncio.Protocol) -> asyncio.BaseTransport:
+        """Read from a handle, which is closed with the transport."""
+        ...
+
+    async def write(self, handle: int, protocol: asyncio.BaseProtocol) -> asyncio.BaseTransport:
+        """Write to a handle, which is closed with the transport."""
         ...
 
     def close(self, handle: int) -> None:

@@ -64,7 +64,7 @@ def is_administrator() -> bool:
         return False
     try:
         os.listdir(Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "config"))  # noqa: PTH208 (its right is what is asked)
-    except PermissionError:
+    except OSError:
         return False
     return True
 
