@@ -149,10 +149,10 @@ class UtilityVM:
     def start(self) -> None:
         ...
 
-    def create_process(self, argv: Sequence[str] | str, *, env: Mapping[str, str] | None=None, cwd: str='/', user: str='', stdin: bool=False, stdout: bool=True, stderr: bool=True, console_size: tuple[int, int] | None=None) -> Process:
+    def create_process(self, argv: Sequence[str] | str, *, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str='', stdin: bool=False, stdout: bool=True, stderr: bool=True, console_size: tuple[int, int] | None=None) -> Process:
         ...
 
-    def run(self, argv: Sequence[str] | str, *, input: bytes | None=None, env: Mapping[str, str] | None=None, cwd: str='/', user: str='', timeout: float | None=None, limit: int=OUTPUT_LIMIT) -> Completed:
+    def run(self, argv: Sequence[str] | str, *, input: bytes | None=None, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str='', timeout: float | None=None, limit: int=OUTPUT_LIMIT) -> Completed:
         ...
 
     def pause(self) -> None:
