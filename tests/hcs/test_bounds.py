@@ -24,13 +24,13 @@ HOSTED = ComputeSystem(virtual_machine=VirtualMachine(guest_connection=GuestConn
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service has no time for anything."""
-    monkeypatch.setattr(systems, "CLOSE_TIMEOUT", SHORT)
-    monkeypatch.setattr(systems, "REGISTER_TIMEOUT", SHORT)
+def hurried_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "CLOSE_TIMEOUT", SHORT)
-    monkeypatch.setattr(machines, "CLEANUP", 2 * SHORT)
-    monkeypatch.setattr(machines, "EXIT_TIMEOUT", SHORT)
+
+
+@pytest.fixture
+def hurried_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systems, "CLOSE_TIMEOUT", SHORT)
 
 
 async def hosted(hcs: StandIn) -> HcsMachine:
@@ -142,7 +142,7 @@ async def test_so_many_ends_run_at_once(hcs: StandIn) -> None:
 # -- calls that do not return -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("hurried_system")
 async def test_a_call_that_does_not_return_does_not_hold_the_close_and_the_handle_follows_it(hcs: StandIn) -> None:
     system = await running(hcs)
     hcs.script("HcsModifyComputeSystem", how=HOLD)
@@ -157,7 +157,7 @@ async def test_a_call_that_does_not_return_does_not_hold_the_close_and_the_handl
     await hcs.closed()
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("hurried_process")
 async def test_a_process_whose_call_does_not_return_is_given_up_and_its_handle_follows(hcs: StandIn) -> None:
     system = await running(hcs)
     process = await hcs.service().create_process(system, ProcessParameters())
@@ -173,13 +173,14 @@ async def test_a_process_whose_call_does_not_return_is_given_up_and_its_handle_f
     await hcs.closed()
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_vm_that_the_service_does_not_end_is_closed_and_told_as_ended(hcs: StandIn) -> None:
+@pytest.mark.usefixtures("hurried_system")
+async def test_a_vm_that_the_service_does_not_end_is_closed_and_told_as_ended(hcs: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "CLEANUP", 10 * SHORT)
     machine = await hcs.service().create(VM, MACHINE)
     await machine.start()
     listener = machine.listen(7)
     hcs.script("HcsTerminateComputeSystem", how=HOLD)
-    with pytest.raises(DeadlineExceeded, match="vm vm-1: the service was asked to end it and has not after 0.1 s|did not let go"):
+    with pytest.raises(DeadlineExceeded, match="vm vm-1: the service was asked to end it and has not after 0.5 s|did not let go"):
         await machine.close()
     assert (await machine.wait()).how is ExitHow.TERMINATED
     assert machine.state is State.CLOSED
@@ -189,7 +190,6 @@ async def test_a_vm_that_the_service_does_not_end_is_closed_and_told_as_ended(hc
     await hcs.closed()
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_vm_that_the_service_refuses_to_end_is_closed_all_the_same(hcs: StandIn) -> None:
     machine = await hcs.service().create(VM, MACHINE)
     await machine.start()
@@ -200,7 +200,7 @@ async def test_a_vm_that_the_service_refuses_to_end_is_closed_all_the_same(hcs: 
     assert hcs.counts.open == 0
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("hurried_process")
 async def test_processes_that_are_not_let_go_of_do_not_keep_the_vm(hcs: StandIn, caplog: pytest.LogCaptureFixture) -> None:
     machine = await hosted(hcs)
     for _ in range(3):
@@ -214,8 +214,11 @@ async def test_processes_that_are_not_let_go_of_do_not_keep_the_vm(hcs: StandIn,
     await hcs.closed()
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_registration_that_does_not_return_is_given_up_and_undone_when_it_does(hcs: StandIn) -> None:
+@pytest.mark.usefixtures("hurried_system")
+async def test_a_registration_that_does_not_return_is_given_up_and_undone_when_it_does(
+    hcs: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systems, "REGISTER_TIMEOUT", SHORT)
     hcs.script("HcsRegisterComputeSystemCallback", how=HOLD)
     with pytest.raises(DeadlineExceeded, match=r"^Watch vm-1: the service did not return within 0.05 s$"):
         await hcs.service().create(VM, MACHINE)
@@ -232,8 +235,10 @@ async def test_a_registration_that_cannot_be_ended_does_not_keep_the_handle(hcs:
     assert hcs.names[-1] == "HcsCloseComputeSystem"
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_start_that_is_refused_because_it_has_ended_is_its_end_although_nobody_says_so(hcs: StandIn) -> None:
+async def test_a_start_that_is_refused_because_it_has_ended_is_its_end_although_nobody_says_so(
+    hcs: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "EXIT_TIMEOUT", SHORT)
     machine = await hcs.service().create(VM, MACHINE)
     hcs.script("HcsStartComputeSystem", 0xC0370110, how=ANSWER)
     with pytest.raises(ConnectionLost, match="System::Start vm-1"):
