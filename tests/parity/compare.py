@@ -77,7 +77,7 @@ def _compare_document(vector: Vector) -> Verdict:
         verdict.expect(name, getattr(vector.expect, name), ours.result.get(name))
     if vector.expect.has_output_handler is not None:
         verdict.not_compared.append(OUTPUT_HANDLER)
-    effects = [_as_ours(effect) for effect in vector.expect_effects if effect["op"] != "dial_pipe"]
+    effects = [effect for effect in vector.expect_effects if effect["op"] != "dial_pipe"]
     verdict.expect("effects", effects, ours.effects)
     if len(effects) < len(vector.expect_effects):
         verdict.not_compared.append(PROXY)
@@ -89,11 +89,6 @@ def _comparable_vm(expected: dict[str, Any] | None, verdict: Verdict) -> dict[st
         return expected
     verdict.not_compared.append(f"{PROXY} in the VM's state")
     return {**expected, "has_nc_proxy": False}
-
-
-def _as_ours(effect: dict[str, Any]) -> dict[str, Any]:
-    """A folder of a new name: the original draws the name while it makes it, we draw it before."""
-    return {"op": "mkdir", "path": effect["created"]} if effect["op"] == "temp_dir" else effect
 
 
 def _compare_error(prefix: str | None, expected: str | None, ours: Observed, verdict: Verdict) -> None:

@@ -38,6 +38,7 @@ from utilityvm.vm.uvm import UtilityVM
 from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_PORT, LOG_PORT
 from utilityvm.wire.services import WINDOWS_BRIDGE_PORT, service_id
 
+UNIQUE = "123456789"
 NORMALIZED_VM_ID = "b5fbd1a2-4f0b-4d0e-8c55-1f6d8f4e2a01"
 
 
@@ -98,8 +99,16 @@ def _wcow(case: Mapping[str, Any]) -> Observed:
             observed.document, observed.vm = asyncio.run(_create_wcow(options, facts, _service(case["host"]), files))
     except UtilityVMError as error:
         observed.error = str(error)
-    observed.effects = [dict(zip(_EFFECTS[what], (_OPS[what], *told), strict=True)) for what, *told in files.asked]
+    observed.effects = [_effect(host.path_flavour, what, told) for what, *told in files.asked]
     return observed
+
+
+def _effect(flavour: PathFlavour, what: str, told: list[str]) -> dict[str, Any]:
+    """Return an effect as the vectors write it. The original draws a new name while it makes the folder, we draw it before."""
+    if what == "make_folder" and told[0].endswith(UNIQUE):
+        folder, name = (ntpath if flavour is PathFlavour.WINDOWS else posixpath).split(told[0])
+        return {"op": "temp_dir", "dir": folder, "pattern": name.removesuffix(UNIQUE), "created": told[0]}
+    return dict(zip(_EFFECTS[what], (_OPS[what], *told), strict=True))
 
 
 _OPS = {"make_folder": "mkdir", "copy": "copy_file", "grant_access": "grant_vm_access", "remove": "remove"}
@@ -220,7 +229,7 @@ def _facts(host: Mapping[str, Any]) -> Facts:
         build=host["build"],
         processors=Counted(logical_processors=host["logical_processors"]) if answer is None else Answered(service_properties=answer),
         files_present=present_paths(host),
-        unique="123456789",
+        unique=UNIQUE,
     )
 
 

@@ -58,6 +58,8 @@ CORRUPTIONS = {
     "an effect": ("lcow_docs", lambda v: "expect_effects" in v, '"op":"dial_pipe"', '"op":"mkdir"'),
     "a folder that is made": ("wcow_docs", named("win/base"), '{"op":"mkdir"', '{"op":"rmdir"'),
     "a disk that is copied": ("wcow_docs", named("win/base"), '"op":"copy_file","src":"', '"op":"copy_file","src":"x'),
+    "the folder that one of a new name is made in": ("clone_docs", named("win/res/scsi-many"), '"dir":"', '"dir":"x'),
+    "the pattern of a new name": ("clone_docs", named("win/res/scsi-many"), '"pattern":"clone', '"pattern":"klone'),
     "leave to open a disk": ("wcow_docs", named("win/base"), '"op":"grant_vm_access","vm_id":"', '"op":"grant_vm_access","vm_id":"x'),
     "a crash": ("verify_wcow", named("win/one/clone-nil"), '"expect_verify":{"panic":true}', '"expect_verify":null'),
     "a share in the VM's state": ("clone_docs", named("win/res/vsmb-file"), '"vsmb_counter":1', '"vsmb_counter":2'),
