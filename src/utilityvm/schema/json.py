@@ -22,12 +22,19 @@ def _raw(value: object) -> object:
     return loads(bytes(value))
 
 
-_encode = JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, default=_raw).encode
+_encode = JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, default=_raw, allow_nan=False).encode
 
 
 def encode(document: object) -> str:
-    """Encode a document, a part of one or plain builtins as Go does."""
-    return as_go(_encode(msgspec.to_builtins(document, order="deterministic", builtin_types=(msgspec.Raw,))))
+    """Encode a document, a part of one or plain builtins as Go does.
+
+    Raises:
+        InvalidOptions: a number that JSON does not have: not a number, or infinite.
+    """
+    try:
+        return as_go(_encode(msgspec.to_builtins(document, order="deterministic", builtin_types=(msgspec.Raw,))))
+    except ValueError as error:
+        raise InvalidOptions(f"document: {error}") from error
 
 
 def decode(text: str | bytes, kind: type[T]) -> T:

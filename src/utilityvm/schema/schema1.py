@@ -82,5 +82,5 @@ class MappedVirtualDisk(Node, frozen=True, kw_only=True):
 class MappedPipe(Node, frozen=True, kw_only=True):
     """A named pipe of the host at a name of the container."""
 
-    host_path: str = field(default="", name="HostPath")
+    host_path: str = field(default_factory=str, name="HostPath")
     container_pipe_name: str = field(default_factory=str, name="ContainerPipeName")

@@ -93,3 +93,11 @@ class DeleteGroupOperation(Node, frozen=True, kw_only=True):
     """Remove a CPU group."""
 
     group_id: str = field(default="", name="GroupId")
+
+
+class SetPropertyOperation(Node, frozen=True, kw_only=True):
+    """Change a property of a CPU group; see `CpuGroupProperty`."""
+
+    group_id: str = field(default="", name="GroupId")
+    property_code: int = field(default=0, name="PropertyCode")
+    property_value: int = field(default=0, name="PropertyValue")

@@ -42,7 +42,7 @@ ALWAYS = {
     "ResourceModificationRequestResponse": '{"ResourceType":"","Settings":null}',
     "MappedDir": '{"HostPath":"","ContainerPath":"","ReadOnly":false,"BandwidthMaximum":0,"IOPSMaximum":0,"CreateInUtilityVM":false}',
     "MappedVirtualDisk": '{"ContainerPath":""}',
-    "schema1.MappedPipe": '{"ContainerPipeName":""}',
+    "schema1.MappedPipe": '{"HostPath":"","ContainerPipeName":""}',
 }
 """Structs with members that are written even at their zero."""
 
@@ -95,6 +95,12 @@ def test_every_member_has_a_name_given_by_hand(kind: type[Node]) -> None:
             continue  # Linux's own names, which are spelled as ours
         assert member.encode_name != member.name
         assert member.encode_name.lower().endswith(member.name.replace("_", ""))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_json_does_not_have_is_refused(number: float) -> None:
+    with pytest.raises(InvalidOptions, match="^document: Out of range float values"):
+        json.encode(ModifySettingRequest(settings={"Weight": number}))
 
 
 def test_members_stand_in_go_s_order_and_present_objects_are_written() -> None:
