@@ -144,7 +144,7 @@ def test_deviations_are_counted_by_id(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("vector", "reason"),
     [
-        ({"name": "b", "input": {"kind": "lcow", "steps": []}}, "operations on a running VM"),
+        ({"name": "b", "input": {"kind": "lcow"}, "steps": []}, "operations on a running VM"),
     ],
 )
 def test_families_that_are_not_built_are_skipped_aloud(
