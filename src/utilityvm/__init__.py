@@ -14,6 +14,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # typing has a constant of this name, and costs more to import than all that is here
 if TYPE_CHECKING:
     from utilityvm.compute.ports import ExitStatus
+    from utilityvm.devices.scsi import DiskAccess
     from utilityvm.guest.collect import Completed
     from utilityvm.guest.process import Process
     from utilityvm.kit.errors import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         HostError,
         InvalidOptions,
         NotFound,
+        NoVPMem,
         OutputLimitExceeded,
         ProtocolError,
         StateError,
@@ -53,6 +55,7 @@ _HOME = {
     "UtilityVM": "vm.uvm",
     "OptionsLCOW": "options.lcow",
     "OptionsWCOW": "options.wcow",
+    "DiskAccess": "devices.scsi",
     "Process": "guest.process",
     "Completed": "guest.collect",
     "ExitStatus": "compute.ports",
@@ -67,6 +70,7 @@ _HOME = {
         "Exists",
         "StateError",
         "Exhausted",
+        "NoVPMem",
         "Unsupported",
         "HostError",
         "GuestError",
@@ -90,6 +94,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "load_options_wcow",
     "OptionsWCOW",
     "UtilityVM",
+    "DiskAccess",
     "Process",
     "Completed",
     "ExitStatus",
@@ -102,6 +107,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "Exists",
     "StateError",
     "Exhausted",
+    "NoVPMem",
     "Unsupported",
     "HostError",
     "GuestError",

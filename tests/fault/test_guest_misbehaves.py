@@ -19,7 +19,7 @@ from utilityvm.kit.errors import UtilityVMError
 from utilityvm.testing.compute import FakeComputeService
 from utilityvm.testing.guest import FakeGuest, Program
 from utilityvm.vm import uvm
-from utilityvm.vm.uvm import State
+from utilityvm.vm.life import State
 
 DEADLINE = 0.1
 """Seconds of every deadline while a guest is silent."""

@@ -24,7 +24,7 @@ from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, GuestError, P
 from utilityvm.testing.compute import FakeComputeService, FakeMachine
 from utilityvm.testing.guest import FakeGuest, GuestConnection, Program
 from utilityvm.vm import uvm
-from utilityvm.vm.uvm import State
+from utilityvm.vm.life import State
 from utilityvm.wire import gcs
 from utilityvm.wire.frames import HEADER as FRAME_HEADER
 from utilityvm.wire.frames import Frame

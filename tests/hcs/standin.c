@@ -452,6 +452,7 @@ static HRESULT plain(const char *name, const wide *first, const wide *second) {
 }
 
 HRESULT GrantVmAccess(const wide *id, const wide *path) { return plain("GrantVmAccess", id, path); }
+HRESULT HcsGrantVmGroupAccess(const wide *path) { return plain("HcsGrantVmGroupAccess", path, NULL); }
 HRESULT HcsRevokeVmAccess(const wide *id, const wide *path) { return plain("HcsRevokeVmAccess", id, path); }
 HRESULT HcsImportLayer(const wide *a, const wide *b, const wide *c) { (void)c; return plain("HcsImportLayer", a, b); }
 HRESULT HcsExportLayer(const wide *a, const wide *b, const wide *c, const wide *d) { (void)c; (void)d; return plain("HcsExportLayer", a, b); }

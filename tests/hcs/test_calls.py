@@ -50,6 +50,7 @@ REFUSABLE: Mapping[str, tuple[str, Call]] = {
     "HcsGetServiceProperties": ("GetServiceProperties", lambda hcs, _: hcs.service_properties("{}")),
     "HcsModifyServiceSettings": ("ModifyServiceSettings", lambda hcs, _: hcs.modify_service("{}")),
     "GrantVmAccess": ("GrantVmAccess vm-1 d", lambda hcs, _: hcs.grant_access(ID, "d")),
+    "HcsGrantVmGroupAccess": ("HcsGrantVmGroupAccess d", lambda hcs, _: hcs.grant_group_access("d")),
     "HcsRevokeVmAccess": ("RevokeVmAccess vm-1 d", lambda hcs, _: hcs.revoke_access(ID, "d")),
     "HcsImportLayer": ("HcsImportLayer l", lambda hcs, _: hcs.layer("HcsImportLayer", "l", "s", "{}")),
     "HcsExportLayer": ("HcsExportLayer l", lambda hcs, _: hcs.layer("HcsExportLayer", "l", "t", "{}", "{}")),

@@ -234,7 +234,7 @@ async def test_a_linux_vm_is_planned_for_hyper_v_with_the_services_processors(hc
     boot_files(drive)
     options = OptionsLCOW(id="vm-1", boot_files_path=r"C:\boot", kernel_file="kernel", processor_count=64)
     hcs.script("HcsGetServiceProperties", 0, '{"Properties":[{"LogicalProcessorCount":6}]}')
-    vm = await create_lcow_on_hcs(options, hcs.service(), builds.EVERYTHING)
+    vm = await create_lcow_on_hcs(options, hcs.service(), WindowsFiles(Hcs(hcs.abi)), builds.EVERYTHING)
     document = hcs.document()
     assert hcs.document("HcsGetServiceProperties") == {"PropertyTypes": ["ProcessorTopology"]}
     assert document["VirtualMachine"]["ComputeTopology"]["Processor"]["Count"] == 6
@@ -248,11 +248,11 @@ async def test_a_linux_vm_is_planned_for_hyper_v_with_the_services_processors(hc
 async def test_without_boot_files_or_the_services_answer_nothing_is_created(hcs: StandIn, drive: Path) -> None:
     options = OptionsLCOW(boot_files_path=r"C:\boot", kernel_file="kernel")
     with pytest.raises(NotFound, match="kernel"):
-        await create_lcow_on_hcs(options, hcs.service(), builds.EVERYTHING)
+        await create_lcow_on_hcs(options, hcs.service(), WindowsFiles(Hcs(hcs.abi)), builds.EVERYTHING)
     boot_files(drive)
     hcs.script("HcsGetServiceProperties", 0x80070005)
     with pytest.raises(HostError, match=r"failed to get host processor information: .*access is denied"):
-        await create_lcow_on_hcs(options, hcs.service(), builds.EVERYTHING)
+        await create_lcow_on_hcs(options, hcs.service(), WindowsFiles(Hcs(hcs.abi)), builds.EVERYTHING)
     assert "HcsCreateComputeSystem" not in hcs.names
 
 
@@ -303,6 +303,7 @@ async def test_files_are_made_copied_and_removed_and_failures_name_them(hcs: Sta
 async def test_access_and_layers_go_to_the_service_and_its_refusals_come_back(hcs: StandIn) -> None:
     files = WindowsFiles(Hcs(hcs.abi))
     await files.grant_access(VM, r"c:\d.vhdx")
+    await files.grant_group_access(r"c:\d.vhdx")
     await files.revoke_access(VM, r"c:\d.vhdx")
     await files.import_layer("l", "s", "{}")
     await files.export_layer("l", "t", "{}")
@@ -312,6 +313,7 @@ async def test_access_and_layers_go_to_the_service_and_its_refusals_come_back(hc
     await files.destroy_layer("l")
     assert hcs.calls == [
         ("GrantVmAccess", "vm-1", r"c:\d.vhdx"),
+        ("HcsGrantVmGroupAccess", r"c:\d.vhdx", ""),
         ("HcsRevokeVmAccess", "vm-1", r"c:\d.vhdx"),
         ("HcsImportLayer", "l", "s"),
         ("HcsExportLayer", "l", "t"),

@@ -16,7 +16,7 @@ from utilityvm.compute.hcs.files import WindowsFiles
 from utilityvm.kit.errors import HcsError, InvalidOptions, Unsupported
 from utilityvm.options.builds import EVERYTHING
 from utilityvm.vm import compose
-from utilityvm.vm.uvm import State
+from utilityvm.vm.life import State
 from utilityvm.wire import gcs
 from utilityvm.wire.services import WINDOWS_BRIDGE_PORT, WINDOWS_HOST, service_id
 

@@ -9,7 +9,7 @@ import pytest
 from utilityvm import DeadlineExceeded, HostError, UtilityVM, UtilityVMError, create_lcow, default_options_lcow
 from utilityvm.boot.files import BootFiles
 from utilityvm.vm import uvm
-from utilityvm.vm.uvm import State
+from utilityvm.vm.life import State
 
 from .running import LIMIT, of_vm
 

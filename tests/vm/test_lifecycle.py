@@ -24,7 +24,7 @@ from utilityvm import (
 )
 from utilityvm.boot.files import BootFiles
 from utilityvm.compute.ports import ExitHow
-from utilityvm.vm.uvm import State
+from utilityvm.vm.life import State
 from utilityvm.wire import gcs
 
 from .running import LIMIT, Done, line, of_vm, qemu_of, run, sh

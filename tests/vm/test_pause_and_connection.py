@@ -10,7 +10,7 @@ import pytest
 from utilityvm import ConnectionLost, PropertyType, StateError, UtilityVM, create_lcow, default_options_lcow
 from utilityvm.boot.files import BootFiles
 from utilityvm.compute.ports import ExitHow
-from utilityvm.vm.uvm import State
+from utilityvm.vm.life import State
 
 from .running import LIMIT, Done, line, qemu_of, run, sh
 

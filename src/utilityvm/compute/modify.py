@@ -30,6 +30,7 @@ async def in_two_halves(
 
     What is added is there on the host before the guest hears of it, and is taken back when the guest fails. What is removed is given
     up by the guest first; when the host fails after that, the same request may be made again. An update reaches the host first.
+    `UtilityVMError.half_done` of what is raised says that one half was carried out, and not taken back.
 
     Raises:
         InvalidOptions: ``PreAdd`` of a resource of the host, which has no meaning.
@@ -50,25 +51,27 @@ async def in_two_halves(
             try:
                 with _during("guest modify"):
                     await guest(mine)
-            except BaseException:
-                await _take_back(half, host, name)
+            except BaseException as error:
+                left = not await _taken_back(half, host, name)
+                if isinstance(error, UtilityVMError):
+                    error.half_done = left
                 raise
         case "Remove":
             with _during("guest modify"):
                 await guest(mine)
-            with _during("removing VM resources"):
+            with _during("removing VM resources", half_done=True):
                 await host(half)
         case "PreAdd":
             raise InvalidOptions(f"{name}: {request.resource_path}: PreAdd is for the guest alone")
         case _:
             with _during("updating VM resources"):
                 await host(half)
-            with _during("guest modify"):
+            with _during("guest modify", half_done=True):
                 await guest(mine)
 
 
-async def _take_back(added: ModifySettingRequest, host: Callable[[ModifySettingRequest], Awaitable[None]], name: str) -> None:
-    """Remove what was added. When that fails too, the caller's own reason says more."""
+async def _taken_back(added: ModifySettingRequest, host: Callable[[ModifySettingRequest], Awaitable[None]], name: str) -> bool:
+    """Remove what was added, and say whether it is gone. When that fails too, the caller's own reason says more."""
 
     async def remove() -> None:
         await host(structs.replace(added, request_type="Remove"))
@@ -77,12 +80,14 @@ async def _take_back(added: ModifySettingRequest, host: Callable[[ModifySettingR
         await finish(remove(), within=UNDO)
     except (UtilityVMError, TimeoutError) as error:
         event("vm.modify.undo.failed", level=logging.ERROR, vm=name.removeprefix("vm "), resource=added.resource_path, error=str(error))
+        return False
+    return True
 
 
 @contextmanager
-def _during(what: str) -> Iterator[None]:
+def _during(what: str, *, half_done: bool = False) -> Iterator[None]:
     try:
         yield
     except UtilityVMError as error:
-        error.during(what)
+        error.during(what).half_done = half_done
         raise

@@ -206,7 +206,27 @@ class Machine(ComputeSystem, Pausable, Inspected, Modifiable, Hosted, GuestSocke
     """A compute system with all that a utility VM needs of it."""
 
 
-class HostFiles(Protocol):
+class Grants(Protocol):
+    """Leave to open a file of the host, where whoever runs a VM opens it by himself, as HCS does with the VM's own account."""
+
+    async def grant_access(self, vm_id: VmId, path: str) -> None:
+        """Let the VM of this id, and none but it, open a file.
+
+        Raises:
+            HostError: the file's rights could not be changed.
+        """
+        ...
+
+    async def grant_group_access(self, path: str) -> None:
+        """Let every VM of this host open a file.
+
+        Raises:
+            HostError: the file's rights could not be changed.
+        """
+        ...
+
+
+class HostFiles(Grants, Protocol):
     """Folders and virtual disks of the host, as far as a VM must find them before it is created."""
 
     async def make_folder(self, path: str) -> None:
@@ -222,14 +242,6 @@ class HostFiles(Protocol):
 
         Raises:
             HostError: it could not be copied; the text names both and the system's reason.
-        """
-        ...
-
-    async def grant_access(self, vm_id: VmId, path: str) -> None:
-        """Let the VM of this id, and none but it, open a file, which HCS does with the VM's own account.
-
-        Raises:
-            HostError: the file's rights could not be changed.
         """
         ...
 

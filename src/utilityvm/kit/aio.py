@@ -57,16 +57,16 @@ class Scope:
             await asyncio.wait(tasks)  # what they start meanwhile is cancelled before it begins
 
 
-async def finish(work: Coroutine[Any, Any, T], *, within: float) -> T:
-    """Await cleanup that must complete: cancellation of the caller waits until `work` is done, then goes on.
+async def finish(work: Coroutine[Any, Any, T], *, within: float | None) -> T:
+    """Await what must complete: cancellation of the caller waits until `work` is done, then goes on.
 
-    `within` is in seconds; when it has passed `work` is cancelled.
+    `within` is in seconds; when it has passed `work` is cancelled. None is for work that has bounds of its own.
 
     Raises:
         TimeoutError: `work` did not end in time.
     """
     task = asyncio.create_task(work)  # noqa: TID251 (this is the owner)
-    timer = asyncio.get_running_loop().call_later(within, task.cancel)
+    timer = None if within is None else asyncio.get_running_loop().call_later(within, task.cancel)
     cancelled: asyncio.CancelledError | None = None
     try:
         while not task.done():
@@ -75,12 +75,13 @@ async def finish(work: Coroutine[Any, Any, T], *, within: float) -> T:
             except asyncio.CancelledError as error:
                 cancelled = error
     finally:
-        timer.cancel()
+        if timer is not None:
+            timer.cancel()
     if cancelled is not None:
         if not task.cancelled():
             task.exception()  # the caller's cancellation outranks it; mark it as seen
         raise cancelled
-    if task.cancelled():
+    if task.cancelled() and within is not None:
         raise TimeoutError(f"cleanup did not end within {within:g} s")
     return task.result()
 

@@ -49,7 +49,8 @@ EXIT_CODES: Mapping[Kind, int] = MappingProxyType(
 class UtilityVMError(Exception):
     """Root of everything this package raises on purpose.
 
-    `hint` is what the reader can do about it, or ``""``. `retryable` says whether the same call may succeed later.
+    `hint` is what the reader can do about it, or ``""``. `retryable` says whether the same call may succeed later. `half_done` says
+    of a change of host and guest that one of them has made it and the other has not.
     """
 
     kind: ClassVar[Kind]
@@ -59,6 +60,7 @@ class UtilityVMError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.half_done = False
 
     def during(self, doing: str) -> Self:
         """Put before its sentence what was being done, and return it."""
@@ -123,6 +125,12 @@ class OutputLimitExceeded(Exhausted):
     def __init__(self, message: str, *, stdout: bytes, stderr: bytes, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.stdout, self.stderr = stdout, stderr
+
+
+class NoVPMem(Exhausted):
+    """A file has no place on persistent memory: it is too large for a device, or all devices are taken. A SCSI disk may take it."""
+
+    retryable = False
 
 
 class Unsupported(UtilityVMError):

@@ -12,6 +12,9 @@ nobody closed is closed when the process ends.
 from inspect import iscoroutinefunction
 
 import utilityvm
+from utilityvm.devices.layers import Layers as _Layers
+from utilityvm.devices.scsi import Scsi as _Scsi
+from utilityvm.devices.vpmem import VPMem as _VPMem
 from utilityvm.guest.process import Process as _Process
 from utilityvm.guest.transport import GuestStream as _GuestStream
 from utilityvm.sync.handler import with_handler as _with_handler
@@ -21,6 +24,9 @@ from utilityvm.vm.uvm import UtilityVM as _UtilityVM
 
 GuestStream = _twin(_GuestStream)
 Process = _twin(_Process)
+Scsi = _twin(_Scsi)
+VPMem = _twin(_VPMem)
+Layers = _twin(_Layers)
 UtilityVM = _twin(_UtilityVM)
 
 for _name in utilityvm.__all__:
@@ -28,4 +34,4 @@ for _name in utilityvm.__all__:
         _value = getattr(utilityvm, _name)
         globals()[_name] = _synchronous(_with_handler(_value)) if iscoroutinefunction(_value) else _value
 
-__all__ = [*utilityvm.__all__, "GuestStream"]  # noqa: PLE0604 (the same names)
+__all__ = [*utilityvm.__all__, "GuestStream", "Scsi", "VPMem", "Layers"]  # noqa: PLE0604 (the same names)

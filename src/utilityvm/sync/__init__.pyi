@@ -5,14 +5,19 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Self
 from utilityvm.compute.ports import JailStatus
+from utilityvm.devices.layers import ImageLayer
+from utilityvm.devices.scsi import Disk
+from utilityvm.devices.vpmem import PMemDevice
 from utilityvm.guest.collect import OUTPUT_LIMIT
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
+from utilityvm.schema.container import Layer
 from utilityvm.schema.requests import ModifySettingRequest
-from utilityvm.vm.uvm import State
+from utilityvm.vm.life import State
 from utilityvm.compute.ports import ExitStatus as ExitStatus
+from utilityvm.devices.scsi import DiskAccess as DiskAccess
 from utilityvm.guest.collect import Completed as Completed
 from utilityvm.kit.errors import ConnectionLost as ConnectionLost
 from utilityvm.kit.errors import Corrupt as Corrupt
@@ -22,6 +27,7 @@ from utilityvm.kit.errors import Exists as Exists
 from utilityvm.kit.errors import GuestError as GuestError
 from utilityvm.kit.errors import HostError as HostError
 from utilityvm.kit.errors import InvalidOptions as InvalidOptions
+from utilityvm.kit.errors import NoVPMem as NoVPMem
 from utilityvm.kit.errors import NotFound as NotFound
 from utilityvm.kit.errors import OutputLimitExceeded as OutputLimitExceeded
 from utilityvm.kit.errors import ProtocolError as ProtocolError
@@ -39,7 +45,7 @@ from utilityvm.vm.host_options import default_options_wcow as default_options_wc
 from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 
-__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'Process', 'Completed', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream']
+__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Scsi', 'VPMem', 'Layers']
 
 class GuestStream:
 
@@ -108,6 +114,18 @@ class UtilityVM:
 
     @property
     def plan(self) -> LcowPlan | WcowPlan:
+        ...
+
+    @property
+    def scsi(self) -> Scsi:
+        ...
+
+    @property
+    def vpmem(self) -> VPMem:
+        ...
+
+    @property
+    def layers(self) -> Layers:
         ...
 
     @property
@@ -186,6 +204,59 @@ class UtilityVM:
         ...
 
     def __exit__(self, *args: object) -> None:
+        ...
+
+class Scsi:
+
+    @property
+    def disks(self) -> tuple[Disk, ...]:
+        ...
+
+    def disk(self, host_path: str) -> Disk:
+        ...
+
+    def guest_path(self, host_path: str) -> str:
+        ...
+
+    def add(self, host_path: str, guest_path: str='', *, read_only: bool=False, options: Sequence[str]=(), access: DiskAccess=DiskAccess.NONE, encrypted: bool=False) -> Disk:
+        ...
+
+    def add_physical_disk(self, host_path: str, guest_path: str='', *, read_only: bool=False, options: Sequence[str]=()) -> Disk:
+        ...
+
+    def remove(self, host_path: str) -> None:
+        ...
+
+    def grow(self, host_path: str) -> None:
+        ...
+
+class VPMem:
+
+    @property
+    def devices(self) -> tuple[PMemDevice, ...]:
+        ...
+
+    def add(self, host_path: str) -> PMemDevice:
+        ...
+
+    def remove(self, host_path: str) -> None:
+        ...
+
+class Layers:
+
+    def add(self, host_path: str) -> ImageLayer:
+        ...
+
+    def remove(self, layer: ImageLayer) -> None:
+        ...
+
+    def combine_lcow(self, layer_paths: Sequence[str], scratch_path: str, root_path: str) -> None:
+        ...
+
+    def combine_wcow(self, layers: Sequence[Layer], root_path: str) -> None:
+        ...
+
+    def remove_combined(self, root_path: str) -> None:
         ...
 
 def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False, require_jail: bool=False) -> UtilityVM:

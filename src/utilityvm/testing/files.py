@@ -30,8 +30,14 @@ class FakeHostFiles:
         self.present.add(target)
 
     async def grant_access(self, vm_id: VmId, path: str) -> None:
-        """See `compute.ports.HostFiles.grant_access`."""
+        """See `compute.ports.Grants.grant_access`."""
         self.asked.append(("grant_access", vm_id, path))
+        if path in self.forbidden:
+            raise HostError(f"access to {path} cannot be granted")
+
+    async def grant_group_access(self, path: str) -> None:
+        """See `compute.ports.Grants.grant_group_access`."""
+        self.asked.append(("grant_group_access", path))
         if path in self.forbidden:
             raise HostError(f"access to {path} cannot be granted")
 

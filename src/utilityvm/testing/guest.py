@@ -35,6 +35,10 @@ MEMORY_PAGES: Final = 65_536
 Port = int
 
 
+async def _agrees(_request: object) -> None:
+    return None
+
+
 @dataclass(slots=True)
 class GuestConnection:
     """One stream as the guest sees it."""
@@ -135,6 +139,8 @@ class FakeGuest:
         """What the host has created and not deleted."""
         self.modified: list[tuple[str, object]] = []
         """What the host has asked to be modified: of which container, and what."""
+        self.modifying: Callable[[object], Awaitable[str | None]] = _agrees
+        """Takes its time over each of these, and says why it is refused, or None."""
         self.notifies_first = False
         """Whether a container's end is notified before its first process's end is told, as agents may."""
         self.listening: set[Port] = set()
@@ -321,7 +327,8 @@ class FakeGuest:
                 return _OK
             case gcs.MODIFY.word:
                 self.modified.append((str(request["ContainerId"]), request["Request"]))
-                return _OK
+                refusal = await self.modifying(request["Request"])
+                return _OK if refusal is None else _failure(_FAIL, refusal)
             case gcs.SHUTDOWN_GRACEFUL.word | gcs.SHUTDOWN_FORCED.word if container is not None:
                 container.end = "GracefulExit" if word == gcs.SHUTDOWN_GRACEFUL.word else "ForcedExit"
                 if container.first is not None:

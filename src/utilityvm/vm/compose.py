@@ -12,10 +12,11 @@ from typing import Final
 from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
 from utilityvm.compute.hcs.files import WindowsFiles
 from utilityvm.compute.hcs.service import HcsService
-from utilityvm.compute.ports import ComputeService, HostFiles, Machine
+from utilityvm.compute.ports import ComputeService, Grants, HostFiles, Machine
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.jail import hint
 from utilityvm.compute.qemu.service import QemuService
+from utilityvm.devices.ports import HostSide, Look
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
 from utilityvm.guest.transport import Listener
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Unsupported
@@ -30,6 +31,7 @@ from utilityvm.plan.lcow import LcowPlan, boot_file_paths, plan_lcow
 from utilityvm.plan.wcow import WcowPlan, locate, paths_looked_at, plan_wcow
 from utilityvm.vm.adjusted import warn
 from utilityvm.vm.host_options import default_options_lcow, is_there
+from utilityvm.vm.look import look
 from utilityvm.vm.prepare import carry_out
 from utilityvm.vm.uvm import UtilityVM
 
@@ -65,7 +67,7 @@ async def create_lcow(
             raise Unsupported(
                 "a jail is required, and there is none around the host service's VMs: their worker processes are Windows' own"
             )
-        return await create_lcow_on_hcs(options, HcsService(), sys.getwindowsversion().build, output_handler)
+        return await create_lcow_on_hcs(options, HcsService(), WindowsFiles(), sys.getwindowsversion().build, output_handler)
     verify_bounds(options)
     refuse_not_built(options)
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
@@ -77,9 +79,17 @@ async def create_lcow(
 
 
 async def create_planned(
-    options: OptionsLCOW, vm_id: VmId, facts: Facts, service: ComputeService, output_handler: OutputHandler | None = None
+    options: OptionsLCOW,
+    vm_id: VmId,
+    facts: Facts,
+    service: ComputeService,
+    output_handler: OutputHandler | None = None,
+    grants: Grants | None = None,
+    looking: Look = look,
 ) -> UtilityVM:
     """Plan and create with facts and a service that are given; what `create_lcow` does on a real host.
+
+    `grants` lets the VM open files where it opens them itself, `looking` looks at what it is given while it runs.
 
     Raises:
         UtilityVMError: as `create_lcow`, but for the bounds on single options, which belong to the doors.
@@ -91,7 +101,8 @@ async def create_planned(
         error.hint = error.hint or BUILD_HINT
         raise
     system, listeners = await _create(vm_id, plan, service)
-    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id))
+    host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, grants)
+    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host)
 
 
 async def create_wcow(options: OptionsWCOW) -> UtilityVM:
@@ -109,7 +120,7 @@ async def create_wcow(options: OptionsWCOW) -> UtilityVM:
 
 
 async def create_lcow_on_hcs(
-    options: OptionsLCOW, service: HcsService, build: int, output_handler: OutputHandler | None = None
+    options: OptionsLCOW, service: HcsService, files: HostFiles, build: int, output_handler: OutputHandler | None = None
 ) -> UtilityVM:
     """Create a utility VM with a Linux guest on the host service of a Windows of this build; nothing runs yet.
 
@@ -121,7 +132,7 @@ async def create_lcow_on_hcs(
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
     paths = boot_file_paths(options, PathFlavour.WINDOWS)
     facts = await _hcs_facts(service, build, {paths.kernel, paths.root_fs})
-    return await create_planned(options, vm_id, facts, service, output_handler)
+    return await create_planned(options, vm_id, facts, service, output_handler, files)
 
 
 async def create_wcow_on_hcs(options: OptionsWCOW, service: HcsService, files: HostFiles, build: int) -> UtilityVM:
@@ -151,7 +162,9 @@ async def _hcs_facts(service: HcsService, build: int, look_at: Iterable[str]) ->
     )
 
 
-async def create_planned_wcow(options: OptionsWCOW, vm_id: VmId, facts: Facts, service: ComputeService, files: HostFiles) -> UtilityVM:
+async def create_planned_wcow(
+    options: OptionsWCOW, vm_id: VmId, facts: Facts, service: ComputeService, files: HostFiles, looking: Look = look
+) -> UtilityVM:
     """Find the guest in its layers, make its disks ready by `files`, plan and create; nothing runs yet.
 
     Raises:
@@ -163,7 +176,8 @@ async def create_planned_wcow(options: OptionsWCOW, vm_id: VmId, facts: Facts, s
         plan = plan_wcow(options, layers, facts, vm_id=vm_id, warn=warn)
     await carry_out(plan.effects, files, vm_id)
     system, listeners = await _create(vm_id, plan, service)
-    return UtilityVM(vm_id, options, plan, system, listeners, forward_to_logging(vm_id))
+    host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, files)
+    return UtilityVM(vm_id, options, plan, system, listeners, forward_to_logging(vm_id), host)
 
 
 async def _create(vm_id: VmId, plan: LcowPlan | WcowPlan, service: ComputeService) -> tuple[Machine, dict[int, Listener]]:

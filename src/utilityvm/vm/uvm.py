@@ -9,12 +9,15 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
-from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Self, final
 
 from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, Machine
+from utilityvm.devices.layers import Layers
+from utilityvm.devices.ports import HostSide, Owner
+from utilityvm.devices.scsi import Scsi
+from utilityvm.devices.vpmem import VPMem
 from utilityvm.guest.boot_times import BootTold, tell_boot
 from utilityvm.guest.collect import OUTPUT_LIMIT, Completed, run_process
 from utilityvm.guest.connection import GuestConnection
@@ -34,6 +37,7 @@ from utilityvm.plan.wcow import WcowPlan
 from utilityvm.schema.guest_requests import HvSocketAddress
 from utilityvm.schema.properties import Properties, PropertyType, property_types
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.vm.life import LIFE, Do, State
 from utilityvm.wire import gcs, services
 
 START_TIMEOUT: Final = 120.0
@@ -51,76 +55,21 @@ DRAIN_TIMEOUT: Final = 2.0
 DEFAULT_ENVIRONMENT: Final[Mapping[str, str]] = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 
 
-class State(StrEnum):
-    """Where a VM is in its life."""
-
-    CREATED = "created"
-    STARTING = "starting"
-    RUNNING = "running"
-    PAUSED = "paused"
-    STOPPED = "stopped"
-    CLOSED = "closed"
-
-
-class Do(StrEnum):
-    """What may happen to a VM: each public call, and what a VM does by itself."""
-
-    START = "start"
-    STARTED = "finish starting"
-    USE = "run a process"
-    PAUSE = "pause"
-    RESUME = "resume"
-    PROPERTIES = "report properties"
-    ASK = "ask the guest for properties"
-    MODIFY = "change a resource"
-    DUMP_STACKS = "dump stacks"
-    CLOSE_GCS = "close the guest connection"
-    WAIT = "wait"
-    EXIT_ERROR = "report its exit"
-    TERMINATE = "terminate"
-    EXIT = "exit"
-    CLOSE = "close"
-
-
-_STAYS: Final = {
-    State.CREATED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
-    State.STARTING: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
-    State.RUNNING: {Do.USE, Do.PROPERTIES, Do.ASK, Do.MODIFY, Do.DUMP_STACKS, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
-    State.PAUSED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
-    State.STOPPED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT},
-    State.CLOSED: {Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT, Do.CLOSE},
-}
-
-LIFE: Final[Mapping[tuple[State, Do], State]] = {(state, do): state for state, calls in _STAYS.items() for do in calls} | {
-    (State.CREATED, Do.START): State.STARTING,
-    (State.CREATED, Do.EXIT): State.STOPPED,
-    (State.CREATED, Do.CLOSE): State.CLOSED,
-    (State.STARTING, Do.STARTED): State.RUNNING,
-    (State.STARTING, Do.EXIT): State.STOPPED,
-    (State.STARTING, Do.CLOSE): State.CLOSED,
-    (State.RUNNING, Do.PAUSE): State.PAUSED,
-    (State.RUNNING, Do.EXIT): State.STOPPED,
-    (State.RUNNING, Do.CLOSE): State.CLOSED,
-    (State.PAUSED, Do.RESUME): State.RUNNING,
-    (State.PAUSED, Do.EXIT): State.STOPPED,
-    (State.PAUSED, Do.CLOSE): State.CLOSED,
-    (State.STOPPED, Do.CLOSE): State.CLOSED,
-}
-"""The whole life: what is not here is refused with `StateError` and changes nothing. `TERMINATE` moves by the exit that it causes."""
-
-
 @final
 class UtilityVM:
     """A utility VM. Use it as an async context: it is closed whatever happens.
 
     `id` is the caller's name for it, `runtime_id` the GUID of its partition; `options` are what was
-    asked for, `plan` what was made of them.
+    asked for, `plan` what was made of them. `scsi`, `vpmem` and `layers` are what it is given while it runs.
     """
 
     id: VmId
     owner: str
     options: OptionsLCOW | OptionsWCOW
     plan: LcowPlan | WcowPlan
+    scsi: Scsi
+    vpmem: VPMem
+    layers: Layers
 
     def __init__(
         self,
@@ -130,6 +79,7 @@ class UtilityVM:
         system: Machine,
         listeners: Mapping[int, Listener],
         output_handler: OutputHandler,
+        host: HostSide,
     ) -> None:
         self.id, self.owner, self.options, self.plan = vm_id, options.owner, options, plan
         self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
@@ -140,6 +90,7 @@ class UtilityVM:
         self._output: asyncio.Task[None] | None = None
         self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._fault: UtilityVMError | None = None
+        self._give_devices(Owner(vm_id, self.os == "windows", options.fully_physically_backed, host, self.modify))
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -379,6 +330,12 @@ class UtilityVM:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
+
+    def _give_devices(self, owner: Owner) -> None:
+        lcow = self.plan if isinstance(self.plan, LcowPlan) else None
+        self.scsi = Scsi(owner, self.plan.scsi_controller_count, () if isinstance(self.plan, LcowPlan) else self.plan.slots)
+        self.vpmem = VPMem(owner, lcow)
+        self.layers = Layers(owner, self.vpmem, self.scsi)
 
     def _spec(self, argv: Sequence[str] | str, env: Mapping[str, str] | None, cwd: str | None, user: str) -> ProcessSpec:
         windows = self.os == "windows"

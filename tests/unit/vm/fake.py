@@ -3,7 +3,8 @@
 import socket
 from collections.abc import Callable, Mapping
 
-from utilityvm.compute.ports import ExitStatus
+from utilityvm.compute.ports import ExitStatus, Grants
+from utilityvm.devices.ports import Look
 from utilityvm.guest.logs import OutputHandler
 from utilityvm.kit.ids import VmId
 from utilityvm.options.lcow import OptionsLCOW
@@ -12,6 +13,7 @@ from utilityvm.plan.facts import Counted, Facts, Platform
 from utilityvm.testing.compute import FakeComputeService
 from utilityvm.testing.guest import Body, FakeGuest, Program
 from utilityvm.vm.compose import create_planned
+from utilityvm.vm.look import look
 from utilityvm.vm.uvm import UtilityVM
 
 NAME = VmId("fake")
@@ -51,7 +53,15 @@ def service(
     return FakeComputeService(body), guests
 
 
-async def create(of: FakeComputeService, *, output_handler: OutputHandler | None = None, **options: object) -> UtilityVM:
+async def create(
+    of: FakeComputeService,
+    *,
+    output_handler: OutputHandler | None = None,
+    facts: Facts = FACTS,
+    grants: Grants | None = None,
+    looking: Look = look,
+    **options: object,
+) -> UtilityVM:
     """Create a VM on a fake service; `options` are those of `OptionsLCOW`."""
     wish = OptionsLCOW(boot_files_path="/boot", **options)  # type: ignore[arg-type]
-    return await create_planned(wish, NAME, FACTS, of, output_handler)
+    return await create_planned(wish, NAME, facts, of, output_handler, grants, looking)

@@ -12,7 +12,8 @@ from utilityvm.schema.properties import PropertyType
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.testing.guest import FakeGuest, Program
 from utilityvm.vm import uvm
-from utilityvm.vm.uvm import LIFE, Do, State, UtilityVM
+from utilityvm.vm.life import LIFE, Do, State
+from utilityvm.vm.uvm import UtilityVM
 
 from .fake import create, echo, service
 

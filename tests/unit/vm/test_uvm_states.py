@@ -4,7 +4,7 @@ import pytest
 
 from utilityvm.kit.errors import StateError
 from utilityvm.kit.lifecycle import Life
-from utilityvm.vm.uvm import LIFE, Do, State
+from utilityvm.vm.life import LIFE, Do, State
 
 
 @pytest.mark.parametrize("state", State)

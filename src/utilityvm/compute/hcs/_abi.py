@@ -103,7 +103,7 @@ VMCOMPUTE: Final[Mapping[str, _Signature]] = {
 }
 """The compute service. Those that register a callback are called by `Abi.register`."""
 
-COMPUTECORE: Final[Mapping[str, _Signature]] = {"HcsRevokeVmAccess": ((_T, _T), ())}
+COMPUTECORE: Final[Mapping[str, _Signature]] = {"HcsRevokeVmAccess": ((_T, _T), ()), "HcsGrantVmGroupAccess": ((_T,), ())}
 """The compute service's newer library, for what the older has no documented function."""
 
 COMPUTESTORAGE: Final[Mapping[str, _Signature]] = {

@@ -129,6 +129,10 @@ class Hcs:
         """Let the account of a VM open a file."""
         _check(self._abi.call("GrantVmAccess", vm_id, path), "GrantVmAccess", f"{vm_id} {path}")
 
+    def grant_group_access(self, path: str) -> None:
+        """Let the accounts of all VMs open a file."""
+        _check(self._abi.call("HcsGrantVmGroupAccess", path), "HcsGrantVmGroupAccess", path)
+
     def revoke_access(self, vm_id: str, path: str) -> None:
         """Take that back."""
         _check(self._abi.call("HcsRevokeVmAccess", vm_id, path), "RevokeVmAccess", f"{vm_id} {path}")

@@ -49,8 +49,16 @@ class WindowsFiles:
         await self._try(f"copy {source} to {target}", copy, undo=lambda: Path(target).unlink(missing_ok=True))
 
     async def grant_access(self, vm_id: VmId, path: str) -> None:
-        """See `compute.ports.HostFiles.grant_access`."""
+        """See `compute.ports.Grants.grant_access`."""
         await self._work.run(f"grant access to {path}", lambda: self._calls.grant_access(vm_id, path))
+
+    async def grant_group_access(self, path: str) -> None:
+        """See `compute.ports.Grants.grant_group_access`.
+
+        Raises:
+            Unsupported: this Windows is older than 10 1903.
+        """
+        await self._work.run(f"grant all VMs access to {path}", lambda: self._calls.grant_group_access(path))
 
     async def revoke_access(self, vm_id: VmId, path: str) -> None:
         """Take back what `grant_access` gave.

@@ -1,0 +1,72 @@
+"""What the tables of devices must know of their VM, and what they need of its host."""
+
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+
+from utilityvm.compute.ports import Grants
+from utilityvm.kit.errors import Unsupported
+from utilityvm.kit.ids import VmId
+from utilityvm.options.paths import PathFlavour
+from utilityvm.plan.facts import Platform
+from utilityvm.schema.requests import ModifySettingRequest
+
+Modify = Callable[[ModifySettingRequest], Awaitable[None]]
+"""Changes a resource of the VM, on the host and in the guest: `UtilityVM.modify`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a path of the host is: a folder, or a file of `size` bytes. `identity` changes when another file takes its place."""
+
+    folder: bool
+    size: int = 0
+    identity: Hashable = None
+
+
+Look = Callable[[str], Seen]
+"""Looks at a path of the host; raises NotFound when nothing is there, and HostError when it may not be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostSide:
+    """The host of a VM. `grants` is None where files reach it as descriptors, so that there is nothing to grant."""
+
+    platform: Platform
+    build: int
+    path_flavour: PathFlavour
+    look: Look
+    grants: Grants | None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The VM that has the devices."""
+
+    id: VmId
+    windows: bool
+    fully_physically_backed: bool
+    host: HostSide
+    modify: Modify
+
+    @property
+    def name(self) -> str:
+        """Its name in errors."""
+        return f"vm {self.id}"
+
+    def needs_linux(self, what: str) -> None:
+        """Refuse `what` for a Windows guest.
+
+        Raises:
+            Unsupported: the guest is Windows.
+        """
+        if self.windows:
+            raise Unsupported("not supported", hint=f"{self.name}: {what} is for Linux guests")
+
+    def needs_windows(self, what: str) -> None:
+        """Refuse `what` for a Linux guest.
+
+        Raises:
+            Unsupported: the guest is Linux.
+        """
+        if not self.windows:
+            raise Unsupported("not supported", hint=f"{self.name}: {what} is for Windows guests")

@@ -1,0 +1,63 @@
+"""The life of a utility VM as one table: what may be called when, and where it leads."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+
+class State(StrEnum):
+    """Where a VM is in its life."""
+
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    CLOSED = "closed"
+
+
+class Do(StrEnum):
+    """What may happen to a VM: each public call, and what a VM does by itself."""
+
+    START = "start"
+    STARTED = "finish starting"
+    USE = "run a process"
+    PAUSE = "pause"
+    RESUME = "resume"
+    PROPERTIES = "report properties"
+    ASK = "ask the guest for properties"
+    MODIFY = "change a resource"
+    DUMP_STACKS = "dump stacks"
+    CLOSE_GCS = "close the guest connection"
+    WAIT = "wait"
+    EXIT_ERROR = "report its exit"
+    TERMINATE = "terminate"
+    EXIT = "exit"
+    CLOSE = "close"
+
+
+_STAYS: Final = {
+    State.CREATED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.STARTING: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.RUNNING: {Do.USE, Do.PROPERTIES, Do.ASK, Do.MODIFY, Do.DUMP_STACKS, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.PAUSED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.STOPPED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT},
+    State.CLOSED: {Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT, Do.CLOSE},
+}
+
+LIFE: Final[Mapping[tuple[State, Do], State]] = {(state, do): state for state, calls in _STAYS.items() for do in calls} | {
+    (State.CREATED, Do.START): State.STARTING,
+    (State.CREATED, Do.EXIT): State.STOPPED,
+    (State.CREATED, Do.CLOSE): State.CLOSED,
+    (State.STARTING, Do.STARTED): State.RUNNING,
+    (State.STARTING, Do.EXIT): State.STOPPED,
+    (State.STARTING, Do.CLOSE): State.CLOSED,
+    (State.RUNNING, Do.PAUSE): State.PAUSED,
+    (State.RUNNING, Do.EXIT): State.STOPPED,
+    (State.RUNNING, Do.CLOSE): State.CLOSED,
+    (State.PAUSED, Do.RESUME): State.RUNNING,
+    (State.PAUSED, Do.EXIT): State.STOPPED,
+    (State.PAUSED, Do.CLOSE): State.CLOSED,
+    (State.STOPPED, Do.CLOSE): State.CLOSED,
+}
+"""The whole life: what is not here is refused with `StateError` and changes nothing. `TERMINATE` moves by the exit that it causes."""
