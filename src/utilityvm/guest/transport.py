@@ -293,7 +293,7 @@ class _Stream:
         return chunk
 
     async def write(self, data: bytes) -> None:
-        rest = memoryview(data)
+        rest = memoryview(data).cast("B")  # items of an array may be longer than a byte
         while rest:
             await self._owner.room()
             if self._failure is not None:

@@ -1,4 +1,5 @@
 import asyncio
+from array import array
 
 import pytest
 
@@ -112,6 +113,20 @@ async def test_a_stream_that_is_only_read_closes_with_the_guests_last_byte(conne
         assert await dialled.result().read() == b""
         assert not rig.transport._streams
         assert await stream.read() == (b"last words" if early else b" words")
+        stream.close()
+
+
+async def test_an_array_is_written_as_its_bytes(connect: Connect) -> None:
+    async with connect() as rig:
+        listener = rig.transport.listen(7)
+        async with asyncio.TaskGroup() as tasks:
+            dialled = tasks.create_task(rig.guest.dial(7))
+            stream = await listener.accept()
+        numbers = array("I", range(1000))
+        await stream.write(memoryview(numbers))  # type: ignore[arg-type]
+        assert await dialled.result().read() == numbers.tobytes()
+        (state,) = rig.transport.wire._streams.values()
+        assert state.sent == 4000
         stream.close()
 
 
