@@ -390,3 +390,40 @@ def listing(places: list[Path]) -> set[str]:
 def open_files(pid: int) -> set[str]:
     """Return what a process has open, by what the kernel calls it."""
     return {os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}  # noqa: PTH115 (not paths)
+
+
+LEFT_BEHIND = """
+import asyncio, sys, time
+from utilityvm import create_lcow, default_options_lcow
+began = []
+async def serve(name, running, hosted, work):
+    small = {"memory_size_in_mb": 256, "processor_count": 1, "boot_files_path": sys.argv[2]}
+    options = default_options_lcow(id=name, external_guest_connection=not hosted, **small)
+    async with await create_lcow(options) as vm:
+        await vm.start()
+        running.release()
+        await work(vm)
+async def main():
+    running = asyncio.Semaphore(0)
+    works = [lambda vm: vm.wait(), lambda vm: vm.run(["sleep", "1000"])]
+    tasks = [asyncio.ensure_future(serve(f"{sys.argv[1]}-{at}", running, at < 2, works[at % 2])) for at in range(4)]
+    for _ in tasks:
+        await running.acquire()
+    await asyncio.sleep(0.5)
+    began.append(time.monotonic())
+asyncio.run(main())
+print(time.monotonic() - began[0])
+"""
+
+
+async def test_vms_of_tasks_that_the_end_of_the_event_loop_cancels_are_closed_at_once(boot_files: BootFiles) -> None:
+    """It cancels our own tasks together with theirs, so that nothing of ours may wait for another."""
+    name = f"left-behind-{os.getpid()}"
+    words = (sys.executable, "-c", LEFT_BEHIND, name, str(boot_files.folder))
+    async with asyncio.timeout(2 * LIMIT):
+        process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+        out, err = await process.communicate()
+    assert process.returncode == 0
+    assert b"Traceback" not in err, err.decode()
+    assert float(out) < 3
+    assert [of_vm(f"{name}-{at}") for at in range(4)] == [[], [], [], []]

@@ -106,7 +106,10 @@ async def _interruptible(args: argparse.Namespace) -> int:
 
 async def _boot(args: argparse.Namespace) -> int:
     spec = _spec(args, os.environ)
-    vm = await create_lcow(wanted_options(args), require_kvm=args.require_kvm, require_jail=args.require_jail)
+    options = wanted_options(args)
+    if spec is not None and not options.use_guest_connection:
+        raise InvalidOptions("a command needs the guest connection, and use_guest_connection is false", hint="leave one of them out")
+    vm = await create_lcow(options, require_kvm=args.require_kvm, require_jail=args.require_jail)
     async with vm:
         await vm.start()
         try:

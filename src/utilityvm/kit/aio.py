@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, final
 
+from utilityvm.kit.errors import HostError
+
 T = TypeVar("T")
 
 
@@ -15,7 +17,9 @@ T = TypeVar("T")
 class Scope:
     """Daemon tasks of one owner. The first that fails cancels the others; the owner hears of it once.
 
-    `on_failure` is called in the loop with the first failure (never with a cancellation); an owner without one looks at `failure`.
+    `on_failure` is called in the loop with the first failure; an owner without one looks at `failure`. That somebody else cancels a
+    task, as `asyncio.run` does at its end with all there are, is a failure to an owner that has `on_failure`: nobody may wait for that
+    task's work any more.
     """
 
     def __init__(self, name: str, on_failure: Callable[[Exception], None] | None = None) -> None:
@@ -35,7 +39,13 @@ class Scope:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
+        if task.cancelled():
+            if self._closed or self._on_failure is None:
+                return
+            error: BaseException | None = HostError(f"{task.get_name()}: cancelled, as by the end of the event loop")
+        else:
+            error = task.exception()
+        if error is None:
             return
         if not isinstance(error, Exception):
             raise error

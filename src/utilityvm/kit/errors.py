@@ -105,8 +105,8 @@ class StateError(UtilityVMError):
 
     kind = Kind.STATE
 
-    def __init__(self, subject: str, state: str, event: str) -> None:
-        super().__init__(f"{subject}: cannot {event} while {state}")
+    def __init__(self, subject: str, state: str, event: str, *, hint: str = "") -> None:
+        super().__init__(f"{subject}: cannot {event} while {state}", hint=hint)
         self.subject, self.state, self.event = subject, state, event
 
 

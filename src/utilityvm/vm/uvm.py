@@ -152,7 +152,7 @@ class UtilityVM:
             HostError: the VM ended meanwhile; the message has its console's last lines.
             DeadlineExceeded: it was not ready within `START_TIMEOUT`; it has been ended.
         """
-        self._life.step(Do.START)
+        self._step(Do.START)
         waiting_for = _Phase()
         try:
             with span("vm.start", vm=self.id):
@@ -258,7 +258,7 @@ class UtilityVM:
             GuestError, ConnectionLost, DeadlineExceeded: the guest does not tell.
         """
         asked = property_types(wanted)
-        self._life.step(Do.ASK if asked else Do.PROPERTIES)
+        self._step(Do.ASK if asked else Do.PROPERTIES)
         if self._hosted:
             return await self._system.properties(asked)
         told = await self._system.properties()
@@ -276,7 +276,7 @@ class UtilityVM:
             Unsupported, InvalidOptions, NotFound, HostError: see `compute.ports.Modifiable.modify`.
             GuestError, ConnectionLost, DeadlineExceeded: the guest's half failed.
         """
-        self._life.step(Do.MODIFY)
+        self._step(Do.MODIFY)
         with span("vm.modify", level=logging.DEBUG, vm=self.id):
             if self._guest is None:
                 await self._system.modify(request)
@@ -290,7 +290,7 @@ class UtilityVM:
             StateError: the VM does not run.
             GuestError, ConnectionLost, DeadlineExceeded: the guest does not tell.
         """
-        self._life.step(Do.DUMP_STACKS)
+        self._step(Do.DUMP_STACKS)
         return "" if self._guest is None else await self._guest.dump_stacks()
 
     async def close_gcs_connection(self) -> None:
@@ -298,7 +298,7 @@ class UtilityVM:
 
         Those who wait for a process get `ConnectionLost`. A VM that is starting fails of it. May be called at any time, and again.
         """
-        self._life.step(Do.CLOSE_GCS)
+        self._step(Do.CLOSE_GCS)
         listener = self._listeners.pop(self._bridge_port, None)
         if listener is not None:
             listener.close()
@@ -308,20 +308,20 @@ class UtilityVM:
 
     async def terminate(self) -> None:
         """End the VM at once, as by pulling the plug, and wait until it has ended. A VM that has ended stays as it is."""
-        self._life.step(Do.TERMINATE)
+        self._step(Do.TERMINATE)
         if self._life.state is not State.CLOSED:
             await self._finish(self._end())
 
     async def wait(self) -> ExitStatus:
         """Wait until the VM has ended and its log stream was read to the end."""
-        self._life.step(Do.WAIT)
+        self._step(Do.WAIT)
         await asyncio.wait([self._exit])
         await self._drain()
         return self._exit.result()
 
     async def close(self) -> None:
         """End the VM if it runs and release all that belongs to it. May be called at any time, and again."""
-        self._life.step(Do.CLOSE)
+        self._step(Do.CLOSE)
         with span("vm.close", level=logging.DEBUG, vm=self.id):
             await self._finish(self._release())
 
@@ -348,11 +348,21 @@ class UtilityVM:
         return ProcessSpec(argv=words, command_line=line, env=tuple(variables.items()), cwd=where, user=user, windows=windows)
 
     async def _start_process(self, spec: ProcessSpec) -> Process:
-        self._life.step(Do.USE)
+        self._step(Do.USE)
         with span("process.start", level=logging.DEBUG, vm=self.id):
             if self._hosted:
                 return await self._system.create_process(spec)
             return await self._connected(Do.USE).create_process(spec)
+
+    def _step(self, do: Do) -> None:
+        self._check_loop(do)
+        self._life.step(do)
+
+    def _check_loop(self, do: Do) -> None:
+        """Refuse to wait in one event loop for what happens in another: it would be for ever."""
+        if asyncio.get_running_loop() is not self._exit.get_loop():
+            hint = "use a VM in the asyncio.run that made it, or make it by utilityvm.sync, which may be called from anywhere"
+            raise StateError(f"vm {self.id}", "it belongs to another event loop", do.value, hint=hint)
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -447,6 +457,7 @@ class UtilityVM:
 
     async def _switch(self, do: Do, effect: Callable[[], Awaitable[None]]) -> None:
         """Pause or resume, one at a time: the state follows the effect."""
+        self._check_loop(do)
         self._life.check(do)
 
         async def switch() -> None:

@@ -304,6 +304,11 @@ def test_a_mistake_in_a_command_is_refused_before_anything_boots(monkeypatch: py
         asked(*words)
 
 
+def test_a_command_without_a_guest_connection_is_refused_before_anything_boots(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["boot", "--no-use-guest-connection", "--boot-files-path", "/nowhere", "ls"]) == 125
+    assert "uvm: a command needs the guest connection, and use_guest_connection is false" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("word", ["0", "-1", "nan", "inf", "soon"])
 def test_a_timeout_is_a_number_of_seconds(capsys: pytest.CaptureFixture[str], word: str) -> None:
     assert main(["boot", "--timeout", word, "ls"]) == 125

@@ -47,6 +47,26 @@ async def test_the_first_failure_ends_the_others_and_is_told_once() -> None:
     await scope.aclose()
 
 
+async def test_a_task_that_a_stranger_cancels_has_failed_its_owner() -> None:
+    told: list[Exception] = []
+    scope = Scope("s", told.append)
+    one, other = scope.start("one", forever()), scope.start("other", forever())
+    await asyncio.sleep(0)
+    one.cancel()
+    await asyncio.wait([one, other])
+    assert [str(error) for error in told] == ["s:one: cancelled, as by the end of the event loop"]
+    await scope.aclose()
+
+
+async def test_an_owner_that_hears_of_nothing_may_have_its_tasks_cancelled() -> None:
+    scope = Scope("s")
+    one, other = scope.start("one", forever()), scope.start("other", forever())
+    one.cancel()
+    await asyncio.wait([one])
+    assert (scope.failure, other.done()) == (None, False)
+    await scope.aclose()
+
+
 async def test_a_closed_scope_begins_nothing() -> None:
     begun: list[bool] = []
 

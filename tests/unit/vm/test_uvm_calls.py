@@ -220,6 +220,25 @@ async def test_a_vm_tells_of_itself_and_of_its_guest(*, hosted: bool) -> None:
         assert (await vm.properties()).stopped
 
 
+async def within_five_seconds(call: Callable[[UtilityVM], Awaitable[object]], vm: UtilityVM) -> None:
+    async with asyncio.timeout(5):
+        await call(vm)
+
+
+def test_a_call_from_another_event_loop_is_refused_and_waits_for_nothing() -> None:
+    async def make() -> UtilityVM:
+        of, _ = service({"echo": echo})
+        return await create(of)
+
+    vm = asyncio.run(make())
+    for do, call in CALLS.items():
+        if do is not Do.EXIT_ERROR:  # it waits for nothing
+            with pytest.raises(StateError, match=f"^vm fake: cannot {do.value} while it belongs to another event loop$") as caught:
+                asyncio.run(within_five_seconds(call, vm))
+            assert "utilityvm.sync" in caught.value.hint
+    assert vm.state is State.CREATED
+
+
 async def test_a_callers_mistake_is_told_before_anything_is_sent() -> None:
     begun: list[Program] = []
 
