@@ -92,7 +92,7 @@ def _exit_codes() -> list[tuple[str, str]]:
         *ours,
         ("125", "`boot`: a failure of ours, instead of the codes above."),
         ("126, 127", "`boot`: the command cannot be run, or is not there."),
-        ("128 + N", "`boot`: signal N ended the command. Every verb: 130 after Ctrl-C; early, as the end by that signal, which shells call 130 too."),
+        ("128 + N", "`boot`: signal N ended the command. Every verb: 130 after Ctrl-C; early, its signal ends it, a shell's 130."),
     ]
 
 
