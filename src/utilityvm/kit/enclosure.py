@@ -13,16 +13,21 @@ _GRANDPARENT_IS_OWNER: Final = (
     'read -r _ _ _ parent _ </proc/self/stat && read -r _ _ _ owner _ <"/proc/$parent/stat" && [ "$owner" = "$0" ]'
 )
 
+# Before anything else, so that all that comes of the child is in the groups, and while it is still us who may enter them.
+_ENTER_GROUPS: Final = 'until [ "$1" = -- ]; do echo 0 >"$1" || exit; shift; done; shift; exec "$@"'
+
 
 @dataclass(frozen=True, slots=True)
 class Enclosure:
     """What a child is put into, from the outside in. The default is nothing.
 
+    `groups` are files of control groups (``cgroup.procs``) that the child enters, and all its children with it.
     `setpriv` and `unshare` are options of these programs. With any of `unshare` the child is in a pid namespace of its own, which
     ends as a whole when we do and when the child does. There `inside` may be a program that runs the words after its own in a
     process below it, and ends with their exit code or 128 plus their signal. `first` are commands of a shell that come before.
     """
 
+    groups: tuple[str, ...] = ()
     setpriv: tuple[str, ...] = ()
     unshare: tuple[str, ...] = ()
     first: tuple[str, ...] = ()
@@ -30,7 +35,8 @@ class Enclosure:
 
     def words(self, owner: int, argv: Sequence[str]) -> list[str]:
         """Return the command line that runs `argv` enclosed, as a child of the process `owner`."""
-        start = ["setpriv", "--pdeathsig", "KILL", *self.setpriv, "--"]
+        start = ["sh", "-c", _ENTER_GROUPS, "sh", *self.groups, "--"] if self.groups else []
+        start += ["setpriv", "--pdeathsig", "KILL", *self.setpriv, "--"]
         if self.unshare:
             start += ["unshare", "--pid", "--fork", "--kill-child", *self.unshare, "--"]
         check = _GRANDPARENT_IS_OWNER if self.unshare else _PARENT_IS_OWNER

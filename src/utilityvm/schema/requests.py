@@ -1,8 +1,14 @@
 """What a compute system is asked to do: change, tell of itself, stand still, be saved."""
 
+from typing import Final
+
 from msgspec import field
 
 from utilityvm.schema.node import Node
+
+MEMORY_PATH: Final = "VirtualMachine/ComputeTopology/Memory/SizeInMB"
+CPU_GROUP_PATH: Final = "VirtualMachine/ComputeTopology/Processor/CpuGroup"
+CPU_LIMITS_PATH: Final = "VirtualMachine/ComputeTopology/Processor/Limits"
 
 
 class ModifySettingRequest(Node, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
 from utilityvm.schema.container import Layer
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.schema.requests import ProcessorLimits
 from utilityvm.vm.life import State
 from utilityvm.compute.ports import ExitStatus as ExitStatus
 from utilityvm.devices.scsi import DiskAccess as DiskAccess
@@ -183,6 +184,18 @@ class UtilityVM:
         ...
 
     def modify(self, request: ModifySettingRequest) -> None:
+        ...
+
+    def update_cpu_limits(self, limits: ProcessorLimits) -> None:
+        ...
+
+    def set_cpu_group(self, group_id: str) -> None:
+        ...
+
+    def release_cpu_group(self) -> None:
+        ...
+
+    def update_memory(self, size_in_bytes: int) -> None:
         ...
 
     def dump_stacks(self) -> str:

@@ -36,8 +36,9 @@ from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
 from utilityvm.schema.guest_requests import HvSocketAddress
 from utilityvm.schema.properties import Properties, PropertyType, property_types
-from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
 from utilityvm.vm.life import LIFE, Do, State
+from utilityvm.vm.resources import cpu_group_request, cpu_limits_request, memory_request, no_cpu_group_request
 from utilityvm.wire import gcs, services
 
 START_TIMEOUT: Final = 120.0
@@ -282,6 +283,45 @@ class UtilityVM:
                 await self._system.modify(request)
             else:
                 await in_two_halves(request, self._system.modify, self._guest.client.modify, f"vm {self.id}")
+
+    async def update_cpu_limits(self, limits: ProcessorLimits) -> None:
+        """Give the running VM another limit and weight; 0 is none, and the usual one.
+
+        Raises:
+            UtilityVMError: as `modify`.
+        """
+        await self.modify(cpu_limits_request(limits))
+
+    async def set_cpu_group(self, group_id: str) -> None:
+        """Put the running VM into a CPU group. On Hyper-V it must be in none before.
+
+        Raises:
+            InvalidOptions: the id is empty.
+            NotFound: there is no such group.
+            UtilityVMError: as `modify`.
+        """
+        await self.modify(cpu_group_request(group_id))
+
+    async def release_cpu_group(self) -> None:
+        """Take the running VM out of its CPU group.
+
+        Raises:
+            UtilityVMError: as `modify`.
+        """
+        try:
+            await self.modify(no_cpu_group_request())
+        except UtilityVMError as error:
+            error.during(f"failed to remove VM {self.id} from cpugroup")
+            raise
+
+    async def update_memory(self, size_in_bytes: int) -> None:
+        """Give the running VM so much memory in all, rounded up to an even number of MiB.
+
+        Raises:
+            InvalidOptions: less than nothing.
+            UtilityVMError: as `modify`.
+        """
+        await self.modify(memory_request(size_in_bytes))
 
     async def dump_stacks(self) -> str:
         """Return what the threads of the guest's agent are doing; ``""`` when there is no connection to ask by, or the agent cannot tell.

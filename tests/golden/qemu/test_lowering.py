@@ -29,6 +29,7 @@ def lowered(case: Path) -> str:
     except (Unsupported, InvalidOptions) as error:
         return f"{type(error).__name__}: {error}\n"
     lines = [*map(str, launch.argv), "", f"memory: {launch.memory_bytes} bytes", f"console: {launch.console_path or '-'}"]
+    lines += [f"share: quota {launch.share.quota}, weight {launch.share.weight}, group {launch.share.group or '-'}"] * launch.share.wanted
     return "\n".join([*lines, *(f"reads: {file}" for file in launch.files.values()), ""])
 
 

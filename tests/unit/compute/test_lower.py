@@ -100,7 +100,10 @@ def test_all_refusals_come_at_once_and_in_order() -> None:
     builtins: Mapping[str, Any] = {
         "VirtualMachine": {
             "Chipset": {"LinuxKernelDirect": {}, "UseUtc": True},
-            "ComputeTopology": {"Memory": {"SizeInMB": 1 << 30}, "Processor": {"Count": -1, "Limit": 5}},
+            "ComputeTopology": {
+                "Memory": {"SizeInMB": 1 << 30},
+                "Processor": {"Count": 1, "Limit": -5, "ExposeVirtualizationExtensions": True},
+            },
             "Devices": {"ComPorts": {"0": {"NamedPipe": r"\\.\pipe\x"}, "1": {"NamedPipe": "/x"}}, "Keyboard": {}},
         },
         "SchemaVersion": {"Major": 1},
@@ -110,7 +113,7 @@ def test_all_refusals_come_at_once_and_in_order() -> None:
     vm = "$.VirtualMachine"
     assert [problem.path for problem in caught.value.problems] == [
         f"{vm}.Chipset.UseUtc",
-        f"{vm}.ComputeTopology.Processor.Limit",
+        f"{vm}.ComputeTopology.Processor.ExposeVirtualizationExtensions",
         f"{vm}.Devices.Keyboard",
         "$.SchemaVersion.Major",
         "$.ShouldTerminateOnLastHandleClosed",
@@ -118,7 +121,7 @@ def test_all_refusals_come_at_once_and_in_order() -> None:
         f"{vm}.Chipset.LinuxKernelDirect.KernelFilePath",
         f"{vm}.ComputeTopology.Memory.AllowOvercommit",
         f"{vm}.ComputeTopology.Memory.SizeInMB",
-        f"{vm}.ComputeTopology.Processor.Count",
+        f"{vm}.ComputeTopology.Processor.Limit",
         f'{vm}.Devices.ComPorts["0"].NamedPipe',
         f'{vm}.Devices.ComPorts["1"]',
     ]

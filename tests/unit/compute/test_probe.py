@@ -205,17 +205,19 @@ def test_a_missing_qemu_is_refused_with_the_package_to_install() -> None:
         find_qemu({"UVM_QEMU": "/no/qemu"})
 
 
-def document(kernel: Path, initrd: str = "", weight: int = 0) -> ComputeSystem:
+def document(kernel: Path, initrd: str = "", nested: bool = False) -> ComputeSystem:
     direct = LinuxKernelDirect(kernel_file_path=str(kernel), init_rd_path=initrd)
-    topology = Topology(memory=Memory(size_in_mb=16, allow_overcommit=True), processor=Processor(count=1, weight=weight))
+    topology = Topology(
+        memory=Memory(size_in_mb=16, allow_overcommit=True), processor=Processor(count=1, expose_virtualization_extensions=nested)
+    )
     vm = VirtualMachine(stop_on_reset=True, chipset=Chipset(linux_kernel_direct=direct), compute_topology=topology)
     return ComputeSystem(virtual_machine=vm, should_terminate_on_last_handle_closed=True)
 
 
 async def test_a_document_is_refused_before_anything_is_looked_for(tmp_path: Path) -> None:
     service = QemuService(cache=tmp_path, environ={"PATH": "/nowhere"})
-    with pytest.raises(Unsupported, match=r"Processor\.Weight: not carried out"):
-        await service.create(VmId("x"), document(tmp_path / "no-kernel", weight=5))
+    with pytest.raises(Unsupported, match=r"ExposeVirtualizationExtensions: not carried out"):
+        await service.create(VmId("x"), document(tmp_path / "no-kernel", nested=True))
     assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
 
 

@@ -10,8 +10,11 @@ import pytest
 
 from utilityvm.compute.ports import ExitHow
 from utilityvm.compute.qemu import system
+from utilityvm.compute.qemu.cgroup import Cgroups
 from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.lower import Launch
+from utilityvm.compute.qemu.processors import Processors
+from utilityvm.compute.qemu.share import Share
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.child import Tail
 from utilityvm.kit.enclosure import OPEN, Enclosure
@@ -51,8 +54,8 @@ class Undying:
 async def machine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[QemuMachine, Undying]]:
     monkeypatch.setattr(system, "Child", Undying)
     monkeypatch.setattr(system, "CLEANUP", 0.05)
-    launch = Launch(argv=("qemu",), memory_bytes=4096, files={}, console_path="")
-    made = QemuMachine(VmId("x"), ComputeSystem(owner="o"), launch, FACTS)
+    launch = Launch(argv=("qemu",), memory_bytes=4096, files={}, console_path="", share=Share(count=1))
+    made = QemuMachine(VmId("x"), ComputeSystem(owner="o"), launch, FACTS, Processors(VmId("x"), launch.share, Cgroups()))
     async with asyncio.timeout(10):
         await made.start()
         child = made._child

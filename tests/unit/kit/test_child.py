@@ -54,6 +54,20 @@ def below(pid: int) -> list[int]:
     return [found for child in children for found in (child, *below(child))]
 
 
+async def test_it_is_in_its_groups_before_it_is_anything_else(tmp_path: Path) -> None:
+    files = [tmp_path / "first group", tmp_path / "second"]
+    child = Child(["cat", *map(str, files)], enclosure=Enclosure(groups=tuple(map(str, files))))
+    assert await ended(child) == 0
+    assert child.output.data == b"0\n0\n"
+
+
+async def test_what_cannot_enter_its_group_does_not_run(tmp_path: Path) -> None:
+    child = Child(["echo", "ran"], enclosure=Enclosure(groups=(str(tmp_path / "missing/cgroup.procs"),)))
+    assert await ended(child) != 0
+    assert b"ran" not in child.output.data
+    assert b"missing/cgroup.procs" in child.output.data
+
+
 @AROUND
 async def test_nothing_is_left_of_a_killed_child_when_its_end_is_heard_of(around: Enclosure) -> None:
     reading, writing = os.pipe()

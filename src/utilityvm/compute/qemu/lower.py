@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.compute.qemu.share import Share, share_of, wrong_share
 from utilityvm.compute.qemu.treatment import LACKS, NOT_YET, TREATMENT
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
 from utilityvm.kit.ids import VmId
@@ -56,13 +57,15 @@ class FdWord:
 @dataclass(frozen=True, slots=True)
 class Launch:
     """How to start QEMU. `memory_bytes` is the size of the file behind `Fd.MEMORY`; `files` are those that QEMU reads, by what
-    stands for their names in the command line; `console_path` is the socket that offers the console, ``""`` for none.
+    stands for their names in the command line; `console_path` is the socket that offers the console, ``""`` for none; `share` is what
+    it may use of the host's processors.
     """
 
     argv: tuple[str | FdWord, ...]
     memory_bytes: int
     files: Mapping[Fd, str]
     console_path: str
+    share: Share
 
     def words(self, numbers: Mapping[Fd, int | str]) -> list[str]:
         """Return the command line with the descriptors' numbers and the files' names in it."""
@@ -122,7 +125,7 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=sockets,name={PORT_NAME}"),
         *_scsi(vm.devices.scsi if vm.devices else {}),
     ]
-    return Launch(tuple(argv), memory.size_in_mb * _MIB, files, _console_path(vm))
+    return Launch(tuple(argv), memory.size_in_mb * _MIB, files, _console_path(vm), share_of(vm.compute_topology.processor))
 
 
 def _cpu(facts: HostFacts, count: int) -> list[str]:
@@ -209,6 +212,8 @@ def _wrong_topology(vm: VirtualMachine, address_bits: int | None) -> Iterator[Pr
         yield _invalid(f"{path}.Processor.Count", f"{count}: a machine needs a processor")
     if count > MAX_PROCESSORS:
         yield _unsupported(f"{path}.Processor.Count", f"{count}: at most {MAX_PROCESSORS}")
+    if topology and topology.processor and count > 0:
+        yield from wrong_share(share_of(topology.processor), f"{path}.Processor")
 
 
 def _wrong_devices(vm: VirtualMachine) -> Iterator[Problem]:

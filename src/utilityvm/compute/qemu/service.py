@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
+from utilityvm.compute.qemu.cgroup import Cgroups
 from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.lower import check, lower
 from utilityvm.compute.qemu.probe import probe
+from utilityvm.compute.qemu.processors import Processors
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.errors import NotFound
 from utilityvm.kit.ids import VmId
@@ -44,7 +46,9 @@ class QemuService:
         launch = lower(system_id, document, facts)
         for file in launch.files.values():
             _must_be_readable(Path(file))
-        return QemuMachine(system_id, document, launch, facts)
+        cgroups = Cgroups()
+        cgroups.check(launch.share)
+        return QemuMachine(system_id, document, launch, facts, Processors(system_id, launch.share, cgroups))
 
 
 def _must_be_readable(path: Path) -> None:

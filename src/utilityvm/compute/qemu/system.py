@@ -6,6 +6,7 @@ import os
 import shlex
 import socket
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Final, final
 
 from utilityvm.compute.hosted import EXIT_TIMEOUT, HostedGuest
@@ -18,7 +19,9 @@ from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.jail import enclosure, uid_of
 from utilityvm.compute.qemu.lower import Fd, Launch
 from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.compute.qemu.processors import Processors
 from utilityvm.compute.qemu.reads import Offered, offer
+from utilityvm.compute.qemu.resources import modify_processors
 from utilityvm.compute.qemu.treatment import NOT_YET
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
@@ -51,8 +54,9 @@ _CONSOLE_LINES: Final = 400
 class QemuMachine:
     """A `compute.ports.Machine` on QEMU. `facts` say what it runs on, and with which acceleration."""
 
-    def __init__(self, system_id: VmId, document: ComputeSystem, launch: Launch, facts: HostFacts) -> None:
+    def __init__(self, system_id: VmId, document: ComputeSystem, launch: Launch, facts: HostFacts, processors: Processors) -> None:
         self.facts = facts
+        self._processors = processors
         self._document = document
         self._id, self._launch, self._name = system_id, launch, f"vm {system_id}"
         self._runtime_id = RuntimeId(new_guid())
@@ -206,7 +210,8 @@ class QemuMachine:
 
     def _enclosure(self, files: Offered) -> Enclosure:
         devices = ("/dev/kvm",) if self.facts.accel is Accel.KVM else ()
-        return enclosure(self.facts.jail, uid_of(self._runtime_id), root=os.geteuid() == 0, files=files.shown, devices=devices)
+        jail = enclosure(self.facts.jail, uid_of(self._runtime_id), root=os.geteuid() == 0, files=files.shown, devices=devices)
+        return replace(jail, groups=self._processors.enter())
 
     def _pair(self, theirs: ExitStack) -> tuple[socket.socket, socket.socket]:
         ours, other = socket.socketpair()
@@ -225,6 +230,9 @@ class QemuMachine:
 
     async def _modify_host(self, request: ModifySettingRequest) -> None:
         self._life.check(Do.MODIFY)
+        assert self._child is not None  # noqa: S101 (there since the start)
+        if modify_processors(request, self._processors, self._child.pid):
+            return
         raise Unsupported(f"{self._name}: {request.resource_path}: {NOT_YET}")
 
     # -- standing still ---------------------------------------------------------------------------------------------
@@ -284,6 +292,7 @@ class QemuMachine:
         async with self._opening:  # a `start` that is under way sees its end first
             self._transport.close()
             self._ours.close()
+            self._processors.close()
 
     async def _gone(self, child: Child) -> None:
         await child.wait()

@@ -22,6 +22,7 @@ class Treatment(StrEnum):
 _C, _R = Treatment.CARRIED, Treatment.RECORDED
 _VM: Final = "$.VirtualMachine"
 _MEMORY: Final = f"{_VM}.ComputeTopology.Memory"
+_PROCESSOR: Final = f"{_VM}.ComputeTopology.Processor"
 _DEVICES: Final = f"{_VM}.Devices"
 _SOCKETS: Final = f"{_DEVICES}.HvSocket.HvSocketConfig"
 
@@ -44,8 +45,12 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         f"{_MEMORY}.SizeInMB": _C,
         f"{_MEMORY}.AllowOvercommit": _C,
         f"{_MEMORY}.EnableDeferredCommit": _C,
-        f"{_VM}.ComputeTopology.Processor": _C,
-        f"{_VM}.ComputeTopology.Processor.Count": _C,
+        _PROCESSOR: _C,
+        f"{_PROCESSOR}.Count": _C,
+        f"{_PROCESSOR}.Limit": _C,
+        f"{_PROCESSOR}.Weight": _C,
+        f"{_PROCESSOR}.CpuGroup": _C,
+        f"{_PROCESSOR}.CpuGroup.Id": _C,
         f"{_VM}.GuestConnection": _C,
         f"{_VM}.GuestConnection.UseVsock": _R,  # the driver keeps the connection, and the machine is the same; what it cannot be is refused
         f"{_VM}.GuestConnection.UseConnectedSuspend": _R,  # a paused guest's connection always stays

@@ -1,0 +1,50 @@
+"""Changes of a running machine's processors: which request is for them, and who carries it out."""
+
+from typing import TypeVar
+
+import msgspec
+
+from utilityvm.compute.qemu.processors import Processors
+from utilityvm.kit.errors import InvalidOptions, Unsupported
+from utilityvm.schema.document import CpuGroup
+from utilityvm.schema.requests import CPU_GROUP_PATH, CPU_LIMITS_PATH, ModifySettingRequest, ProcessorLimits
+
+SettingsT = TypeVar("SettingsT")
+
+
+def modify_processors(request: ModifySettingRequest, processors: Processors, pid: int) -> bool:
+    """Carry out a change of the share that a machine has of the host's processors; False when the request is about something else.
+
+    Raises:
+        UtilityVMError: as `Processors.limit` and `Processors.join`; the text begins with the resource's path.
+    """
+    if request.resource_path not in {CPU_LIMITS_PATH, CPU_GROUP_PATH}:
+        return False
+    must_be_update(request)
+    if request.resource_path == CPU_LIMITS_PATH:
+        processors.limit(settings_of(request, ProcessorLimits), pid)
+    else:
+        processors.join(settings_of(request, CpuGroup), pid)
+    return True
+
+
+def must_be_update(request: ModifySettingRequest) -> None:
+    """Refuse to add or remove what is always there.
+
+    Raises:
+        Unsupported: the request is another than an update, which is also what one without a type is.
+    """
+    if request.request_type not in {"", "Update"}:
+        raise Unsupported(f"{request.request_type} of {request.resource_path}: it can only be updated")
+
+
+def settings_of(request: ModifySettingRequest, kind: type[SettingsT]) -> SettingsT:
+    """Return what a request sets, a struct or what JSON has of one.
+
+    Raises:
+        InvalidOptions: it is not of that kind.
+    """
+    try:
+        return msgspec.convert(msgspec.to_builtins(request.settings), kind)
+    except msgspec.ValidationError as error:
+        raise InvalidOptions(f"{request.resource_path}: Settings: {error}") from error
