@@ -33,6 +33,11 @@ install_tools() {
     for tool in gpg gpg-agent gpgv sqv; do  # the tests sign a small archive, and have it verified by both
         command -v "$tool" >/dev/null || missing="$missing $tool"
     done
+    # The tests make disks.
+    command -v mkfs.ext4 >/dev/null || missing="$missing e2fsprogs"
+    command -v mkfs.erofs >/dev/null || missing="$missing erofs-utils"
+    command -v mkfs.xfs >/dev/null || missing="$missing xfsprogs"
+    command -v qemu-img >/dev/null || missing="$missing qemu-utils"
     if [ -z "$missing" ]; then say "host tools: there"; return; fi
     command -v apt-get >/dev/null || fail "missing, and there is no apt-get to install them with:$missing"
     say "host tools: installing$missing"

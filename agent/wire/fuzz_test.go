@@ -81,6 +81,10 @@ func parseAll(body []byte) {
 	if q, err := ParseExecute(body); err == nil {
 		_, _ = ParseParameters(q.Parameters)
 	}
+	if q, err := ParseModify(body); err == nil {
+		_, _ = ParseDisk(q.Settings)
+		_, _ = ParsePMem(q.Settings)
+	}
 }
 
 func FuzzShellWords(f *testing.F) {

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"strings"
 	"syscall"
 
 	"utilityvm/agent/internal/session"
@@ -39,9 +38,6 @@ var links = []struct{ target, path string }{
 	{"/proc/self/fd/2", "/dev/stderr"},
 }
 
-// modulesFile has lines "group: /path/of/first.ko /path/of/second.ko", in load order.
-const modulesFile = "/etc/utilityvm/modules"
-
 // Prepare makes a machine of a kernel that has just started: file systems, limits, loopback, and the drivers without
 // which there is no carrier.
 func Prepare(k sys.Kernel, args *Args) error {
@@ -73,28 +69,8 @@ func Prepare(k sys.Kernel, args *Args) error {
 	if err := k.LoopbackUp(); err != nil {
 		return &session.Failure{What: "loopback interface", Why: err}
 	}
-	return loadModules(k, "boot")
-}
-
-// loadModules loads the modules of one group. A kernel with everything built in has no list.
-func loadModules(k sys.Kernel, group string) error {
-	text, err := k.ReadFile(modulesFile)
-	if err == syscall.ENOENT {
-		return nil
-	}
-	if err != nil {
-		return &session.Failure{What: modulesFile, Why: err}
-	}
-	for _, line := range strings.Split(string(text), "\n") {
-		name, paths, _ := strings.Cut(line, ":")
-		if name != group {
-			continue
-		}
-		for _, path := range strings.Fields(paths) {
-			if err := k.LoadModule(path); err != nil {
-				return &session.Failure{What: "module " + path, Why: err}
-			}
-		}
+	if err := sys.LoadModules(k, "boot"); err != nil {
+		return &session.Failure{What: "drivers", Why: err}
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"utilityvm/agent/internal/sys/systest"
 )
 
+const modulesFile = "/etc/utilityvm/modules"
+
 func TestTheMachineIsPreparedInOrder(t *testing.T) {
 	k := &systest.Kernel{Files: map[string]string{modulesFile: "net: /n.ko\nboot: /a.ko /b.ko\n\nother: /c.ko\n"}}
 	if err := Prepare(k, &Args{CorePattern: "/var/core"}); err != nil {
@@ -53,7 +55,7 @@ func TestEveryStepThatFailsIsNamed(t *testing.T) {
 		}
 	}
 	k := &systest.Kernel{Fail: map[string]error{"read " + modulesFile: syscall.EIO}}
-	if err := Prepare(k, &Args{}); err == nil || err.Error() != modulesFile+": input/output error" {
+	if err := Prepare(k, &Args{}); err == nil || err.Error() != "drivers: module "+modulesFile+": input/output error" {
 		t.Error(err)
 	}
 }

@@ -9,7 +9,11 @@ import (
 type resource func(c *call, q *wire.Modify)
 
 // resources are the types that the host may add, update and remove, each in a file of its own.
-var resources = map[string]resource{}
+var resources = map[string]resource{
+	"MappedVirtualDisk": mappedDisk,
+	"SCSIDevice":        scsiDevice,
+	"VPMemDevice":       pmemDevice,
+}
 
 // modify changes a resource of the utility VM.
 func modify(c *call) {

@@ -29,6 +29,16 @@ type Kernel interface {
 	Symlink(target, path string) error
 	// Mount mounts a file system.
 	Mount(fstype, target string, flags uintptr, data string) error
+	// MountDevice mounts the file system on a block device.
+	MountDevice(device, fstype, target string, flags uintptr, data string) error
+	// Unmount takes off what is mounted last on target.
+	Unmount(target string) error
+	// RemoveDir removes an empty folder.
+	RemoveDir(path string) error
+	// GrowFS makes the file system mounted on target as large as its device, which has so many bytes.
+	GrowFS(target, fstype string, bytes uint64) error
+	// ReadHead returns the first bytes of a file or block device, n of them or as many as there are.
+	ReadHead(path string, n int) ([]byte, error)
 	// ReadFile returns a whole file.
 	ReadFile(path string) ([]byte, error)
 	// WriteFile writes text to an existing file.

@@ -42,6 +42,43 @@ func (Linux) Mount(fstype, target string, flags uintptr, data string) error {
 	return syscall.Mount(fstype, target, fstype, flags, data)
 }
 
+// MountDevice implements Kernel.
+func (Linux) MountDevice(device, fstype, target string, flags uintptr, data string) error {
+	return syscall.Mount(device, target, fstype, flags, data)
+}
+
+// Unmount implements Kernel.
+func (Linux) Unmount(target string) error {
+	const noFollow = 8 // UMOUNT_NOFOLLOW
+	return syscall.Unmount(target, noFollow)
+}
+
+// RemoveDir implements Kernel.
+func (Linux) RemoveDir(path string) error { return syscall.Rmdir(path) }
+
+// ReadHead implements Kernel.
+func (Linux) ReadHead(path string, n int) ([]byte, error) {
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer syscall.Close(fd)
+	head := make([]byte, n)
+	for read := 0; read < n; {
+		more, err := syscall.Read(fd, head[read:])
+		if err != nil && err != syscall.EINTR {
+			return nil, err
+		}
+		if more <= 0 && err == nil {
+			return head[:read], nil
+		}
+		if more > 0 {
+			read += more
+		}
+	}
+	return head, nil
+}
+
 // ReadFile implements Kernel.
 func (Linux) ReadFile(path string) ([]byte, error) {
 	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
@@ -62,17 +99,18 @@ func (Linux) ReadFile(path string) ([]byte, error) {
 	}
 }
 
-// WriteFile implements Kernel.
+// WriteFile implements Kernel. A write may take its time: sysfs looks for disks meanwhile.
 func (Linux) WriteFile(path, text string) error {
 	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer Close(fd)
-	if _, errno := Write(fd, []byte(text)); errno != 0 {
-		return errno
+	defer syscall.Close(fd)
+	for {
+		if _, err = syscall.Write(fd, []byte(text)); err != syscall.EINTR {
+			return err
+		}
 	}
-	return nil
 }
 
 // ReadDir implements Kernel.

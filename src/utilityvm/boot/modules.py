@@ -22,6 +22,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "pmem": ("virtio_pmem", "nd_pmem"),
     "erofs": ("erofs",),
     "ext4": ("ext4",),
+    "xfs": ("xfs",),
     "overlay": ("overlay",),
     "9p": ("9p", "9pnet_fd"),
     "net": ("virtio_net",),

@@ -4,84 +4,119 @@ Semantics: the original's `modify`, with the halves that it drops carried out. W
 with an internal connection the driver.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
 from msgspec import structs
 
 from utilityvm.kit.aio import finish
-from utilityvm.kit.errors import InvalidOptions, UtilityVMError
+from utilityvm.kit.errors import DeadlineExceeded, InvalidOptions, UtilityVMError
 from utilityvm.kit.trace import event
 from utilityvm.schema.requests import ModifySettingRequest
 
-UNDO: Final = 30.0
-"""Seconds that taking back the host's half may take."""
+HOST_TIMEOUT: Final = 120.0
+"""Seconds that the host's half may take, and so may taking it back."""
+
+Host = Callable[[ModifySettingRequest], Awaitable[None]]
+Guest = Callable[[object], Awaitable[None]]
 
 
-async def in_two_halves(
-    request: ModifySettingRequest,
-    host: Callable[[ModifySettingRequest], Awaitable[None]],
-    guest: Callable[[object], Awaitable[None]],
-    name: str,
-) -> None:
-    """Carry out `request` by `host` and, for its guest request, by `guest`; `name` is the VM's.
+async def in_two_halves(request: ModifySettingRequest, host: Host, guest: Guest | None, name: str) -> None:
+    """Carry out `request` by `host` and, for its guest request, by `guest`; `name` is the VM's. No `guest`: the host has the connection.
 
-    What is added is there on the host before the guest hears of it, and is taken back when the guest fails. What is removed is given
-    up by the guest first; when the host fails after that, the same request may be made again. An update reaches the host first.
-    `UtilityVMError.half_done` of what is raised says that one half was carried out, and not taken back.
+    What is added is there on the host before the guest hears of it, and is taken back when the guest fails or the caller gives up.
+    What is removed is given up by the guest first; when the host fails after that, the same request may be made again. An update reaches
+    the host first. `UtilityVMError.half_done` of what is raised says that one half was carried out, and not taken back.
 
     Raises:
         InvalidOptions: ``PreAdd`` of a resource of the host, which has no meaning.
+        DeadlineExceeded: the host was not done within `HOST_TIMEOUT`; what became of it is not known.
         Exception: what the halves raise, with the half in the text.
     """
-    half, mine = structs.replace(request, guest_request=None), request.guest_request
-    if mine is None:
-        await host(half)
+    half, mine = (request, None) if guest is None else (structs.replace(request, guest_request=None), request.guest_request)
+    if guest is None or mine is None:
+        await (_add(half, host, name) if request.request_type == "Add" else _finish(host(half), half, name))
         return
-    if not request.resource_path:
-        with _during("guest modify"):
+
+    async def tell(*, half_done: bool = False) -> None:
+        with _during("guest modify", half_done=half_done):
             await guest(mine)
+
+    if not request.resource_path:
+        await tell()
         return
     match request.request_type:
         case "Add":
             with _during("adding VM resources"):
-                await host(half)
+                await _add(half, host, name)
             try:
-                with _during("guest modify"):
-                    await guest(mine)
+                await tell()
             except BaseException as error:
-                left = not await _taken_back(half, host, name)
+                if isinstance(error, asyncio.CancelledError):  # it may have been done
+                    await _taken_back(guest(_removal(mine)), half, name)
+                left = not await _taken_back(host(structs.replace(half, request_type="Remove")), half, name)
                 if isinstance(error, UtilityVMError):
                     error.half_done = left
                 raise
         case "Remove":
-            with _during("guest modify"):
-                await guest(mine)
+            await tell()
             with _during("removing VM resources", half_done=True):
-                await host(half)
+                await _finish(host(half), half, name)
         case "PreAdd":
             raise InvalidOptions(f"{name}: {request.resource_path}: PreAdd is for the guest alone")
         case _:
             with _during("updating VM resources"):
-                await host(half)
-            with _during("guest modify", half_done=True):
-                await guest(mine)
+                await _finish(host(half), half, name)
+            await tell(half_done=True)
 
 
-async def _taken_back(added: ModifySettingRequest, host: Callable[[ModifySettingRequest], Awaitable[None]], name: str) -> bool:
-    """Remove what was added, and say whether it is gone. When that fails too, the caller's own reason says more."""
+async def _add(half: ModifySettingRequest, host: Host, name: str) -> None:
+    """Carry out an addition. One that is done when its caller has given up is taken back."""
+    there = False
 
-    async def remove() -> None:
-        await host(structs.replace(added, request_type="Remove"))
+    async def add() -> None:
+        nonlocal there
+        await host(half)
+        there = True
 
     try:
-        await finish(remove(), within=UNDO)
-    except (UtilityVMError, TimeoutError) as error:
-        event("vm.modify.undo.failed", level=logging.ERROR, vm=name.removeprefix("vm "), resource=added.resource_path, error=str(error))
+        await _finish(add(), half, name)
+    except asyncio.CancelledError:
+        if there:
+            await _taken_back(host(structs.replace(half, request_type="Remove")), half, name)
+        raise
+
+
+def _removal(added: object) -> object:
+    """Return the guest's request that undoes an addition, in whichever shape it is."""
+    if isinstance(added, msgspec.Struct):
+        return structs.replace(added, request_type="Remove")
+    return {**added, "RequestType": "Remove"} if isinstance(added, Mapping) else added
+
+
+async def _taken_back(removal: Awaitable[None], added: ModifySettingRequest, name: str) -> bool:
+    """Undo half of an addition, and say whether it is gone. When that fails too, the caller's own reason says more."""
+    try:
+        await _finish(removal, added, name)
+    except UtilityVMError as error:
+        event("vm.modify.undo.failed", level=logging.ERROR, vm=name.removeprefix("vm "), resource=added.resource_path, error=error.message)
         return False
     return True
+
+
+async def _finish(work: Awaitable[None], half: ModifySettingRequest, name: str) -> None:
+    async def run() -> None:
+        await work
+
+    try:
+        await finish(run(), within=HOST_TIMEOUT)
+    except TimeoutError as error:
+        what = f"{half.request_type or 'change'} of {half.resource_path}"
+        raise DeadlineExceeded(f"{name}: {what}: the host was not done within {HOST_TIMEOUT:g} s") from error
 
 
 @contextmanager

@@ -39,6 +39,16 @@ QEMU_ARGUMENTS: Final = (
         "the kernel hands it to init as a variable: the agent has one goroutine, which its runtime would interrupt 100 times a second",
     ),
     PlatformArgument(
+        "scsi_mod.scan=manual",
+        "a controller would ask 256 targets who is there, 0.16 s when emulated; the agent looks at the disk that it is told of",
+    ),
+    PlatformArgument(
+        "initcall_blacklist=shpcd_init", "ACPI plugs into bridges; a second driver would fail at each of them, and say so on the console"
+    ),
+    PlatformArgument(
+        "swiotlb=noforce", "room for memory that is plugged in makes the kernel keep 64 MiB for devices of 32 bits, of which there is none"
+    ),
+    PlatformArgument(
         "noreplace-smp",
         "the kernel rewrites 8 000 locked instructions, each in an address space made for that, a tenth of an emulated boot",
         lone_only=True,

@@ -279,10 +279,8 @@ class UtilityVM:
         """
         self._step(Do.MODIFY)
         with span("vm.modify", level=logging.DEBUG, vm=self.id):
-            if self._guest is None:
-                await self._system.modify(request)
-            else:
-                await in_two_halves(request, self._system.modify, self._guest.client.modify, f"vm {self.id}")
+            guest = self._guest.client.modify if self._guest is not None else None
+            await in_two_halves(request, self._system.modify, guest, f"vm {self.id}")
 
     async def update_cpu_limits(self, limits: ProcessorLimits) -> None:
         """Give the running VM another limit and weight; 0 is none, and the usual one.

@@ -24,17 +24,19 @@ class Both:
         await self._ask(f"host {request.request_type}")
 
     async def guest(self, request: object) -> None:
-        assert request is GUEST
-        await self._ask("guest")
+        assert isinstance(request, dict)
+        assert request["ResourceType"] == GUEST["ResourceType"]
+        await self._ask(f"guest {request['RequestType']}")
 
     async def _ask(self, what: str) -> None:
         self.asked.append(what)
         await asyncio.sleep(0)
-        if (failure := self._fails.get(what.replace(" ", "_"))) is not None:
+        if (failure := self._fails.get(what.replace(" ", "_")) or self._fails.get(what.partition(" ")[0])) is not None:
             raise failure
 
-    async def modify(self, request_type: str, path: str = PATH, guest: object = GUEST) -> None:
-        request = ModifySettingRequest(resource_path=path, request_type=request_type, guest_request=guest)
+    async def modify(self, request_type: str, path: str = PATH, *, guest: bool = True) -> None:
+        asked = GUEST | {"RequestType": request_type} if guest else None
+        request = ModifySettingRequest(resource_path=path, request_type=request_type, guest_request=asked)
         await in_two_halves(request, self.host, self.guest, "vm x")
 
 
@@ -44,7 +46,12 @@ def guest_error() -> GuestError:
 
 @pytest.mark.parametrize(
     ("request_type", "asked"),
-    [("Add", ["host Add", "guest"]), ("Remove", ["guest", "host Remove"]), ("Update", ["host Update", "guest"]), ("", ["host ", "guest"])],
+    [
+        ("Add", ["host Add", "guest Add"]),
+        ("Remove", ["guest Remove", "host Remove"]),
+        ("Update", ["host Update", "guest Update"]),
+        ("", ["host ", "guest "]),
+    ],
 )
 async def test_each_request_has_its_order(request_type: str, asked: list[str]) -> None:
     both = Both()
@@ -54,16 +61,16 @@ async def test_each_request_has_its_order(request_type: str, asked: list[str]) -
 
 async def test_a_half_alone_is_carried_out_alone() -> None:
     both = Both()
-    await both.modify("Add", guest=None)
+    await both.modify("Add", guest=False)
     await both.modify("Add", path="")
-    assert both.asked == ["host Add", "guest"]
+    assert both.asked == ["host Add", "guest Add"]
 
 
 async def test_what_the_guest_refuses_is_taken_back() -> None:
     both = Both(guest=guest_error())
     with pytest.raises(GuestError, match="^guest modify: no such disk$"):
         await both.modify("Add")
-    assert both.asked == ["host Add", "guest", "host Remove"]
+    assert both.asked == ["host Add", "guest Add", "host Remove"]
 
 
 async def test_taking_back_may_fail_and_the_reason_stays(caplog: pytest.LogCaptureFixture) -> None:
@@ -86,18 +93,18 @@ async def test_a_removal_that_the_host_refuses_may_be_asked_for_again() -> None:
         await both.modify("Remove")
     with pytest.raises(HostError):
         await both.modify("Remove")
-    assert both.asked == ["guest", "host Remove"] * 2
+    assert both.asked == ["guest Remove", "host Remove"] * 2
 
 
 async def test_a_cancelled_addition_is_taken_back() -> None:
     both = Both()
     async with asyncio.TaskGroup() as group:
         task = group.create_task(both.modify("Add"))
-        while both.asked[-1:] != ["guest"]:
+        while both.asked[-1:] != ["guest Add"]:
             await asyncio.sleep(0)
         task.cancel()
     assert task.cancelled()
-    assert both.asked[-1] == "host Remove"
+    assert both.asked == ["host Add", "guest Add", "guest Remove", "host Remove"]
 
 
 async def test_nothing_of_the_host_is_added_beforehand() -> None:
@@ -105,3 +112,14 @@ async def test_nothing_of_the_host_is_added_beforehand() -> None:
     with pytest.raises(InvalidOptions, match="PreAdd is for the guest alone"):
         await both.modify("PreAdd")
     assert both.asked == []
+
+
+async def test_an_addition_that_only_the_host_makes_is_taken_back_when_its_caller_gives_up() -> None:
+    both = Both()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(both.modify("Add", guest=False))
+        while not both.asked:
+            await asyncio.sleep(0)
+        task.cancel()
+    assert task.cancelled()
+    assert both.asked == ["host Add", "host Remove"]

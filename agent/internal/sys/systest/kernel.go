@@ -41,6 +41,31 @@ func (k *Kernel) Mount(fstype, target string, _ uintptr, _ string) error {
 	return k.call("mount", fstype, target)
 }
 
+// MountDevice implements sys.Kernel.
+func (k *Kernel) MountDevice(device, fstype, target string, flags uintptr, data string) error {
+	return k.call("mount", device, fstype, target, strconv.FormatUint(uint64(flags), 16), data)
+}
+
+// Unmount implements sys.Kernel.
+func (k *Kernel) Unmount(target string) error { return k.call("unmount", target) }
+
+// RemoveDir implements sys.Kernel.
+func (k *Kernel) RemoveDir(path string) error { return k.call("rmdir", path) }
+
+// GrowFS implements sys.Kernel.
+func (k *Kernel) GrowFS(target, fstype string, bytes uint64) error {
+	return k.call("grow", target, fstype, strconv.FormatUint(bytes, 10))
+}
+
+// ReadHead implements sys.Kernel. It is not recorded.
+func (k *Kernel) ReadHead(path string, n int) ([]byte, error) {
+	text, err := k.ReadFile(path)
+	if len(text) > n {
+		text = text[:n]
+	}
+	return text, err
+}
+
 // ReadFile implements sys.Kernel. It is not recorded: reading changes nothing.
 func (k *Kernel) ReadFile(path string) ([]byte, error) {
 	if err := k.Fail["read "+path]; err != nil {

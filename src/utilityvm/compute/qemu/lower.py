@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.compute.qemu.modify import SLOTS
 from utilityvm.compute.qemu.share import Share, share_of, wrong_share
 from utilityvm.compute.qemu.treatment import LACKS, NOT_YET, TREATMENT
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
@@ -20,10 +21,14 @@ PORT_NAME: Final = "org.utilityvm.hvsocket"
 """Name of the virtio-serial port that carries the guest's sockets."""
 
 MAX_SCSI_CONTROLLERS: Final = 4
+OTHER_DEVICES: Final = 16
+"""Devices besides persistent memory that can be plugged in while a machine runs."""
+
 MAX_PROCESSORS: Final = 255
 """Beyond this the guest needs an interrupt-remapping IOMMU, which the machine does not have."""
 
 _MIB: Final = 1 << 20
+_FIRST_BRIDGE: Final = 0x10  # PCI slot; those below are for what is there from the start
 _ABOVE_MEMORY: Final = 36 << 30  # addresses that QEMU keeps beside memory: the hole below 4 GiB, and a PCI window of 32 GiB
 _RESERVED_START, _RESERVED_END = 1012 << 30, 1 << 40  # on AMD's processors, which TCG's model is; what does not fit below begins above
 
@@ -115,7 +120,7 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         *("-sandbox", SANDBOX),
         *("-machine", "q35,memory-backend=ram0"),
         *_cpu(facts, vm.compute_topology.processor.count),
-        *("-m", f"{memory.size_in_mb}M"),
+        *("-m", f"{memory.size_in_mb}M{_room(vm, memory.size_in_mb, facts.address_bits)}"),
         "-object",
         FdWord(f"memory-backend-file,id=ram0,size={memory.size_in_mb}M,mem-path=/proc/self/fd/", Fd.MEMORY, f",share=on{reserve}"),
         *boot,
@@ -123,6 +128,7 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         *("-chardev", FdWord("socket,id=console,fd=", Fd.CONSOLE), "-serial", "chardev:console"),
         *("-chardev", FdWord("socket,id=sockets,fd=", Fd.SOCKETS)),
         *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=sockets,name={PORT_NAME}"),
+        *_bridges(pmem_count(document)),
         *_scsi(vm.devices.scsi if vm.devices else {}),
     ]
     return Launch(tuple(argv), memory.size_in_mb * _MIB, files, _console_path(vm), share_of(vm.compute_topology.processor))
@@ -132,6 +138,35 @@ def _cpu(facts: HostFacts, count: int) -> list[str]:
     # With ERMS the guest copies by `rep movsb`, which TCG runs a byte at a time: without it boots are a tenth shorter, copies 2-3x faster.
     model = {Accel.KVM: "host", Accel.TCG: "max,-erms"}[facts.accel]
     return ["-accel", facts.accel.value, "-cpu", model, "-smp", str(count)]
+
+
+def pmem_count(document: ComputeSystem) -> int:
+    """Return how many persistent memory devices the machine can have."""
+    devices = _vm(document).devices
+    return devices.virtual_pmem.maximum_count if devices and devices.virtual_pmem else 0
+
+
+def scsi_count(document: ComputeSystem) -> int:
+    """Return how many SCSI controllers the machine has."""
+    devices = _vm(document).devices
+    return len(devices.scsi) if devices else 0
+
+
+def _room(vm: VirtualMachine, memory_mb: int, address_bits: int) -> str:
+    """Return what is said of addresses for persistent memory, which is memory to QEMU, as far as there are any."""
+    pmem = vm.devices.virtual_pmem if vm.devices else None
+    if pmem is None or not pmem.maximum_count:
+        return ""
+    wanted = memory_mb + pmem.maximum_count * (pmem.maximum_size_bytes // _MIB)
+    most = min(wanted, max_memory_mb(address_bits))
+    return f",maxmem={most}M" if most > memory_mb else ""
+
+
+def _bridges(pmem: int) -> Iterator[str]:
+    """Places for what is plugged in while the machine runs: persistent memory first, and some for others."""
+    for number in range(-(-(pmem + OTHER_DEVICES) // SLOTS)):
+        place = f"id=bridge{number},chassis_nr={number + 1},addr={_FIRST_BRIDGE + number:#x}"
+        yield from ("-device", f"pci-bridge,{place}")
 
 
 def _scsi(controllers: Mapping[str, Scsi]) -> Iterator[str]:

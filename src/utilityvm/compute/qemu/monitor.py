@@ -7,9 +7,9 @@ socket before QEMU is there to read it.
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import Final, final
+from typing import Any, Final, final
 
 from utilityvm.compute.qemu.qmp import Happened, Message, MessageReader, Refusal, encode
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, ProtocolError, QmpError
@@ -18,6 +18,9 @@ from utilityvm.kit.trace import event
 
 ANSWER_TIMEOUT: Final = 60.0
 """Seconds that QEMU has for an answer."""
+
+UNPLUG_TIMEOUT: Final = 10.0
+"""Seconds that a guest has to let go of a device."""
 
 _CHUNK: Final = 64 * 1024
 _REASON_LENGTH: Final = 100
@@ -31,6 +34,7 @@ class Monitor:
         self._name, self._sock = name, sock
         self._numbers = count()
         self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._removed: dict[str, asyncio.Future[None]] = {}  # devices whose end somebody waits for
         self._writing, self._ended = asyncio.Lock(), asyncio.Event()
         self._why = "QEMU closed it"
         self.shutdown_reason = ""
@@ -53,17 +57,18 @@ class Monitor:
             self._why = f"{error.strerror}"
         finally:
             self._ended.set()
-            for answer in self._waiting.values():
-                if not answer.done():
-                    answer.set_exception(self._lost())
-                    answer.exception()  # a caller that was cancelled does not come back for it
+            everybody: list[asyncio.Future[Any]] = [*self._waiting.values(), *self._removed.values()]
+            for waiting in everybody:
+                if not waiting.done():
+                    waiting.set_exception(self._lost())
+                    waiting.exception()  # a caller that was cancelled does not come back for it
 
     async def ended(self) -> None:
         """Wait until QEMU has closed its end and all that it said was read."""
         await self._ended.wait()
 
-    async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
-        """Execute a command and return its answer.
+    async def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, fds: Sequence[int] = ()) -> object:
+        """Execute a command and return its answer. Descriptors of `fds` go with it; ours stay open.
 
         Raises:
             QmpError: QEMU refused it.
@@ -74,7 +79,7 @@ class Monitor:
         self._waiting[number] = answer
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                await self._send(encode(number, command, arguments))
+                await self._send(encode(number, command, arguments), fds)
                 message = await answer
         except TimeoutError as error:
             raise DeadlineExceeded(f"{self._name}: QEMU did not answer {command} within {ANSWER_TIMEOUT:g} s") from error
@@ -87,12 +92,41 @@ class Monitor:
             raise QmpError(text, error_class=message.error_class, command=command)
         return message.value
 
-    async def _send(self, line: bytes) -> None:
+    async def unplug(self, device: str) -> None:
+        """Remove a device and wait until the guest has let go of it, or QEMU has not asked it. One that is not there is an error.
+
+        Raises:
+            DeadlineExceeded: it is still there after `UNPLUG_TIMEOUT` seconds.
+            QmpError, ConnectionLost: as `execute`.
+        """
+        removed = self._removed[device] = asyncio.get_running_loop().create_future()
+        try:
+            await self.execute("device_del", {"id": device})
+            async with asyncio.timeout(UNPLUG_TIMEOUT):
+                await removed
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{self._name}: {device}: the guest did not let go of it within {UNPLUG_TIMEOUT:g} s") from error
+        finally:
+            del self._removed[device]
+
+    async def _send(self, line: bytes, fds: Sequence[int]) -> None:
         """Send a command. One that a cancelled caller leaves half sent ends the monitor: QEMU will not understand the next."""
         if self._ended.is_set():
             raise self._lost()
+        loop = asyncio.get_running_loop()
         async with self._writing:
-            await asyncio.get_running_loop().sock_sendall(self._sock, line)
+            if fds:  # they go with the first byte
+                await self._writable(loop)
+                line = line[socket.send_fds(self._sock, [line], list(fds)) :]
+            await loop.sock_sendall(self._sock, line)
+
+    async def _writable(self, loop: asyncio.AbstractEventLoop) -> None:
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_writer(self._sock, _settle, ready)
+        try:
+            await ready
+        finally:
+            loop.remove_writer(self._sock)
 
     def _lost(self) -> ConnectionLost:
         return ConnectionLost(f"{self._name}: QEMU's monitor ended: {self._why}")
@@ -103,5 +137,13 @@ class Monitor:
             reason = message.data.get("reason")
             if message.name == "SHUTDOWN" and isinstance(reason, str):
                 self.shutdown_reason = printable(reason, _REASON_LENGTH)
+            device = message.data.get("device")
+            if message.name == "DEVICE_DELETED" and isinstance(device, str):
+                _settle(self._removed.get(device))
         elif (answer := self._waiting.get(message.id)) is not None and not answer.done():
             answer.set_result(message)
+
+
+def _settle(waiting: "asyncio.Future[None] | None") -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)

@@ -16,13 +16,13 @@ from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus
 from utilityvm.compute.qemu.console import SerialConsole
 from utilityvm.compute.qemu.ending import exit_status
 from utilityvm.compute.qemu.facts import Accel, HostFacts
-from utilityvm.compute.qemu.jail import enclosure, uid_of
-from utilityvm.compute.qemu.lower import Fd, Launch
+from utilityvm.compute.qemu.hotplug import Hotplug
+from utilityvm.compute.qemu.jail import Layer, enclosure, uid_of
+from utilityvm.compute.qemu.lower import Fd, Launch, pmem_count, scsi_count
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.processors import Processors
 from utilityvm.compute.qemu.reads import Offered, offer
 from utilityvm.compute.qemu.resources import modify_processors
-from utilityvm.compute.qemu.treatment import NOT_YET
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
@@ -30,7 +30,7 @@ from utilityvm.guest.transport import Listener, Transport
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.child import Child
 from utilityvm.kit.enclosure import Enclosure
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, Unsupported, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId, new_guid
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event
@@ -68,6 +68,7 @@ class QemuMachine:
         self._ours = ExitStack()  # our ends of the sockets
         self._child: Child | None = None
         self._monitor: Monitor | None = None
+        self._hotplug: Hotplug | None = None
         self._opening, self._switching = asyncio.Lock(), asyncio.Lock()
         self._terminated = False
         self._lost: UtilityVMError | None = None
@@ -198,6 +199,13 @@ class QemuMachine:
                 }
                 self._console.open(console[0])
                 self._monitor = Monitor(self._name, monitor[0])
+                self._hotplug = Hotplug(
+                    self._monitor,
+                    self._name,
+                    controllers=scsi_count(self._document),
+                    pmem=pmem_count(self._document),
+                    other_user=Layer.OWN_USER in self.facts.jail.layers,
+                )
                 files = offer(self._launch.files.values(), self.facts.jail, theirs)
                 words = self._launch.words({**numbers, **dict(zip(self._launch.files, files.names, strict=True))})
                 self._child = Child(words, pass_fds=[*numbers.values(), *files.fds], enclosure=self._enclosure(files))
@@ -231,9 +239,10 @@ class QemuMachine:
     async def _modify_host(self, request: ModifySettingRequest) -> None:
         self._life.check(Do.MODIFY)
         assert self._child is not None  # noqa: S101 (there since the start)
+        assert self._hotplug is not None  # noqa: S101
         if modify_processors(request, self._processors, self._child.pid):
             return
-        raise Unsupported(f"{self._name}: {request.resource_path}: {NOT_YET}")
+        await self._hotplug.modify(request)
 
     # -- standing still ---------------------------------------------------------------------------------------------
 
@@ -292,6 +301,8 @@ class QemuMachine:
         async with self._opening:  # a `start` that is under way sees its end first
             self._transport.close()
             self._ours.close()
+            if self._hotplug is not None:
+                self._hotplug.close()
             self._processors.close()
 
     async def _gone(self, child: Child) -> None:

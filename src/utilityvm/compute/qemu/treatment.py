@@ -61,7 +61,7 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         f"{_DEVICES}.Scsi": _C,
         f"{_DEVICES}.Scsi[*]": _C,
         f"{_DEVICES}.VirtualPMem": _C,
-        f"{_DEVICES}.VirtualPMem.MaximumCount": _R,  # a bound on what may be attached; an empty controller is nothing in QEMU
+        f"{_DEVICES}.VirtualPMem.MaximumCount": _R,  # a bound on what may be attached; places and addresses are kept for so many
         f"{_DEVICES}.VirtualPMem.MaximumSizeBytes": _R,  # likewise
         f"{_DEVICES}.Plan9": _C,  # 9p is spoken over the guest's sockets, which are always there
         f"{_DEVICES}.HvSocket": _C,

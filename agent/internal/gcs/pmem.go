@@ -1,0 +1,101 @@
+package gcs
+
+import (
+	"strconv"
+	"strings"
+
+	"utilityvm/agent/internal/sys"
+	"utilityvm/agent/wire"
+)
+
+const (
+	pciDevices = "/sys/bus/pci/devices"
+	// placesOnBridge is how many devices the host puts on one bridge: device n is in place n % placesOnBridge + 1 of
+	// bridge n / placesOnBridge.
+	placesOnBridge = 31
+)
+
+// pmemDevice mounts a layer on persistent memory, or takes it off; the device stays.
+func pmemDevice(c *call, q *wire.Modify) {
+	d, err := wire.ParsePMem(q.Settings)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	k := c.bridge.machine.Kernel
+	switch {
+	case d.Mapped:
+		c.fail(&wire.Error{Code: wire.NotImpl, Text: "MappingInfo: only whole devices are supported"})
+	case d.Verity:
+		c.fail(&wire.Error{Code: wire.NotImpl, Text: "VerityInfo is not supported"})
+	case q.RequestType == "Add":
+		c.beside(q, func() error { return addPMem(k, &d) })
+	case q.RequestType == "Remove":
+		c.beside(q, func() error { return unmount(k, d.MountPath) })
+	default:
+		c.refuseRequest(q)
+	}
+}
+
+func addPMem(k sys.Kernel, d *wire.PMem) error {
+	if err := sys.LoadModules(k, "pmem"); err != nil {
+		return err
+	}
+	number := strconv.Itoa(int(d.DeviceNumber))
+	name, err := appear(k, "persistent memory device "+number, func() string { return findPMem(k, d.DeviceNumber) })
+	if err != nil {
+		return err
+	}
+	m := blockMount{device: "/dev/" + name, target: d.MountPath, readOnly: true, dax: true}
+	return m.do(k)
+}
+
+// findPMem returns the name of the block device in a place behind the host's bridges, "" while there is none.
+func findPMem(k sys.Kernel, number uint32) string {
+	bridges := findBridges(k)
+	at := int(number / placesOnBridge)
+	if at >= len(bridges) {
+		return ""
+	}
+	place := number%placesOnBridge + 1
+	ending := ":" + "0123456789abcdef"[place>>4:place>>4+1] + "0123456789abcdef"[place&15:place&15+1] + ".0"
+	folder := child(k, pciDevices+"/"+bridges[at], func(name string) bool { return strings.HasSuffix(name, ending) })
+	for _, step := range []string{"virtio", "ndbus", "region", "namespace", "block"} {
+		if folder == "" {
+			return ""
+		}
+		step := step
+		folder = child(k, folder, func(name string) bool {
+			return strings.HasPrefix(name, step) && (step == "block" || name != step && name[len(step)] >= '0' && name[len(step)] <= '9')
+		})
+	}
+	if folder == "" {
+		return ""
+	}
+	name := child(k, folder, func(string) bool { return true })
+	return name[strings.LastIndexByte(name, '/')+1:]
+}
+
+// findBridges returns the PCI addresses of QEMU's bridges, in order.
+func findBridges(k sys.Kernel) (bridges []string) {
+	all, _ := k.ReadDir(pciDevices)
+	for _, address := range all {
+		vendor, _ := k.ReadFile(pciDevices + "/" + address + "/vendor")
+		device, _ := k.ReadFile(pciDevices + "/" + address + "/device")
+		if strings.TrimSpace(string(vendor)) == "0x1b36" && strings.TrimSpace(string(device)) == "0x0001" {
+			bridges = append(bridges, address)
+		}
+	}
+	return bridges
+}
+
+// child returns the path of the first entry in a folder that fits, "" when there is none.
+func child(k sys.Kernel, folder string, fits func(name string) bool) string {
+	names, _ := k.ReadDir(folder)
+	for _, name := range names {
+		if fits(name) {
+			return folder + "/" + name
+		}
+	}
+	return ""
+}

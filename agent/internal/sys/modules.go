@@ -1,0 +1,43 @@
+package sys
+
+import (
+	"strings"
+	"syscall"
+)
+
+// modulesFile has lines "group: /path/of/first.ko /path/of/second.ko", in load order.
+const modulesFile = "/etc/utilityvm/modules"
+
+// ModuleError is a kernel module that could not be loaded, or the list of them that could not be read.
+type ModuleError struct {
+	Path string
+	Why  error
+}
+
+func (e *ModuleError) Error() string { return "module " + e.Path + ": " + e.Why.Error() }
+
+// Unwrap returns the reason.
+func (e *ModuleError) Unwrap() error { return e.Why }
+
+// LoadModules loads the modules of one group. A kernel with everything built in has no list.
+func LoadModules(k Kernel, group string) error {
+	text, err := k.ReadFile(modulesFile)
+	if err == syscall.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return &ModuleError{modulesFile, err}
+	}
+	for _, line := range strings.Split(string(text), "\n") {
+		name, paths, _ := strings.Cut(line, ":")
+		if name != group {
+			continue
+		}
+		for _, path := range strings.Fields(paths) {
+			if err := k.LoadModule(path); err != nil {
+				return &ModuleError{path, err}
+			}
+		}
+	}
+	return nil
+}

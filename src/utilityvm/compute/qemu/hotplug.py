@@ -1,0 +1,202 @@
+"""Disks and persistent memory that come to a running QEMU and go.
+
+Files reach it as descriptors: the jail shows none, and their owner's rights are what counts. Whatever is plugged in has its undo, step by
+step: a step that fails is taken back with those before it, and a removal that fails goes on from where it stopped.
+"""
+
+import asyncio
+import logging
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from typing import final
+
+from utilityvm.compute.qemu.images import Format, Image, open_image
+from utilityvm.compute.qemu.modify import (
+    PMEM_ALIGNMENT,
+    DiskSlot,
+    PmemSlot,
+    attachment,
+    disk_device,
+    disk_node,
+    pmem_backend,
+    pmem_device,
+    pmem_driver,
+    slot_of,
+)
+from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.compute.qemu.treatment import NOT_YET
+from utilityvm.kit.errors import Exists, HostError, NotFound, Unsupported, UtilityVMError
+from utilityvm.kit.trace import event
+from utilityvm.schema.requests import ModifySettingRequest
+
+Undo = Callable[[], Awaitable[object]]
+
+
+@dataclass(slots=True)
+class _Plugged:
+    """What is in a slot: what of, how to take it out again, and our own descriptor of it."""
+
+    path: str
+    image: Image | None = None
+    fd: int = -1
+    undo: list[Undo] = field(default_factory=list)
+
+
+@final
+class Hotplug:
+    """The slots of one machine. `controllers` and `pmem` are how many it has; `name` is the machine's. End it with `close`.
+
+    `other_user` says that QEMU is not who we are.
+    """
+
+    def __init__(self, monitor: Monitor, name: str, *, controllers: int, pmem: int, other_user: bool = False) -> None:
+        self._other_user = other_user
+        self._monitor, self._name = monitor, name
+        self._controllers, self._pmem = controllers, pmem
+        self._plugged: dict[str, _Plugged] = {}
+        self._busy: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._sets = count(1)
+
+    async def modify(self, request: ModifySettingRequest) -> None:
+        """Carry out a request for a disk or for persistent memory. See `compute.ports.Modifiable.modify`.
+
+        Raises:
+            Exists: there is something in the slot.
+            NotFound: there is nothing in it; or no such file.
+            InvalidOptions, Unsupported, HostError, ConnectionLost, DeadlineExceeded: it cannot be done.
+        """
+        slot = slot_of(request, self._controllers, self._pmem)
+        if slot is None:
+            raise Unsupported(f"{self._name}: {request.resource_path}: {NOT_YET}")
+        async with self._busy[slot.id]:
+            match request.request_type, slot:
+                case "Add", DiskSlot():
+                    await self._add(slot, partial(self._add_disk, slot, request))
+                case "Add", PmemSlot():
+                    await self._add_pmem(slot, request)
+                case "Update", DiskSlot():
+                    await self._grow(slot)
+                case "Remove", DiskSlot():
+                    await self._remove(slot)
+                case "Remove", PmemSlot():
+                    self._there(slot)  # and stays: QEMU cannot take such a device out
+                case _:
+                    raise Unsupported(f"{self._name}: {request.resource_path}: RequestType {request.request_type!r}")
+
+    def close(self) -> None:
+        """Forget all of it: the machine has ended."""
+        for plugged in self._plugged.values():
+            _close(plugged)
+        self._plugged.clear()
+
+    # -- disks ------------------------------------------------------------------------------------------------------
+
+    async def _add_disk(self, slot: DiskSlot, request: ModifySettingRequest, plugged: _Plugged) -> None:
+        wanted = attachment(request)
+        device = wanted.type == "PassThru"
+        plugged.path = wanted.path
+        plugged.fd, plugged.image = open_image(wanted.path, read_only=wanted.read_only, device=device)
+        name, _ = await self._pass(plugged)
+        node = disk_node(slot, plugged.image, name, read_only=wanted.read_only)
+        await self._do(plugged, "blockdev-add", node, ("blockdev-del", {"node-name": node["node-name"]}))
+        await self._monitor.execute("device_add", disk_device(slot))
+        plugged.undo.append(lambda: self._monitor.unplug(slot.id))
+
+    async def _grow(self, slot: DiskSlot) -> None:
+        plugged = self._there(slot)
+        if plugged.image is None or plugged.image.format is not Format.RAW or plugged.image.size:
+            raise Unsupported(f"{self._name}: {plugged.path}: only raw disks can grow while they are attached")
+        size = os.lseek(plugged.fd, 0, os.SEEK_END)
+        await self._monitor.execute("block_resize", {"node-name": f"{slot.id}-disk", "size": size})
+
+    async def _remove(self, slot: DiskSlot) -> None:
+        plugged = self._there(slot)
+        while plugged.undo:
+            await plugged.undo[-1]()
+            plugged.undo.pop()
+        del self._plugged[slot.id]
+        _close(plugged)
+
+    # -- persistent memory ------------------------------------------------------------------------------------------
+
+    async def _add_pmem(self, slot: PmemSlot, request: ModifySettingRequest) -> None:
+        """Add a device; one that stayed from before is as good, when it is of the same file."""
+        wanted = pmem_device(request)
+        before = self._plugged.get(slot.id)
+        if before is None:
+            await self._add(slot, partial(self._plug_pmem, slot, wanted.host_path))
+        elif before.path != wanted.host_path:
+            stays = "QEMU cannot take persistent memory out of a running machine"
+            raise Exists(f"{self._name}: {request.resource_path}: is still {before.path}, not {wanted.host_path}: {stays}")
+
+    async def _plug_pmem(self, slot: PmemSlot, path: str, plugged: _Plugged) -> None:
+        plugged.path = path
+        plugged.fd, plugged.image = open_image(path, read_only=True, device=False)
+        image = plugged.image
+        if image.format is not Format.RAW:
+            raise Unsupported(f"{path}: persistent memory is a raw image or a VHD of fixed size")
+        about = os.fstat(plugged.fd)
+        size = image.size or about.st_size
+        if size % PMEM_ALIGNMENT:
+            hint = "grow the image, truncate --size=%2M, or attach it as a SCSI disk"
+            raise Unsupported(f"{path}: {size} bytes are not a multiple of 2 MiB, as persistent memory must be", hint=hint)
+        if self._other_user and not about.st_mode & stat.S_IROTH:
+            hint = f"chmod o+r {path}, or attach it as a SCSI disk"
+            raise Unsupported(f"{path}: may not be read by all, and QEMU, who maps it, is a user of its own", hint=hint)
+        _, number = await self._pass(plugged)
+        backend = pmem_backend(slot, f"/proc/self/fd/{number}", size)
+        await self._do(plugged, "object-add", backend, ("object-del", {"id": backend["id"]}))
+        await self._monitor.execute("device_add", pmem_driver(slot))
+        _close(plugged)  # nobody looks at it again, as at a disk that grows
+
+    # -- both -------------------------------------------------------------------------------------------------------
+
+    async def _add(self, slot: DiskSlot | PmemSlot, plug: Callable[[_Plugged], Awaitable[None]]) -> None:
+        if (before := self._plugged.get(slot.id)) is not None:
+            raise Exists(f"{self._name}: {slot.id}: is {before.path} already")
+        plugged = _Plugged("")
+        try:
+            await plug(plugged)
+        except BaseException:
+            await self._take_back(slot.id, plugged)
+            raise
+        self._plugged[slot.id] = plugged
+
+    async def _take_back(self, slot_id: str, plugged: _Plugged) -> None:
+        for undo in reversed(plugged.undo):
+            try:
+                await undo()
+            except UtilityVMError as error:  # why the change failed says more
+                event("qemu.undo.failed", level=logging.WARNING, vm=self._name.removeprefix("vm "), resource=slot_id, error=error.message)
+        _close(plugged)
+
+    async def _do(self, plugged: _Plugged, command: str, arguments: Mapping[str, object], undo: tuple[str, Mapping[str, object]]) -> None:
+        await self._monitor.execute(command, arguments)
+        plugged.undo.append(lambda: self._monitor.execute(*undo))
+
+    async def _pass(self, plugged: _Plugged) -> tuple[str, int]:
+        """Give QEMU our descriptor. Return the name by which its disks are opened, and its number there."""
+        number = next(self._sets)
+        answer = await self._monitor.execute("add-fd", {"fdset-id": number}, fds=[plugged.fd])
+        plugged.undo.append(lambda: self._monitor.execute("remove-fd", {"fdset-id": number}))
+        fd = answer.get("fd") if isinstance(answer, dict) else None
+        if not isinstance(fd, int):
+            raise HostError(f"{self._name}: QEMU does not tell the number of a descriptor: {answer!r:.100}")
+        return f"/dev/fdset/{number}", fd
+
+    def _there(self, slot: DiskSlot | PmemSlot) -> _Plugged:
+        plugged = self._plugged.get(slot.id)
+        if plugged is None:
+            raise NotFound(f"{self._name}: {slot.id}: there is nothing in it")
+        return plugged
+
+
+def _close(plugged: _Plugged) -> None:
+    if plugged.fd >= 0:
+        os.close(plugged.fd)
+        plugged.fd = -1
