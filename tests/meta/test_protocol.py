@@ -147,8 +147,15 @@ def test_the_hosts_patience() -> None:
     assert (int(patience[1]) * 60, int(patience[2])) == (CALL_TIMEOUT, SHUTDOWN_TIMEOUT)
 
 
+def test_resources_are_those_that_the_agent_has_handlers_for() -> None:
+    said = section(5).partition("### Resources")[2].partition("\n### ")[0]
+    rows = {row.split("|")[1].strip() for row in said.splitlines() if row.startswith("| ")} - {"type"}
+    table = AGENT["internal/gcs/modify.go"].partition("var resources")[2].partition("\n}")[0]
+    assert rows == set(re.findall(r'"(\w+)":', table))
+
+
 def test_containers() -> None:
-    said = section(5).partition("### Containers")[2]
+    said = section(5).partition("### Containers")[2].partition("\n### ")[0]
     assert number(re.findall(r"type (0x\w+) and id 0", said)[0]) == gcs.NOTIFICATION_WORD
     kinds = set(re.findall(r"`(\w+)`", said.partition("`Type`: ")[2].partition(" are known")[0]))
     assert kinds == set(gcs.NotificationType)
