@@ -24,6 +24,10 @@ TWINS: Final = {
     "Scsi": "utilityvm.devices.scsi",
     "VPMem": "utilityvm.devices.vpmem",
     "Layers": "utilityvm.devices.layers",
+    "Plan9": "utilityvm.devices.plan9",
+    "Vsmb": "utilityvm.devices.vsmb",
+    "VPci": "utilityvm.devices.vpci",
+    "Pipes": "utilityvm.devices.pipes",
 }
 
 

@@ -5,10 +5,12 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tests.parity import gcs
+from tests.parity import gcs, operations
 from tests.parity.deviations import expectation
 from tests.parity.gcs import GcsVector
 from tests.parity.gcs_deviations import gcs_expectation
+from tests.parity.operations import OperationsVector
+from tests.parity.operations_deviations import operations_expectation
 from tests.parity.structs import StructVector, encoded
 from tests.parity.subject import Observed, run
 from tests.parity.vectors import Vector
@@ -33,11 +35,13 @@ class Verdict:
             self.differences.append(f"{what}\n{_diff(expected, ours)}")
 
 
-def compare(vector: Vector | GcsVector | StructVector) -> Verdict:
+def compare(vector: Vector | GcsVector | StructVector | OperationsVector) -> Verdict:
     """Run a vector and compare everything that it states."""
     match vector:
         case GcsVector():
             return _compare_steps(vector)
+        case OperationsVector():
+            return _compare_operations(vector)
         case StructVector():
             return _compare_struct(vector)
         case Vector():
@@ -61,6 +65,18 @@ def _compare_steps(vector: GcsVector) -> Verdict:
         verdict.expect(f"{where}: error", theirs.error, mine.error)
         verdict.expect(f"{where}: frames", [asdict(frame) for frame in theirs.frames], [asdict(frame) for frame in mine.frames])
         verdict.expect(f"{where}: ports", theirs.listened, mine.listened)
+    return verdict
+
+
+def _compare_operations(vector: OperationsVector) -> Verdict:
+    verdict, ours = Verdict(vector.name), operations.run(vector)
+    wanted, verdict.deviations = operations_expectation(vector)
+    for number, (step, theirs, mine) in enumerate(zip(vector.steps, wanted, ours, strict=True)):
+        where = f"step {number}, {step.op}"
+        verdict.expect(f"{where}: result", theirs.result, mine.result)
+        verdict.expect(f"{where}: error", theirs.error, mine.error)
+        verdict.expect(f"{where}: calls", theirs.calls, mine.calls)
+        verdict.expect(f"{where}: frames", [asdict(frame) for frame in theirs.frames], [asdict(frame) for frame in mine.frames])
     return verdict
 
 

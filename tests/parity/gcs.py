@@ -1,7 +1,8 @@
 """The vectors of the guest connection: our bridge and client against the vector's guest, step by step."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +69,8 @@ class Outcome:
     error: str | None
     frames: list[Seen] = field(default_factory=list)
     listened: list[int] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    """Of the host service, each as one line."""
 
 
 def expected(vector: GcsVector) -> list[Outcome]:
@@ -77,10 +80,17 @@ def expected(vector: GcsVector) -> list[Outcome]:
 
 def run(vector: GcsVector) -> list[Outcome]:
     """Return what we do, inside a span with the name of the vectors."""
-    stop = listen(_Exporter(TraceContext(TRACE, SPAN, SAMPLED[vector.span_sampler])))
+    with exporting(sampled=SAMPLED[vector.span_sampler]):
+        return asyncio.run(_Player(vector).play())
+
+
+@contextmanager
+def exporting(*, sampled: bool) -> Iterator[None]:
+    """Run the body inside a span that is exported with the name of the vectors."""
+    stop = listen(_Exporter(TraceContext(TRACE, SPAN, sampled)))
     try:
         with span("parity"):
-            return asyncio.run(_Player(vector).play())
+            yield
     finally:
         stop()
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -23,9 +23,21 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first_pid: int
     responses: dict[str, str]
 
-    def answer(self, name: str, number: int) -> str | None:
+    def answer(self, name: str, number: int, body: bytes = b"") -> str | None:  # noqa: ARG002 (others answer by it)
         """Return the body of the answer to the `number`-th request of that name, counted from 0."""
         return self.responses.get(f"{name}#{number}", self.responses.get(name))
+
+
+class Answers(Protocol):
+    """Who says what the guest answers."""
+
+    @property
+    def first_pid(self) -> int: ...
+
+    @property
+    def default_response(self) -> str: ...
+
+    def answer(self, name: str, number: int, body: bytes = b"") -> str | None: ...
 
 
 @dataclass(frozen=True, order=True)
@@ -68,7 +80,7 @@ class Silent:
 class ScriptedGuest:
     """The guest's end of the bridge, as the stream that the host reads and writes, and as the place where it listens."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Answers) -> None:
         self._script, self._reader, self._asked = script, FrameReader(), Counter[str]()
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._next_pid = script.first_pid
@@ -106,7 +118,7 @@ class ScriptedGuest:
 
     def _on_request(self, frame: Frame) -> None:
         name = NAMES[frame.type]
-        body = self._script.answer(name, self._asked[name])
+        body = self._script.answer(name, self._asked[name], frame.body)
         self._asked[name] += 1
         if name == "WaitForProcess" and body is None:
             self._waits[msgspec.json.decode(frame.body)["ProcessId"]] = frame.id

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.parity.compare import Verdict, compare
 from tests.parity.gcs import GcsVector
+from tests.parity.operations import OperationsVector
 from tests.parity.structs import StructVector
 from tests.parity.vectors import Item, Malformed, Skipped, UnusableFolderError, Vector, read_folder
 
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _compare(vector: Vector | GcsVector | StructVector) -> Verdict:
+def _compare(vector: Vector | GcsVector | StructVector | OperationsVector) -> Verdict:
     try:
         return compare(vector)
     except Exception as error:  # noqa: BLE001  whatever one vector raises, the others are still run and counted

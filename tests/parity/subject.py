@@ -73,7 +73,7 @@ def present_paths(host: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _lcow(case: Mapping[str, Any]) -> Observed:
-    options, facts, observed = from_go(case["options"], OptionsLCOW), _facts(case["host"]), Observed()
+    options, facts, observed = from_go(case["options"], OptionsLCOW), facts_of(case["host"]), Observed()
     broken = problems(options, facts.build)
     observed.verify = broken[0].message if broken else None
 
@@ -87,7 +87,7 @@ def _lcow(case: Mapping[str, Any]) -> Observed:
 
 
 def _wcow(case: Mapping[str, Any]) -> Observed:
-    options, host, observed = from_go(case["options"], OptionsWCOW), _facts(case["host"]), Observed()
+    options, host, observed = from_go(case["options"], OptionsWCOW), facts_of(case["host"]), Observed()
     looked_at = host.files_present & set(paths_looked_at(options, host.path_flavour))
     facts = structs.replace(host, files_present=looked_at)  # so that planning asks about nothing else
     broken = problems(options, facts.build)
@@ -221,7 +221,8 @@ def _any_state(vm: UtilityVM, ports: list[int]) -> dict[str, Any]:
     }
 
 
-def _facts(host: Mapping[str, Any]) -> Facts:
+def facts_of(host: Mapping[str, Any]) -> Facts:
+    """Return a vector's host as planning reads it."""
     answer = host.get("service_properties")
     return Facts(
         platform=Platform.HYPERV,

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from tests.parity.gcs import GcsVector
+from tests.parity.operations import OperationsVector
 from tests.parity.structs import StructVector
 
 
@@ -73,8 +74,8 @@ BUILT = frozenset({"lcow", "wcow", "lcow_defaults", "wcow_defaults", "normalize_
 POSIX_SPELLING = ((rb"UtilityVM\\Files", b"UtilityVM/Files"), (rb"UtilityVM\\SystemTemplate.vhdx", b"UtilityVM/SystemTemplate.vhdx"))
 """Two paths that the original joins by a backslash on every host; we join them as the host does."""
 
-V = TypeVar("V", Vector, GcsVector, StructVector)
-Item = Vector | GcsVector | StructVector | Skipped | Malformed
+V = TypeVar("V", Vector, GcsVector, StructVector, OperationsVector)
+Item = Vector | GcsVector | StructVector | OperationsVector | Skipped | Malformed
 
 
 def read_folder(folder: Path) -> dict[str, list[Item]]:
@@ -107,16 +108,27 @@ def _vector(raw: msgspec.Raw, number: int) -> Item:
     if "go_literal_as_dict" in shape:
         return _decoded(raw, name, StructVector)
     if "steps" in shape:
-        return Skipped(name, "operations on a running VM are not built yet")
+        return _operations(_posix(raw, shape["input"]), name)
     return _called(raw, name, shape.get("input", {}))
+
+
+def _posix(raw: msgspec.Raw, asked: Mapping[str, Any]) -> msgspec.Raw:
+    if asked.get("kind") == "wcow" and asked["host"]["path_flavour"] == "posix":
+        for theirs, ours in POSIX_SPELLING:
+            raw = msgspec.Raw(bytes(raw).replace(theirs, ours))
+    return raw
+
+
+def _operations(raw: msgspec.Raw, name: str) -> Item:
+    vector = _decoded(raw, name, OperationsVector)
+    if isinstance(vector, OperationsVector) and vector.not_built:
+        return Skipped(name, f"the operation {vector.not_built} is not built yet")
+    return vector
 
 
 def _called(raw: msgspec.Raw, name: str, asked: Mapping[str, Any]) -> Item:
     kind = asked.get("kind")
-    if kind == "wcow" and asked["host"]["path_flavour"] == "posix":
-        for theirs, ours in POSIX_SPELLING:
-            raw = msgspec.Raw(bytes(raw).replace(theirs, ours))
-    return _decoded(raw, name, Vector) if kind in BUILT else Malformed(name, f"unknown kind {kind!r}")
+    return _decoded(_posix(raw, asked), name, Vector) if kind in BUILT else Malformed(name, f"unknown kind {kind!r}")
 
 
 def _decoded(raw: msgspec.Raw, name: str, kind: type[V]) -> V | Malformed:

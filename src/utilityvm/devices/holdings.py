@@ -152,6 +152,12 @@ class Holdings(Generic[T]):
             raise NotFound("not attached", hint=f"{self._subject(key)} is not known")
         return held
 
+    async def settled(self, key: str) -> Holding[T] | None:
+        """Return what is held under `key` once it does not move any more, None when nothing is."""
+        while (held := self._held.get(key)) is not None and held.state in _MOVING:
+            await held.settle()
+        return held
+
     async def take(self, key: str, make: Callable[[], T], admit: Callable[[T], None] = lambda _: None) -> Holding[T]:
         """Attach what `make` makes, or count one more reference to what is attached already and `admit` lets pass.
 
@@ -186,8 +192,8 @@ class Holdings(Generic[T]):
             NotFound: nothing is held under `key`.
             UtilityVMError: it could not be detached: it is attached as before, or half detached; the same call may be made again.
         """
-        while (held := self.the(key)).state in _MOVING:
-            await held.settle()
+        await self.settled(key)
+        held = self.the(key)
         if held.references > 1:
             held.references -= 1
         else:
@@ -201,8 +207,8 @@ class Holdings(Generic[T]):
             StateError: it is half detached.
             UtilityVMError: what `effect` raises; the thing is as it was.
         """
-        while (held := self.the(key)).state in _MOVING:
-            await held.settle()
+        await self.settled(key)
+        held = self.the(key)
         held.step(Do.CHANGE)
 
         async def work() -> None:

@@ -3,13 +3,9 @@
 from typing import Final
 
 _DEVICES: Final = "VirtualMachine/Devices"
-_TOPOLOGY: Final = "VirtualMachine/ComputeTopology"
 
 VSMB_SHARES: Final = f"{_DEVICES}/VirtualSmb/Shares"
 PLAN9_SHARES: Final = f"{_DEVICES}/Plan9/Shares"
-MEMORY: Final = f"{_TOPOLOGY}/Memory/SizeInMB"
-CPU_GROUP: Final = f"{_TOPOLOGY}/Processor/CpuGroup"
-CPU_LIMITS: Final = f"{_TOPOLOGY}/Processor/Limits"
 
 
 def scsi(controller: int, lun: int) -> str:

@@ -111,12 +111,7 @@ class GuestContainer:
 
         The original sends UpdateContainer, which no Linux guest has ever had a handler for; this sends what they have.
         """
-        constraints = gcs.GuestRequest(
-            request_type="Update",
-            resource_type="ContainerConstraints",
-            settings={"Linux" if self.os == "linux" else "Windows": resources},
-        )
-        await self.modify(constraints)
+        await self.modify(container_constraints(resources, self.os))
 
     async def delete_state(self) -> None:
         """Let the guest forget it after its end, before its layers and disks are removed.
@@ -133,3 +128,9 @@ class GuestContainer:
         """Give the handle up: whoever waits gets `StateError`. A second call does nothing."""
         if not self._closed.done():
             self._closed.set_result(None)
+
+
+def container_constraints(resources: object, system: str) -> gcs.GuestRequest:
+    """Return the request that changes a container's limits; `system` is the guest's."""
+    settings = {"Linux" if system == "linux" else "Windows": resources}
+    return gcs.GuestRequest(request_type="Update", resource_type="ContainerConstraints", settings=settings)

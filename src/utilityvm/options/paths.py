@@ -53,6 +53,12 @@ def directory(flavour: PathFlavour, path: str) -> str:
     return _clean(flavour, volume + head + found)
 
 
+def split(flavour: PathFlavour, path: str) -> tuple[str, str]:
+    """Return a path's part up to its last separator, that one included, and what follows."""
+    head, found, tail = _slashed(flavour, path).rpartition(_separator(flavour))
+    return head + found, tail
+
+
 def extension(flavour: PathFlavour, path: str) -> str:
     """Return the last element's suffix from its last dot on, dot included; ``""`` without a dot."""
     _, dot, suffix = _slashed(flavour, path).rpartition(_separator(flavour))[2].rpartition(".")

@@ -81,6 +81,8 @@ def _entry(share: VsmbShare) -> VsmbEntry:
         guest_path=share.guest_path,
         read_only="ReadOnly" in share.options,
         of_files=bool(share.allowed_files),
+        options=smb_options(share.options),
+        allowed_files=share.allowed_files,
     )
 
 

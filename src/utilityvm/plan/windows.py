@@ -33,6 +33,8 @@ class VsmbEntry:
     guest_path: str
     read_only: bool
     of_files: bool
+    options: VirtualSmbShareOptions
+    allowed_files: tuple[str, ...]
 
 
 def share_key(host_path: str, *, read_only: bool) -> str:

@@ -13,8 +13,12 @@ from inspect import iscoroutinefunction
 
 import utilityvm
 from utilityvm.devices.layers import Layers as _Layers
+from utilityvm.devices.pipes import Pipes as _Pipes
+from utilityvm.devices.plan9 import Plan9 as _Plan9
 from utilityvm.devices.scsi import Scsi as _Scsi
+from utilityvm.devices.vpci import VPci as _VPci
 from utilityvm.devices.vpmem import VPMem as _VPMem
+from utilityvm.devices.vsmb import Vsmb as _Vsmb
 from utilityvm.guest.process import Process as _Process
 from utilityvm.guest.transport import GuestStream as _GuestStream
 from utilityvm.sync.handler import with_handler as _with_handler
@@ -27,6 +31,10 @@ Process = _twin(_Process)
 Scsi = _twin(_Scsi)
 VPMem = _twin(_VPMem)
 Layers = _twin(_Layers)
+Plan9 = _twin(_Plan9)
+Vsmb = _twin(_Vsmb)
+VPci = _twin(_VPci)
+Pipes = _twin(_Pipes)
 UtilityVM = _twin(_UtilityVM)
 
 for _name in utilityvm.__all__:
@@ -34,4 +42,4 @@ for _name in utilityvm.__all__:
         _value = getattr(utilityvm, _name)
         globals()[_name] = _synchronous(_with_handler(_value)) if iscoroutinefunction(_value) else _value
 
-__all__ = [*utilityvm.__all__, "GuestStream", "Scsi", "VPMem", "Layers"]  # noqa: PLE0604 (the same names)
+__all__ = [*utilityvm.__all__, "GuestStream", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes"]  # noqa: PLE0604 (the same names)

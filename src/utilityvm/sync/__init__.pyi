@@ -6,17 +6,24 @@ from collections.abc import Sequence
 from typing import Self
 from utilityvm.compute.ports import JailStatus
 from utilityvm.devices.layers import ImageLayer
+from utilityvm.devices.plan9 import SharedFolder
 from utilityvm.devices.scsi import Disk
+from utilityvm.devices.vpci import AssignedDevice
 from utilityvm.devices.vpmem import PMemDevice
+from utilityvm.devices.vsmb import SmbShare
 from utilityvm.guest.collect import OUTPUT_LIMIT
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
 from utilityvm.schema.container import Layer
+from utilityvm.schema.devices import HvSocketServiceConfig
+from utilityvm.schema.devices import NetworkAdapter
+from utilityvm.schema.devices import VirtualSmbShareOptions
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.schema.requests import ProcessorLimits
 from utilityvm.vm.life import State
+from utilityvm.wire import gcs
 from utilityvm.compute.ports import ExitStatus as ExitStatus
 from utilityvm.devices.scsi import DiskAccess as DiskAccess
 from utilityvm.guest.collect import Completed as Completed
@@ -46,7 +53,7 @@ from utilityvm.vm.host_options import default_options_wcow as default_options_wc
 from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 
-__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Scsi', 'VPMem', 'Layers']
+__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes']
 
 class GuestStream:
 
@@ -130,6 +137,22 @@ class UtilityVM:
         ...
 
     @property
+    def plan9(self) -> Plan9:
+        ...
+
+    @property
+    def vsmb(self) -> Vsmb:
+        ...
+
+    @property
+    def vpci(self) -> VPci:
+        ...
+
+    @property
+    def pipes(self) -> Pipes:
+        ...
+
+    @property
     def is_oci(self) -> bool:
         ...
 
@@ -196,6 +219,28 @@ class UtilityVM:
         ...
 
     def update_memory(self, size_in_bytes: int) -> None:
+        ...
+
+    def share(self, host_path: str, guest_path: str, *, read_only: bool=True) -> SharedFolder | SmbShare:
+        ...
+
+    def update_hvsocket_service(self, service_id: str, rules: HvSocketServiceConfig) -> None:
+        ...
+
+    def remove_hvsocket_service(self, service_id: str) -> None:
+        ...
+
+    def update_nic(self, nic_id: str, adapter: NetworkAdapter) -> None:
+        ...
+
+    @property
+    def capabilities(self) -> gcs.GuestDefinedCapabilities:
+        ...
+
+    def delete_container_state(self, container_id: str) -> None:
+        ...
+
+    def update_container(self, container_id: str, limits: object) -> None:
         ...
 
     def dump_stacks(self) -> str:
@@ -270,6 +315,56 @@ class Layers:
         ...
 
     def remove_combined(self, root_path: str) -> None:
+        ...
+
+class Plan9:
+
+    @property
+    def shares(self) -> tuple[SharedFolder, ...]:
+        ...
+
+    def add(self, host_path: str, guest_path: str, *, read_only: bool=False, allowed_names: Sequence[str] | None=None) -> SharedFolder:
+        ...
+
+    def remove(self, share: SharedFolder) -> None:
+        ...
+
+class Vsmb:
+
+    @property
+    def shares(self) -> tuple[SmbShare, ...]:
+        ...
+
+    def default_options(self, *, read_only: bool) -> VirtualSmbShareOptions:
+        ...
+
+    def add(self, host_path: str, options: VirtualSmbShareOptions | None=None) -> SmbShare:
+        ...
+
+    def remove(self, host_path: str, *, read_only: bool=True) -> None:
+        ...
+
+    def guest_path(self, host_path: str, *, read_only: bool=True) -> str:
+        ...
+
+class VPci:
+
+    @property
+    def devices(self) -> tuple[AssignedDevice, ...]:
+        ...
+
+    def assign(self, device_id: str) -> AssignedDevice:
+        ...
+
+    def remove(self, device_id: str) -> None:
+        ...
+
+class Pipes:
+
+    def add(self, host_path: str) -> None:
+        ...
+
+    def remove(self, host_path: str) -> None:
         ...
 
 def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False, require_jail: bool=False) -> UtilityVM:

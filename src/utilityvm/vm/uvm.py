@@ -14,19 +14,27 @@ from typing import Any, Final, Self, final
 
 from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, Machine
+from utilityvm.devices import resources
 from utilityvm.devices.layers import Layers
+from utilityvm.devices.pipes import Pipes
+from utilityvm.devices.plan9 import Plan9, SharedFolder
 from utilityvm.devices.ports import HostSide, Owner
 from utilityvm.devices.scsi import Scsi
+from utilityvm.devices.share import share
+from utilityvm.devices.tables import tables
+from utilityvm.devices.vpci import VPci
 from utilityvm.devices.vpmem import VPMem
+from utilityvm.devices.vsmb import SmbShare, Vsmb
 from utilityvm.guest.boot_times import BootTold, tell_boot
 from utilityvm.guest.collect import OUTPUT_LIMIT, Completed, run_process
 from utilityvm.guest.connection import GuestConnection
+from utilityvm.guest.container import container_constraints
 from utilityvm.guest.logs import OutputHandler
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec, check_bounds
 from utilityvm.guest.transport import GuestStream, Listener
 from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, InvalidOptions, StateError, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, InvalidOptions, StateError, Unsupported, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
@@ -34,7 +42,7 @@ from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
-from utilityvm.schema.guest_requests import HvSocketAddress
+from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter
 from utilityvm.schema.properties import Properties, PropertyType, property_types
 from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
 from utilityvm.vm.life import LIFE, Do, State
@@ -61,7 +69,9 @@ class UtilityVM:
     """A utility VM. Use it as an async context: it is closed whatever happens.
 
     `id` is the caller's name for it, `runtime_id` the GUID of its partition; `options` are what was
-    asked for, `plan` what was made of them. `scsi`, `vpmem` and `layers` are what it is given while it runs.
+    asked for, `plan` what was made of them. What it is given while it runs is in tables: `scsi` (disks), `vpmem` (images on persistent
+    memory), `layers` (images on either), `plan9` and `vsmb` (folders, for Linux and for Windows guests), `vpci` (devices of the host)
+    and `pipes`.
     """
 
     id: VmId
@@ -71,6 +81,10 @@ class UtilityVM:
     scsi: Scsi
     vpmem: VPMem
     layers: Layers
+    plan9: Plan9
+    vsmb: Vsmb
+    vpci: VPci
+    pipes: Pipes
 
     def __init__(
         self,
@@ -91,7 +105,8 @@ class UtilityVM:
         self._output: asyncio.Task[None] | None = None
         self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._fault: UtilityVMError | None = None
-        self._give_devices(Owner(vm_id, self.os == "windows", options.fully_physically_backed, host, self.modify))
+        self._devices = Owner(vm_id, self.os == "windows", options.fully_physically_backed, host, self.modify)
+        self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes = tables(self._devices, plan)
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -321,6 +336,75 @@ class UtilityVM:
         """
         await self.modify(memory_request(size_in_bytes))
 
+    async def share(self, host_path: str, guest_path: str, *, read_only: bool = True) -> SharedFolder | SmbShare:
+        """Let the guest have a folder or a file of the host at `guest_path`, by the shares that its system knows.
+
+        A file is shared alone of its folder; a Linux guest has it in the folder `guest_path`. Give it back by `plan9.remove` or
+        `vsmb.remove`.
+
+        Raises:
+            NotFound: nothing is at `host_path`.
+            UtilityVMError: as `Plan9.add`, `Vsmb.add` and `modify`.
+        """
+        return await share(self._devices, self.plan9, self.vsmb, host_path, guest_path, read_only=read_only)
+
+    async def update_hvsocket_service(self, service_id: str, rules: HvSocketServiceConfig) -> None:
+        """Say who may bind and connect to a hvsocket service of the VM; there need not be rules for it yet.
+
+        Raises:
+            UtilityVMError: see `modify`.
+        """
+        await self.modify(resources.hvsocket_service(service_id, rules))
+
+    async def remove_hvsocket_service(self, service_id: str) -> None:
+        """Take these rules away.
+
+        Raises:
+            UtilityVMError: see `modify`.
+        """
+        await self.modify(resources.no_hvsocket_service(service_id))
+
+    async def update_nic(self, nic_id: str, adapter: NetworkAdapter) -> None:
+        """Change a network adapter of the VM.
+
+        Raises:
+            UtilityVMError: see `modify`.
+        """
+        await self.modify(resources.network_adapter(nic_id, adapter))
+
+    @property
+    def capabilities(self) -> gcs.GuestDefinedCapabilities:
+        """What the guest's agent can do beyond the base of the protocol; nothing without a connection of the VM's own."""
+        return gcs.GuestDefinedCapabilities() if self._guest is None else self._guest.client.capabilities.guest_defined
+
+    async def delete_container_state(self, container_id: str) -> None:
+        """Let the guest forget a container that has ended, before its layers and disks are removed.
+
+        Raises:
+            Unsupported: the guest is too old for it, or there is no connection to ask by; nothing was sent.
+            StateError: the VM does not run.
+            GuestError, ConnectionLost, DeadlineExceeded: the guest cannot, e.g. because the container has not ended.
+        """
+        self._life.step(Do.MODIFY)
+        if self._guest is None or not self.capabilities.delete_container_state_supported:
+            raise Unsupported("uvm guest connection does not support deleteContainerState")
+        await self._guest.client.delete_container_state(container_id)
+
+    async def update_container(self, container_id: str, limits: object) -> None:
+        """Change a container's limits; `limits` are the resources of its system in the OCI specification (a struct or builtins).
+
+        The original sends a message that no Linux guest has ever known; this is a change of the container's ``ContainerConstraints``.
+
+        Raises:
+            Unsupported: there is no connection to ask by.
+            StateError: the VM does not run.
+            GuestError, ConnectionLost, DeadlineExceeded: the guest cannot.
+        """
+        self._life.step(Do.MODIFY)
+        if self._guest is None:
+            raise Unsupported(f"vm {self.id}: no guest connection of its own, by which a container's limits are changed")
+        await self._guest.client.modify(container_constraints(limits, self.os), container_id)
+
     async def dump_stacks(self) -> str:
         """Return what the threads of the guest's agent are doing; ``""`` when there is no connection to ask by, or the agent cannot tell.
 
@@ -368,12 +452,6 @@ class UtilityVM:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
-
-    def _give_devices(self, owner: Owner) -> None:
-        lcow = self.plan if isinstance(self.plan, LcowPlan) else None
-        self.scsi = Scsi(owner, self.plan.scsi_controller_count, () if isinstance(self.plan, LcowPlan) else self.plan.slots)
-        self.vpmem = VPMem(owner, lcow)
-        self.layers = Layers(owner, self.vpmem, self.scsi)
 
     def _spec(self, argv: Sequence[str] | str, env: Mapping[str, str] | None, cwd: str | None, user: str) -> ProcessSpec:
         windows = self.os == "windows"
@@ -433,8 +511,7 @@ class UtilityVM:
         )
         if windows:
             phase.now = "the guest to take its socket address"
-            address = HvSocketAddress(local_address=self.runtime_id, parent_address=services.WINDOWS_HOST)
-            await self._guest.client.modify(gcs.GuestRequest(request_type="Update", resource_type="HvSocket", settings=address))
+            await self._guest.client.modify(resources.hvsocket_address(self.runtime_id))
         return self._guest.boot
 
     async def _accept(self, port: int) -> GuestStream:

@@ -71,12 +71,12 @@ class World:
 
 
 @asynccontextmanager
-async def running(platform: Platform = Platform.QEMU, **options: Any) -> AsyncIterator[World]:  # noqa: ANN401 (options of a VM)
-    """A running VM of that platform."""
+async def running(platform: Platform = Platform.QEMU, within: float = 60, **options: Any) -> AsyncIterator[World]:  # noqa: ANN401 (options of a VM)
+    """A running VM of that platform, for at most `within` seconds."""
     world, (of, guests) = World(), service()
     facts = structs.replace(FACTS, platform=platform)
     grants = world.files if platform is Platform.HYPERV else None
-    async with asyncio.timeout(60), await create(of, facts=facts, grants=grants, looking=world.look, **options) as vm:
+    async with asyncio.timeout(within), await create(of, facts=facts, grants=grants, looking=world.look, **options) as vm:
         await vm.start()
         world.vm, world.machine, world.agent = vm, of.machines[0], guests[0]
         world.machine.refuses, world.agent.modifying = world._host, world._guest

@@ -1,0 +1,28 @@
+"""Rules of a running VM's sockets and network adapters, as the requests that change them."""
+
+from utilityvm.devices import paths
+from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter
+from utilityvm.schema.guest_requests import GuestRequest, HvSocketAddress
+from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.wire import services
+
+
+def hvsocket_service(service_id: str, rules: HvSocketServiceConfig) -> ModifySettingRequest:
+    """Return the request for the rules of one service, which makes them where there are none."""
+    return ModifySettingRequest(resource_path=paths.hvsocket_service(service_id), request_type="Update", settings=rules)
+
+
+def no_hvsocket_service(service_id: str) -> ModifySettingRequest:
+    """Return the request that a service has no rules of its own."""
+    return ModifySettingRequest(resource_path=paths.hvsocket_service(service_id), request_type="Remove")
+
+
+def network_adapter(nic_id: str, adapter: NetworkAdapter) -> ModifySettingRequest:
+    """Return the request to change a network adapter."""
+    return ModifySettingRequest(resource_path=paths.adapter(nic_id), request_type="Update", settings=adapter)
+
+
+def hvsocket_address(runtime_id: str) -> GuestRequest:
+    """Return how a Windows guest is told whose its sockets are."""
+    address = HvSocketAddress(local_address=runtime_id, parent_address=services.WINDOWS_HOST)
+    return GuestRequest(request_type="Update", resource_type="HvSocket", settings=address)

@@ -1,0 +1,39 @@
+"""One call for a folder or a file of the host in whichever guest."""
+
+from utilityvm.devices.plan9 import Plan9, SharedFolder
+from utilityvm.devices.ports import Owner
+from utilityvm.devices.vsmb import SmbShare, Vsmb
+from utilityvm.kit.aio import finish
+from utilityvm.kit.errors import HostError, NotFound
+from utilityvm.options.paths import split
+from utilityvm.schema.container import MappedDirectory
+from utilityvm.schema.guest_requests import GuestRequest
+from utilityvm.schema.requests import ModifySettingRequest
+
+
+async def share(owner: Owner, plan9: Plan9, vsmb: Vsmb, host_path: str, guest_path: str, *, read_only: bool) -> SharedFolder | SmbShare:
+    """See `UtilityVM.share`."""
+    if owner.windows:
+        return await _with_windows(owner, vsmb, host_path, guest_path, read_only=read_only)
+    try:
+        folder = owner.host.look(host_path).folder
+    except (NotFound, HostError) as error:
+        error.during(f"could not open '{host_path}' path on host")
+        raise
+    if folder:
+        return await plan9.add(host_path, guest_path, read_only=read_only)
+    parent, name = split(owner.host.path_flavour, host_path)
+    return await plan9.add(parent, guest_path, read_only=read_only, allowed_names=[name])
+
+
+async def _with_windows(owner: Owner, vsmb: Vsmb, host_path: str, guest_path: str, *, read_only: bool) -> SmbShare:
+    shared = await vsmb.add(host_path, vsmb.default_options(read_only=read_only))
+    try:
+        there = vsmb.guest_path(host_path, read_only=read_only)
+        mapped = MappedDirectory(host_path=there, container_path=guest_path, read_only=read_only)
+        guest = GuestRequest(request_type="Add", resource_type="MappedDirectory", settings=mapped)
+        await owner.modify(ModifySettingRequest(guest_request=guest))
+    except BaseException:
+        await finish(vsmb.remove(host_path, read_only=read_only), within=None)
+        raise
+    return shared
