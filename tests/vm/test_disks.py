@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from utilityvm import ConnectionLost, GuestError, HostError, Unsupported, UtilityVM, UtilityVMError, create_lcow, default_options_lcow
+from utilityvm import (
+    ConnectionLost,
+    GuestError,
+    HostError,
+    NoVPMem,
+    UtilityVM,
+    UtilityVMError,
+    create_lcow,
+    default_options_lcow,
+)
 from utilityvm.boot.files import BootFiles
 from utilityvm.kit.errors import Exists
 
@@ -170,7 +179,7 @@ async def test_the_guest_cannot_write_a_layer(vm: UtilityVM, tmp_path: Path) -> 
 async def test_a_layer_of_an_odd_size_is_refused_with_what_to_do(vm: UtilityVM, tmp_path: Path) -> None:
     layer = erofs(tmp_path / "l.img", {"f": b""})
     os.truncate(layer, 2 * MIB + 4096)
-    with pytest.raises(Unsupported, match="multiple of 2 MiB") as refused:
+    with pytest.raises(NoVPMem, match="multiple of 2 MiB") as refused:
         await vm.modify(pmem("Add", 9, layer, "/l/9"))
     assert "SCSI" in refused.value.hint
 

@@ -13,7 +13,7 @@ import pytest
 from utilityvm.compute.qemu.hotplug import Hotplug
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.kit.aio import Scope
-from utilityvm.kit.errors import ConnectionLost, Exists, InvalidOptions, NotFound, QmpError, Unsupported
+from utilityvm.kit.errors import ConnectionLost, Exists, InvalidOptions, NotFound, NoVPMem, QmpError, Unsupported
 from utilityvm.schema.requests import ModifySettingRequest
 
 DISK = "VirtualMachine/Devices/Scsi/0/Attachments/5"
@@ -251,9 +251,9 @@ async def test_what_cannot_be_is_refused_before_qemu_hears_of_it(
 async def test_persistent_memory_must_fit_and_be_readable(image: str) -> None:
     async with rig(other_user=True) as (hotplug, qemu):
         os.chmod(image, 0o600)  # noqa: PTH101 (in a loop)
-        with pytest.raises(Unsupported, match="a user of its own"):
+        with pytest.raises(NoVPMem, match="a user of its own"):
             await hotplug.modify(pmem("Add", image))
         os.truncate(image, (2 << 20) + 4096)
-        with pytest.raises(Unsupported, match="multiple of 2 MiB"):
+        with pytest.raises(NoVPMem, match="multiple of 2 MiB"):
             await hotplug.modify(pmem("Add", image))
         assert qemu.heard == []

@@ -30,7 +30,7 @@ from utilityvm.compute.qemu.modify import (
 )
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.treatment import NOT_YET
-from utilityvm.kit.errors import Exists, HostError, NotFound, Unsupported, UtilityVMError
+from utilityvm.kit.errors import Exists, HostError, NotFound, NoVPMem, Unsupported, UtilityVMError
 from utilityvm.kit.trace import event
 from utilityvm.schema.requests import ModifySettingRequest
 
@@ -139,15 +139,15 @@ class Hotplug:
         plugged.fd, plugged.image = open_image(path, read_only=True, device=False)
         image = plugged.image
         if image.format is not Format.RAW:
-            raise Unsupported(f"{path}: persistent memory is a raw image or a VHD of fixed size")
+            raise NoVPMem(f"{path}: persistent memory is a raw image or a VHD of fixed size")
         about = os.fstat(plugged.fd)
         size = image.size or about.st_size
         if size % PMEM_ALIGNMENT:
             hint = "grow the image, truncate --size=%2M, or attach it as a SCSI disk"
-            raise Unsupported(f"{path}: {size} bytes are not a multiple of 2 MiB, as persistent memory must be", hint=hint)
+            raise NoVPMem(f"{path}: {size} bytes are not a multiple of 2 MiB, as persistent memory must be", hint=hint)
         if self._other_user and not about.st_mode & stat.S_IROTH:
             hint = f"chmod o+r {path}, or attach it as a SCSI disk"
-            raise Unsupported(f"{path}: may not be read by all, and QEMU, who maps it, is a user of its own", hint=hint)
+            raise NoVPMem(f"{path}: may not be read by all, and QEMU, who maps it, is a user of its own", hint=hint)
         _, number = await self._pass(plugged)
         backend = pmem_backend(slot, f"/proc/self/fd/{number}", size)
         await self._do(plugged, "object-add", backend, ("object-del", {"id": backend["id"]}))
