@@ -186,7 +186,7 @@ class Holdings(Generic[T]):
         return held
 
     async def drop(self, key: str) -> None:
-        """Give back one reference, and detach with the last. A cancelled call is carried out.
+        """Give back one reference, and detach with the last. A call that is cancelled while it detaches is carried out.
 
         Raises:
             NotFound: nothing is held under `key`.
