@@ -119,7 +119,8 @@ class Vsmb:
         if table is None:
             raise NotFound("not attached", hint=f"{self._owner.name} shares no {host_path}")
         share = table.the(key).thing
-        return f"{share.guest_path}\\{base_name(self._owner.host.path_flavour, host_path)}" if share.of_files else share.guest_path
+        flavour = self._owner.host.path_flavour
+        return join(flavour, share.guest_path, base_name(flavour, host_path)) if share.of_files else share.guest_path
 
     def _table(self, of_files: bool) -> Holdings[SmbShare]:
         return self._files if of_files else self._folders

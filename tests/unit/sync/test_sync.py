@@ -14,7 +14,7 @@ from tools.sync_stubs import STUBS, stubs
 import utilityvm
 from tests.unit.vm import fake
 from utilityvm import sync
-from utilityvm.kit.errors import GuestError, StateError
+from utilityvm.kit.errors import GuestError, NotFound, StateError
 from utilityvm.sync.handler import with_handler
 from utilityvm.sync.loop import LoopThread, loop_thread
 from utilityvm.sync.twin import synchronous
@@ -49,10 +49,24 @@ def test_all_names_are_there_and_none_has_to_be_awaited() -> None:
     for name in sync.__all__:
         thing = getattr(sync, name)
         assert not inspect.iscoroutinefunction(thing)
-        if name in {"UtilityVM", "Process", "GuestStream"}:
+        if name in {"UtilityVM", "Process", "GuestStream", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes"}:
             members = {member: value for member, value in vars(thing).items() if not member.startswith("_")}
             assert members, name
             assert not any(inspect.iscoroutinefunction(member) for member in members.values())
+
+
+def test_the_tables_of_devices_are_asked_without_await() -> None:
+    with create() as vm:
+        vm.start()
+        disk = vm.scsi.add("/a", "/mnt")
+        assert (disk.guest_path, vm.scsi.disks) == ("/mnt", (disk,))
+        share = vm.share(".", "/here")
+        assert vm.plan9.shares == (share,)
+        vm.scsi.remove("/a")
+        for table in (vm.scsi.disks, vm.vpmem.devices, vm.vsmb.shares, vm.vpci.devices):
+            assert table == ()
+        with pytest.raises(NotFound, match="^not attached$"):
+            vm.scsi.remove("/a")
 
 
 def test_a_twin_has_the_members_and_words_of_its_class() -> None:
