@@ -54,8 +54,11 @@ const (
 	ShutBoth    = ShutReceive | ShutSend
 )
 
-// Once is the flag of LISTEN: until the first REQUEST.
-const Once = 1
+// Bits of the flags of LISTEN: until the first REQUEST; programs may dial the port by AF_VSOCK as well.
+const (
+	Once     = 1
+	Programs = 2
+)
 
 // Sender says who wrote a packet, which decides the CIDs.
 type Sender int

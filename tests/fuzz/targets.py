@@ -162,7 +162,7 @@ class Host:
         self.chance = chance
         self.socket = HostSocket(NONCE)
         for port in PORTS:
-            self.socket.listen(port, once=port == PORTS[-1])
+            self.socket.listen(port, once=port == PORTS[-1], programs=port == PORTS[0])
         self.unread: dict[StreamId, int] = {}
         self.payload = self.calls = 0
         self.kinds: list[str] = []

@@ -87,7 +87,9 @@ def test_limits_types_and_cids_of_packets() -> None:
     assert (packets.SHUT_RECEIVE, packets.SHUT_SEND) == (agent["ShutReceive"], agent["ShutSend"]) == (1 << 0, 1 << 1)
     assert "flags bit 0 = once" in section(4)
     assert packets.ONCE == 1 << 0
-    assert re.search(r"^const Once = 1$", AGENT["wire/packet.go"], re.MULTILINE)
+    assert "bit 1 = programs" in section(4)
+    assert packets.PROGRAMS == 1 << 1
+    assert (agent["Once"], agent["Programs"]) == (packets.ONCE, packets.PROGRAMS)
 
 
 def test_limits_of_the_host() -> None:

@@ -90,8 +90,9 @@ class ScriptedGuest:
 
     # -- as sockets and stream of the host --------------------------------------------------------------------------
 
-    def listen(self, port: int, *, once: bool = False) -> Listener:
+    def listen(self, port: int, *, once: bool = False, programs: bool = False) -> Listener:
         assert once, "a process's stream is dialled once"
+        assert not programs, "no program of the guest dials it"
         self.listened.append(port)
         return Silent()
 

@@ -78,7 +78,7 @@ func run(k sys.Kernel, words []string, started int64) error {
 }
 
 func options(args *boot.Args) session.Options {
-	return session.Options{EntropyPort: args.EntropyPort, LogPort: args.LogPort}
+	return session.Options{EntropyPort: args.EntropyPort, LogPort: args.LogPort, Program: args.Program}
 }
 
 func logger(args *boot.Args) *logs.Logger {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"utilityvm/agent/internal/logs"
+	"utilityvm/agent/internal/session"
 	"utilityvm/agent/wire"
 )
 
@@ -19,6 +20,7 @@ type Args struct {
 	Level       logs.Level
 	TextLog     bool
 	CorePattern string
+	Program     *session.Program // runs instead of our /bin/gcs
 }
 
 // ArgsError says which word of the command line cannot be carried out.
@@ -29,7 +31,7 @@ func (e ArgsError) Error() string { return string(e) }
 const vsockexec, gcs = "/bin/vsockexec", "/bin/gcs"
 
 // ParseArgs reads the command line without the agent's own name, in the form of the original's three programs: init with
-// its options, vsockexec with its options, gcs with its options. The agent is all three.
+// its options, vsockexec with its options, gcs with its options. The agent is all three, or the first two with another program.
 func ParseArgs(words []string) (*Args, error) {
 	a := &Args{Level: logs.Info}
 	words, err := a.options(words, map[string]func(string) error{"e": setPort(&a.EntropyPort)})
@@ -47,21 +49,35 @@ func ParseArgs(words []string) (*Args, error) {
 	if len(words) == 0 || words[0] != vsockexec {
 		return nil, ArgsError("expected " + vsockexec + " in: " + strings.Join(words, " "))
 	}
-	var out, err2 uint32
-	words, err = a.options(words[1:], map[string]func(string) error{"o": setPort(&out), "e": setPort(&err2)})
-	if err != nil {
+	var ports [3]uint32
+	streams := map[string]func(string) error{"i": setPort(&ports[0]), "o": setPort(&ports[1]), "e": setPort(&ports[2])}
+	if words, err = a.options(words[1:], streams); err != nil {
 		return nil, err
 	}
-	if a.LogPort = err2; a.LogPort == 0 {
-		a.LogPort = out
+	if len(words) == 0 {
+		return nil, ArgsError("there is no program after " + vsockexec)
 	}
-	if len(words) == 0 || words[0] != gcs {
-		return nil, ArgsError("only " + gcs + " can be run, not: " + strings.Join(words, " "))
+	if words[0] != gcs {
+		return a, a.setProgram(words, ports)
+	}
+	if ports[0] != 0 {
+		return nil, ArgsError(gcs + " reads no standard input: -i is for other programs")
+	}
+	if a.LogPort = ports[2]; a.LogPort == 0 {
+		a.LogPort = ports[1]
 	}
 	if words, err = a.options(words[1:], a.gcsOptions()); err == nil && len(words) > 0 {
 		err = ArgsError("unexpected word " + words[0])
 	}
 	return a, err
+}
+
+func (a *Args) setProgram(words []string, ports [3]uint32) error {
+	if !strings.HasPrefix(words[0], "/") {
+		return ArgsError("the program after " + vsockexec + " must be an absolute path, not " + words[0])
+	}
+	a.Program = &session.Program{Argv: words, Ports: ports}
+	return nil
 }
 
 // cutShell removes what asks for the shell.

@@ -13,13 +13,15 @@ const (
 	noexec = syscall.MS_NOEXEC
 )
 
-// mounts are made in this order.
-var mounts = []struct {
+type mount struct {
 	fstype, target string
 	flags          uintptr
 	data           string
 	mode           uint32
-}{
+}
+
+// mounts are made in this order; those of control groups follow.
+var mounts = []mount{
 	{"devtmpfs", "/dev", nosuid, "mode=0755", 0o755},
 	{"proc", "/proc", nosuid | nodev | noexec, "", 0o555},
 	{"sysfs", "/sys", nosuid | nodev | noexec, "", 0o555},
@@ -27,7 +29,6 @@ var mounts = []struct {
 	{"tmpfs", "/dev/shm", nosuid | nodev, "mode=1777", 0o1777},
 	{"tmpfs", "/run", nosuid | nodev, "mode=0755", 0o755},
 	{"tmpfs", "/tmp", nosuid | nodev, "mode=1777", 0o1777},
-	{"cgroup2", "/sys/fs/cgroup", nosuid | nodev | noexec, "", 0o755},
 }
 
 // links are what programs expect in /dev and the kernel does not make.
@@ -42,13 +43,12 @@ var links = []struct{ target, path string }{
 // which there is no carrier.
 func Prepare(k sys.Kernel, args *Args) error {
 	for _, m := range mounts {
-		if err := k.Mkdir(m.target, m.mode); err != nil {
-			return &session.Failure{What: "folder " + m.target, Why: err}
+		if err := m.make(k); err != nil {
+			return err
 		}
-		// The kernel mounts devtmpfs itself when it is built so and there is a root file system.
-		if err := k.Mount(m.fstype, m.target, m.flags, m.data); err != nil && err != syscall.EBUSY {
-			return &session.Failure{What: "mounting " + m.fstype + " on " + m.target, Why: err}
-		}
+	}
+	if err := mountControlGroups(k); err != nil {
+		return err
 	}
 	for _, l := range links {
 		if err := k.Symlink(l.target, l.path); err != nil {
@@ -69,8 +69,28 @@ func Prepare(k sys.Kernel, args *Args) error {
 	if err := k.LoopbackUp(); err != nil {
 		return &session.Failure{What: "loopback interface", Why: err}
 	}
-	if err := sys.LoadModules(k, "boot"); err != nil {
-		return &session.Failure{What: "drivers", Why: err}
+	groups := []string{"boot"}
+	if args.Program != nil {
+		groups = append(groups, programGroups...)
+	}
+	for _, group := range groups {
+		if err := sys.LoadModules(k, group); err != nil {
+			return &session.Failure{What: "drivers", Why: err}
+		}
+	}
+	return nil
+}
+
+// programGroups are drivers that the agent loads when they are needed; another agent cannot know of that.
+var programGroups = []string{"vsock", "scsi", "pmem", "ext4", "xfs", "erofs", "overlay", "9p", "net"}
+
+func (m *mount) make(k sys.Kernel) error {
+	if err := k.Mkdir(m.target, m.mode); err != nil {
+		return &session.Failure{What: "folder " + m.target, Why: err}
+	}
+	// The kernel mounts devtmpfs itself when it is built so and there is a root file system.
+	if err := k.Mount(m.fstype, m.target, m.flags, m.data); err != nil && err != syscall.EBUSY {
+		return &session.Failure{What: "mounting " + m.fstype + " on " + m.target, Why: err}
 	}
 	return nil
 }

@@ -8,13 +8,17 @@ import (
 	"testing"
 
 	"utilityvm/agent/internal/logs"
+	"utilityvm/agent/internal/session"
 	"utilityvm/agent/internal/sys/systest"
 )
 
-const modulesFile = "/etc/utilityvm/modules"
+const (
+	modulesFile = "/etc/utilityvm/modules"
+	cmdline     = "/proc/cmdline"
+)
 
 func TestTheMachineIsPreparedInOrder(t *testing.T) {
-	k := &systest.Kernel{Files: map[string]string{modulesFile: "net: /n.ko\nboot: /a.ko /b.ko\n\nother: /c.ko\n"}}
+	k := &systest.Kernel{Files: map[string]string{cmdline: "quiet", modulesFile: "net: /n.ko\nboot: /a.ko /b.ko\n\nother: /c.ko\n"}}
 	if err := Prepare(k, &Args{CorePattern: "/var/core"}); err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +43,7 @@ func TestTheMachineIsPreparedInOrder(t *testing.T) {
 
 // Every step may fail; each failure stops the boot there and says what and why.
 func TestEveryStepThatFailsIsNamed(t *testing.T) {
-	files := map[string]string{modulesFile: "boot: /a.ko /b.ko\n"}
+	files := map[string]string{cmdline: "quiet\n", modulesFile: "boot: /a.ko /b.ko\n"}
 	good := &systest.Kernel{Files: files}
 	if err := Prepare(good, &Args{CorePattern: "/c"}); err != nil {
 		t.Fatal(err)
@@ -54,16 +58,63 @@ func TestEveryStepThatFailsIsNamed(t *testing.T) {
 			t.Errorf("%s failed and the boot went on: %q", step, k.Calls[i:])
 		}
 	}
-	k := &systest.Kernel{Fail: map[string]error{"read " + modulesFile: syscall.EIO}}
+	k := &systest.Kernel{Files: files, Fail: map[string]error{"read " + modulesFile: syscall.EIO}}
 	if err := Prepare(k, &Args{}); err == nil || err.Error() != "drivers: module "+modulesFile+": input/output error" {
 		t.Error(err)
 	}
 }
 
 func TestWhatIsThereAlreadyIsNoFailure(t *testing.T) {
-	k := &systest.Kernel{Fail: map[string]error{"mount devtmpfs /dev": syscall.EBUSY}} // and there is no list of modules
+	k := &systest.Kernel{ // and there is no list of modules
+		Files: map[string]string{cmdline: "quiet"}, Fail: map[string]error{"mount devtmpfs /dev": syscall.EBUSY},
+	}
 	if err := Prepare(k, &Args{}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestControlGroupsOfTheFirstVersionAreMountedWhenTheKernelsLineAsks(t *testing.T) {
+	table := "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\nmemory\t0\t1\t0\npids\t0\t1\t1\n"
+	k := &systest.Kernel{Files: map[string]string{cmdline: "quiet uvm.cgroup=1 -- uvm.x=1", "/proc/cgroups": table}}
+	if err := Prepare(k, &Args{}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"mkdir /sys/fs/cgroup 755", "mount tmpfs /sys/fs/cgroup",
+		"mkdir /sys/fs/cgroup/cpu 755", "mount cgroup /sys/fs/cgroup/cpu",
+		"mkdir /sys/fs/cgroup/pids 755", "mount cgroup /sys/fs/cgroup/pids",
+	}
+	if got := k.Calls[14:20]; !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	k = &systest.Kernel{Files: map[string]string{cmdline: "uvm.cgroup=2"}}
+	if err := Prepare(k, &Args{}); err != nil || k.Calls[15] != "mount cgroup2 /sys/fs/cgroup" {
+		t.Errorf("%v %q", err, k.Calls)
+	}
+}
+
+func TestWordsForUsThatTheKernelsLineMayNotHaveAreNamed(t *testing.T) {
+	for _, word := range []string{"uvm.cgroup=3", "uvm.cgroup", "uvm.cgroups=1", "uvm.x"} {
+		k := &systest.Kernel{Files: map[string]string{cmdline: "quiet " + word + " panic=-1"}}
+		if err := Prepare(k, &Args{}); err == nil || !strings.Contains(err.Error(), "unknown word "+word+";") {
+			t.Errorf("%s: %v", word, err)
+		}
+	}
+	for _, missing := range []string{cmdline, "/proc/cgroups"} {
+		k := &systest.Kernel{Files: map[string]string{cmdline: "uvm.cgroup=1"}, Fail: map[string]error{"read " + missing: syscall.EIO}}
+		if err := Prepare(k, &Args{}); err == nil || err.Error() != missing+": input/output error" {
+			t.Errorf("%s: %v", missing, err)
+		}
+	}
+}
+
+func TestAnotherAgentFindsEveryDriverLoaded(t *testing.T) {
+	k := &systest.Kernel{Files: map[string]string{cmdline: "", modulesFile: "boot: /a.ko\nvsock: /v.ko\nnet: /n.ko\n"}}
+	if err := Prepare(k, &Args{Program: &session.Program{Argv: []string{"/bin/other"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := k.Calls[len(k.Calls)-3:], []string{"module /a.ko", "module /v.ko", "module /n.ko"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%q", got)
 	}
 }
 
@@ -113,17 +164,19 @@ func TestCommandLinesOfTheOriginal(t *testing.T) {
 		"-e 1 /bin/vsockexec" + tail:               {EntropyPort: 1, Level: logs.Debug},
 		"/bin/vsockexec" + tail:                    {Level: logs.Debug},
 		"/bin/vsockexec /bin/gcs -v4":              {Level: logs.Info},
+		"-e 1 /bin/vsockexec -i 5 -o 109 -e 109 /bin/other -v4 -x": {EntropyPort: 1, Level: logs.Info,
+			Program: &session.Program{Argv: []string{"/bin/other", "-v4", "-x"}, Ports: [3]uint32{5, 109, 109}}},
 		"/bin/vsockexec /bin/gcs --log-format=text -loglevel=warning -disable-time-sync -scrub-logs=false -core-dump-location /c": {
 			Level: logs.Warning, TextLog: true, CorePattern: "/c"},
 	} {
-		if got, err := ParseArgs(strings.Fields(line)); err != nil || *got != want {
+		if got, err := ParseArgs(strings.Fields(line)); err != nil || !reflect.DeepEqual(*got, want) {
 			t.Errorf("%s: %+v %v", line, got, err)
 		}
 	}
 	// The shell form: its command is one word, as the kernel passes it.
 	for _, command := range []string{"/bin/vsockexec -e 109" + tail + " & exec sh", "/bin/vsockexec -e 109" + tail + "&exec sh "} {
 		got, err := ParseArgs([]string{"-e", "1", "sh", "-c", command})
-		if want := (Args{EntropyPort: 1, LogPort: 109, Level: logs.Debug, Shell: true}); err != nil || *got != want {
+		if want := (Args{EntropyPort: 1, LogPort: 109, Level: logs.Debug, Shell: true}); err != nil || !reflect.DeepEqual(*got, want) {
 			t.Errorf("%s: %+v %v", command, got, err)
 		}
 	}
@@ -138,7 +191,8 @@ func TestCommandLinesThatCannotBeCarriedOut(t *testing.T) {
 		{"-d", "sh"},
 		{"/bin/gcs"},
 		{"/bin/vsockexec"},
-		{"/bin/vsockexec", "/bin/other"},
+		{"/bin/vsockexec", "other"},
+		{"/bin/vsockexec", "-i", "5", "/bin/gcs"},
 		{"/bin/vsockexec", "-x", "1", "/bin/gcs"},
 		{"/bin/vsockexec", "/bin/gcs", "-logfile", "/x"},
 		{"/bin/vsockexec", "/bin/gcs", "-loglevel", "loud"},

@@ -31,8 +31,10 @@ const (
 type Owner interface {
 	// Reset says that the host began anew: every stream has been closed, and nothing is listened to.
 	Reset()
-	// Listening says that the host has begun to listen on a port.
-	Listening(port uint32)
+	// Listening says that the host has begun to listen on a port; flags are those of its LISTEN.
+	Listening(port, flags uint32)
+	// Silent says that the host listens on a port no more.
+	Silent(port uint32)
 }
 
 // Error ends the carrier.
@@ -170,9 +172,10 @@ func (s *Socket) control(p *wire.Packet) {
 		s.reset(p.Payload)
 	case wire.CtlListen:
 		s.promised[p.DstPort] = p.Flags&wire.Once != 0
-		s.owner.Listening(p.DstPort)
+		s.owner.Listening(p.DstPort, p.Flags)
 	case wire.CtlUnlisten:
 		delete(s.promised, p.DstPort) // a dial that is under way is answered with RST
+		s.owner.Silent(p.DstPort)
 	case wire.CtlQuiesce:
 		s.push(&wire.Packet{Type: wire.TypeControl, Op: wire.CtlQuiesced})
 		s.quiet = true

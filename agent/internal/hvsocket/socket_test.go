@@ -101,7 +101,9 @@ type owner struct {
 
 func (o *owner) Reset() {}
 
-func (o *owner) Listening(port uint32) {
+func (o *owner) Silent(uint32) {}
+
+func (o *owner) Listening(port, _ uint32) {
 	if len(o.users) < 100 {
 		u := &user{t: o.t, whim: o.whim, left: 1000}
 		u.stream = o.socket.Dial(port, u)
@@ -163,6 +165,7 @@ func script() []byte {
 		{Type: wire.TypeStream, Op: wire.OpResponse, SrcPort: 5, DstPort: local, BufAlloc: 4096},
 		{Type: wire.TypeStream, Op: wire.OpRW, SrcPort: 5, DstPort: local, BufAlloc: 4096, Payload: []byte("hello")},
 		{Type: wire.TypeControl, Op: wire.CtlListen, DstPort: 6, Flags: wire.Once},
+		{Type: wire.TypeControl, Op: wire.CtlListen, DstPort: 7, Flags: wire.Once | wire.Programs},
 		{Type: wire.TypeStream, Op: wire.OpResponse, SrcPort: 6, DstPort: local + 1, BufAlloc: 10},
 		{Type: wire.TypeStream, Op: wire.OpCreditUpdate, SrcPort: 6, DstPort: local + 1, BufAlloc: 4096, FwdCnt: 10},
 		{Type: wire.TypeStream, Op: wire.OpCreditRequest, SrcPort: 5, DstPort: local},

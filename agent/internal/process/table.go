@@ -65,6 +65,18 @@ func (t *Table) Start(spec *Spec, stdio *Stdio) (pid int, err error) {
 	return p.pid, nil
 }
 
+// Launch starts a program whose streams are not ours to relay, and calls ended with its exit code.
+func (t *Table) Launch(c *sys.Command, ended func(code int)) error {
+	child, err := t.kernel.Spawn(c)
+	if err != nil {
+		return err
+	}
+	p := &Process{pid: child.PID, event: child.Event, stdio: &Stdio{loop: t.loop, in: &input{fd: -1, loop: t.loop}}}
+	p.waiters = []*Waiter{{process: p, done: func(code int, _ error) { ended(code) }}}
+	t.byPID[p.pid] = p
+	return t.loop.Watch(p.event, sys.In, t)
+}
+
 // Ready implements loop.Source: a process has ended.
 func (t *Table) Ready(uint32) { t.Reap() }
 

@@ -3,11 +3,14 @@
 package session
 
 import (
+	"strconv"
+
 	"utilityvm/agent/internal/gcs"
 	"utilityvm/agent/internal/hvsocket"
 	"utilityvm/agent/internal/logs"
 	"utilityvm/agent/internal/loop"
 	"utilityvm/agent/internal/process"
+	"utilityvm/agent/internal/relay"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
 )
@@ -17,18 +20,22 @@ type Options struct {
 	EntropyPort uint32
 	LogPort     uint32
 	Boot        wire.BootTimes
+	Program     *Program // serves GCS instead of the agent
 }
 
 // Session is the owner of the guest connection.
 type Session struct {
-	options Options
-	kernel  sys.Kernel
-	loop    *loop.Loop
-	socket  *hvsocket.Socket
-	log     *logs.Logger
-	machine *gcs.Machine
-	heard   map[uint32]bool // ports to be dialled that the host listens on
-	seeded  bool            // no entropy is missing any more
+	options   Options
+	kernel    sys.Kernel
+	loop      *loop.Loop
+	socket    *hvsocket.Socket
+	log       *logs.Logger
+	machine   *gcs.Machine
+	relay     *relay.Relay
+	processes *process.Table
+	started   bool            // the program was
+	heard     map[uint32]bool // ports to be dialled that the host listens on
+	seeded    bool            // no entropy is missing any more
 }
 
 // Failure ends the agent: a step of the boot that went wrong.
@@ -58,6 +65,8 @@ func Run(carrier int, endless bool, options Options, log *logs.Logger, kernel sy
 	if s.socket, err = hvsocket.New(l, carrier, endless, s); err != nil {
 		return &Failure{"carrier", err}
 	}
+	s.relay = relay.New(l, kernel, s.socket, s.notRelayed)
+	s.processes = table
 	s.machine = &gcs.Machine{Kernel: kernel, Loop: l, Dialler: s.socket, Processes: table, Log: log, PowerOff: s.powerOff, Boot: options.Boot}
 	l.Serve(s.socket, table.Reap)
 	return l.Run()
@@ -73,15 +82,32 @@ func (s *Session) powerOff(sync bool) {
 // Reset implements hvsocket.Owner.
 func (s *Session) Reset() {
 	s.heard = make(map[uint32]bool)
+	s.relay.Reset()
 	s.log.Write(logs.Debug, "guest connection begins")
 }
 
-// Listening implements hvsocket.Owner.
-func (s *Session) Listening(port uint32) {
-	if port == s.options.EntropyPort || port == s.options.LogPort || port == gcs.Port {
+// Listening implements hvsocket.Owner. A program in the agent's place dials every port but that of the entropy by AF_VSOCK.
+func (s *Session) Listening(port, flags uint32) {
+	foreign := s.options.Program
+	if flags&wire.Programs != 0 || foreign != nil && port != s.options.EntropyPort && !foreign.dials(port) {
+		s.relay.Open(port, flags&wire.Once != 0)
+	}
+	if port == s.options.EntropyPort || port == s.options.LogPort || port == gcs.Port || foreign.dials(port) {
 		s.heard[port] = true
 		s.advance()
 	}
+}
+
+// Silent implements hvsocket.Owner.
+func (s *Session) Silent(port uint32) { s.relay.Close(port) }
+
+func (s *Session) notRelayed(port uint32, why error) {
+	text := "programs cannot dial port " + strconv.FormatUint(uint64(port), 10) + " of the host by AF_VSOCK"
+	if s.options.Program != nil {
+		s.kernel.Console(text + ": " + why.Error()) // the log's port is the program's
+		return
+	}
+	s.log.Write(logs.Error, text, logs.Field{Key: "error", Value: why.Error()})
 }
 
 // take reports whether port can be dialled, and then not again until the host listens anew.
@@ -98,6 +124,10 @@ func (s *Session) advance() {
 		e.stream = s.socket.Dial(s.options.EntropyPort, e)
 	}
 	if !s.seeded {
+		return
+	}
+	if s.options.Program != nil {
+		s.launch()
 		return
 	}
 	if s.take(s.options.LogPort) {

@@ -59,6 +59,8 @@ type Kernel interface {
 	WaitEvent(fd int, ms int) bool
 	// OpenPort opens a character device for reading and writing without blocking.
 	OpenPort(path string) (int, error)
+	// ListenVsock listens on a port of AF_VSOCK, for connections from this machine.
+	ListenVsock(port uint32) (int, error)
 	// AddEntropy feeds the kernel's random number generator and credits every bit.
 	AddEntropy(seed []byte) error
 	// Spawn starts a process as a session leader. The error is that of the step that failed, exec included.

@@ -57,6 +57,7 @@ class GuestStream(Protocol):
         ...
 
 
+@runtime_checkable
 class Listener(Protocol):
     """A port on which we wait for the guest to dial."""
 
@@ -77,8 +78,8 @@ class Listener(Protocol):
 class GuestSockets(Protocol):
     """Where a guest's dials arrive."""
 
-    def listen(self, port: int, *, once: bool = False) -> Listener:
-        """Accept dials to `port`, with `once` only the first.
+    def listen(self, port: int, *, once: bool = False, programs: bool = False) -> Listener:
+        """Accept dials of the guest's agent to `port`, with `programs` also those of its programs by AF_VSOCK; with `once` only the first.
 
         Raises:
             Exhausted: the port is listened to already.
@@ -113,9 +114,9 @@ class Transport:
         self._carrier = carrier
         self.flush()
 
-    def listen(self, port: int, *, once: bool = False) -> Listener:
+    def listen(self, port: int, *, once: bool = False, programs: bool = False) -> Listener:
         """See `GuestSockets.listen`. May be called before `open`."""
-        self._wire.listen(port, once=once)
+        self._wire.listen(port, once=once, programs=programs)
         listener = self._listeners[port] = _Listener(self, port, once=once)
         if self._lost is not None:
             listener.fail(self._lost)

@@ -21,12 +21,14 @@ from utilityvm.devices.vpmem import VPMem as _VPMem
 from utilityvm.devices.vsmb import Vsmb as _Vsmb
 from utilityvm.guest.process import Process as _Process
 from utilityvm.guest.transport import GuestStream as _GuestStream
+from utilityvm.guest.transport import Listener as _Listener
 from utilityvm.sync.handler import with_handler as _with_handler
 from utilityvm.sync.twin import synchronous as _synchronous
 from utilityvm.sync.twin import twin as _twin
 from utilityvm.vm.uvm import UtilityVM as _UtilityVM
 
 GuestStream = _twin(_GuestStream)
+Listener = _twin(_Listener)
 Process = _twin(_Process)
 Scsi = _twin(_Scsi)
 VPMem = _twin(_VPMem)
@@ -42,4 +44,4 @@ for _name in utilityvm.__all__:
         _value = getattr(utilityvm, _name)
         globals()[_name] = _synchronous(_with_handler(_value)) if iscoroutinefunction(_value) else _value
 
-__all__ = [*utilityvm.__all__, "GuestStream", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes"]  # noqa: PLE0604 (the same names)
+__all__ = [*utilityvm.__all__, "GuestStream", "Listener", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes"]  # noqa: PLE0604 (the same names)

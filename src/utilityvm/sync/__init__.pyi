@@ -53,7 +53,7 @@ from utilityvm.vm.host_options import default_options_wcow as default_options_wc
 from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 
-__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes']
+__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes']
 
 class GuestStream:
 
@@ -67,6 +67,14 @@ class GuestStream:
         ...
 
     def read_only(self) -> None:
+        ...
+
+    def close(self) -> None:
+        ...
+
+class Listener:
+
+    def accept(self) -> GuestStream:
         ...
 
     def close(self) -> None:
@@ -195,6 +203,9 @@ class UtilityVM:
         ...
 
     def run(self, argv: Sequence[str] | str, *, input: bytes | None=None, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str='', timeout: float | None=None, limit: int=OUTPUT_LIMIT) -> Completed:
+        ...
+
+    def listen(self, port: int) -> Listener:
         ...
 
     def pause(self) -> None:

@@ -67,9 +67,9 @@ class FakeMachine:
         """Where the machine is in its life."""
         return self._life.state
 
-    def listen(self, port: int, *, once: bool = False) -> Listener:
+    def listen(self, port: int, *, once: bool = False, programs: bool = False) -> Listener:
         """See `guest.transport.GuestSockets.listen`."""
-        listener = self._transport.listen(port, once=once)
+        listener = self._transport.listen(port, once=once, programs=programs)
         self.ports.append(port)
         return listener
 

@@ -22,6 +22,7 @@ class Do(StrEnum):
     START = "start"
     STARTED = "finish starting"
     USE = "run a process"
+    LISTEN = "listen on a port"
     PAUSE = "pause"
     RESUME = "resume"
     PROPERTIES = "report properties"
@@ -37,10 +38,10 @@ class Do(StrEnum):
 
 
 _STAYS: Final = {
-    State.CREATED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
-    State.STARTING: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
-    State.RUNNING: {Do.USE, Do.PROPERTIES, Do.ASK, Do.MODIFY, Do.DUMP_STACKS, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
-    State.PAUSED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.CREATED: {Do.LISTEN, Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.STARTING: {Do.LISTEN, Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.RUNNING: {Do.USE, Do.LISTEN, Do.PROPERTIES, Do.ASK, Do.MODIFY, Do.DUMP_STACKS, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.PAUSED: {Do.LISTEN, Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
     State.STOPPED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT},
     State.CLOSED: {Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT, Do.CLOSE},
 }

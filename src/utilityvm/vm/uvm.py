@@ -5,7 +5,6 @@ Semantics: the original's `internal/uvm` create, start, wait, terminate and clos
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -45,6 +44,7 @@ from utilityvm.plan.wcow import WcowPlan
 from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter
 from utilityvm.schema.properties import Properties, PropertyType, property_types
 from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
+from utilityvm.vm import guest_ports
 from utilityvm.vm.life import LIFE, Do, State
 from utilityvm.vm.resources import cpu_group_request, cpu_limits_request, memory_request, no_cpu_group_request
 from utilityvm.wire import gcs, services
@@ -244,6 +244,21 @@ class UtilityVM:
         spec = replace(self._spec(argv, env, cwd, user), stdin=input is not None)
         name = f"vm {self.id}: {spec.program}"
         return await run_process(lambda: self._start_process(spec), name, data=data, limit=limit, timeout=timeout)
+
+    def listen(self, port: int) -> Listener:
+        """Listen for programs in the VM that dial `port` of the host, which for AF_VSOCK is CID 2: each dial is a stream to `accept`.
+
+        A program that dials a port on which nobody listens gets ECONNRESET. The guest's kernel accepts for us: who dials faster than
+        `accept` takes finds the stream ended. Close the listener when it is no longer wanted; it ends with the VM.
+
+        Raises:
+            InvalidOptions: `port` is none, or the VM itself needs it.
+            StateError: the VM has ended.
+            Exhausted: the port is listened to already.
+        """
+        guest_ports.check(port)
+        self._step(Do.LISTEN)
+        return self._system.listen(port, programs=True)
 
     async def pause(self) -> None:
         """Let the VM stand still: no processor of it runs, its memory and connections stay. A cancelled call is carried out all the same.
@@ -488,10 +503,11 @@ class UtilityVM:
         self._scope.start("exit", self._watch_exit())
         if gcs.ENTROPY_PORT in self._listeners:
             phase.now = f"the guest to ask for entropy (port {gcs.ENTROPY_PORT})"
-            await self._feed_entropy(await self._accept(gcs.ENTROPY_PORT))
+            await guest_ports.feed_entropy(await self._accept(gcs.ENTROPY_PORT))
         if gcs.LOG_PORT in self._listeners:
             phase.now = f"the guest's log stream (port {gcs.LOG_PORT})"
-            self._output = self._scope.start("output", self._handle_output(await self._accept(gcs.LOG_PORT)))
+            output = guest_ports.hand_output(self._output_handler, await self._accept(gcs.LOG_PORT), self.id)
+            self._output = self._scope.start("output", output)
         told: BootTold | None = None
         if self._hosted:
             phase.now = "the driver to reach the guest agent"
@@ -520,19 +536,6 @@ class UtilityVM:
             return await listener.accept()
         finally:
             listener.close()
-
-    async def _feed_entropy(self, stream: GuestStream) -> None:
-        await stream.write(os.urandom(gcs.ENTROPY_BYTES))
-        await stream.write_eof()
-        stream.close()
-
-    async def _handle_output(self, stream: GuestStream) -> None:
-        try:
-            await self._output_handler(stream)
-        except Exception as error:  # noqa: BLE001 (a caller's handler; its failure must not end the VM)
-            event("vm.output.failed", level=logging.ERROR, vm=self.id, error=repr(error))
-        finally:
-            stream.close()
 
     def _start_failure(self, error: BaseException, phase: "_Phase") -> UtilityVMError | None:
         """What the caller of `start` gets instead: the VM's own end rather than the connection that it tore down."""

@@ -23,6 +23,9 @@ NONCE_BYTES: Final = 16
 ONCE: Final = 1
 """Flag of LISTEN: until the first REQUEST."""
 
+PROGRAMS: Final = 2
+"""Flag of LISTEN: programs of the guest may dial the port by AF_VSOCK as well."""
+
 SHUT_RECEIVE: Final = 1
 SHUT_SEND: Final = 2
 SHUT_BOTH: Final = SHUT_RECEIVE | SHUT_SEND

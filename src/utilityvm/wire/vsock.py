@@ -15,6 +15,7 @@ from utilityvm.wire.packets import (
     MAX_PAYLOAD,
     NONCE_BYTES,
     ONCE,
+    PROGRAMS,
     SHUT_BOTH,
     SHUT_RECEIVE,
     SHUT_SEND,
@@ -170,8 +171,8 @@ class HostSocket:
 
     # -- calls ------------------------------------------------------------------------------------------------------
 
-    def listen(self, port: int, *, once: bool = False) -> None:
-        """Accept dials to `port` and tell the guest so; with `once` only the first.
+    def listen(self, port: int, *, once: bool = False, programs: bool = False) -> None:
+        """Accept dials to `port` and tell the guest so; with `once` only the first, with `programs` also those of its programs by AF_VSOCK.
 
         Raises:
             Exhausted: the port is listened to already.
@@ -179,7 +180,8 @@ class HostSocket:
         if port in self._listening:
             raise Exhausted(f"guest port {port:#x} is listened to already")
         self._listening[port] = once
-        self._out.append(encode(Packet(Control.LISTEN, dst_port=port, flags=ONCE if once else 0)))  # lazily
+        flags = (ONCE if once else 0) | (PROGRAMS if programs else 0)
+        self._out.append(encode(Packet(Control.LISTEN, dst_port=port, flags=flags)))  # lazily
 
     def unlisten(self, port: int) -> None:
         """Accept no more dials to `port`; nothing happens when none were accepted."""

@@ -28,7 +28,7 @@ NEEDS: Final = (
     Need("encrypted scratch, verified layers", "BLK_DEV_DM DM_CRYPT DM_VERITY CRYPTO_XTS CRYPTO_AES CRYPTO_SHA256"),
     Need("network cards", "NETDEVICES VIRTIO_NET"),
     Need("randomness from the host; a clone knows that it is one", "HW_RANDOM_VIRTIO RANDOM_TRUST_CPU VMGENID"),
-    Need("programs that know only AF_VSOCK", "VSOCKETS VSOCKETS_LOOPBACK VIRTIO_VSOCKETS VSOCKETS_DIAG"),
+    Need("programs that know only AF_VSOCK", "VSOCKETS VSOCKETS_LOOPBACK VSOCKETS_DIAG"),
     Need("the clock after a start", "RTC_CLASS RTC_DRV_CMOS"),
     Need("what is asked here can be asked in the guest: /proc/config.gz", "IKCONFIG IKCONFIG_PROC"),
     # file systems

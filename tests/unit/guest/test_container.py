@@ -215,8 +215,9 @@ class PortsOnly:
     def __init__(self) -> None:
         self.listened: list[int] = []
 
-    def listen(self, port: int, *, once: bool = False) -> "PortsOnly":
+    def listen(self, port: int, *, once: bool = False, programs: bool = False) -> "PortsOnly":
         assert once
+        assert not programs
         self.listened.append(port)
         return self
 

@@ -421,3 +421,28 @@ async def test_ending_a_vm_is_not_waited_for_without_end(monkeypatch: pytest.Mon
             await vm.terminate()
         monkeypatch.undo()
         await terminate()
+
+
+async def test_a_program_of_the_guest_reaches_the_owner_by_a_port_of_its_choice() -> None:
+    of, guests = service({"echo": echo})
+    async with asyncio.timeout(10), await create(of) as vm:
+        listener = vm.listen(5000)
+        await vm.start()
+        assert 5000 in guests[0].listening
+        async with asyncio.TaskGroup() as group:
+            dialling = group.create_task(guests[0].dial(5000))
+            stream = await listener.accept()
+        await guests[0].write(dialling.result(), b"from the guest")
+        assert await stream.read(100) == b"from the guest"
+        listener.close()
+        stream.close()
+        refused = await guests[0].dial(5000)
+        assert refused.refused
+
+
+@pytest.mark.parametrize("port", [0, -1, 0xFFFF_FFFF, True, "5", 1.5, 1, 109, 564, 0x4000_0000, 0x4000_0001, 0x7FFF_FFFF])
+async def test_what_is_no_port_or_the_vms_own_cannot_be_listened_on(port: object) -> None:
+    async with await create(service()[0]) as vm:
+        with pytest.raises(InvalidOptions, match=r"^port "):
+            vm.listen(port)  # type: ignore[arg-type]
+        vm.listen(0x8000_0000).close()

@@ -22,9 +22,14 @@ async def exit_error(vm: UtilityVM) -> object:
     return vm.exit_error
 
 
+async def listen(vm: UtilityVM) -> None:
+    vm.listen(5).close()
+
+
 CALLS: dict[Do, Callable[[UtilityVM], Awaitable[object]]] = {
     Do.START: UtilityVM.start,
     Do.USE: lambda vm: vm.create_process(["echo"]),
+    Do.LISTEN: listen,
     Do.PAUSE: UtilityVM.pause,
     Do.RESUME: UtilityVM.resume,
     Do.PROPERTIES: UtilityVM.properties,

@@ -98,11 +98,15 @@ def test_listening_is_told_to_the_guest_and_twice_is_refused() -> None:
     host = ready()
     host.listen(5)
     host.listen(6, once=True)
+    host.listen(7, programs=True)
+    host.listen(8, once=True, programs=True)
     host.unlisten(5)
     host.unlisten(5)
     assert sent(host) == [
         Packet(Control.LISTEN, dst_port=5),
         Packet(Control.LISTEN, dst_port=6, flags=1),
+        Packet(Control.LISTEN, dst_port=7, flags=2),
+        Packet(Control.LISTEN, dst_port=8, flags=3),
         Packet(Control.UNLISTEN, dst_port=5),
     ]
     with pytest.raises(Exhausted, match="0x6"):

@@ -17,7 +17,8 @@ type Kernel struct {
 	Fail    map[string]error    // by call, as it is recorded
 	News    []map[string]string // files that appear with each device event
 	Spawned []sys.Command
-	Child   sys.Child // what Spawn returns
+	Child   sys.Child      // what Spawn returns
+	Sockets map[uint32]int // by port, what ListenVsock returns
 }
 
 var _ sys.Kernel = (*Kernel)(nil)
@@ -131,6 +132,11 @@ func (k *Kernel) WaitEvent(_ int, _ int) bool {
 
 // OpenPort implements sys.Kernel.
 func (k *Kernel) OpenPort(path string) (int, error) { return 1000, k.call("open", path) }
+
+// ListenVsock implements sys.Kernel.
+func (k *Kernel) ListenVsock(port uint32) (int, error) {
+	return k.Sockets[port], k.call("listen", strconv.FormatUint(uint64(port), 10))
+}
 
 // AddEntropy implements sys.Kernel.
 func (k *Kernel) AddEntropy(seed []byte) error { return k.call("entropy", strconv.Itoa(len(seed))) }

@@ -57,7 +57,7 @@ class HvSockets:
         self._acceptor = _Acceptor(asyncio.get_running_loop(), name)
         self._over: UtilityVMError | None = None
 
-    def listen(self, port: int, *, once: bool = False) -> Listener:
+    def listen(self, port: int, *, once: bool = False, programs: bool = False) -> Listener:  # noqa: ARG002 (Hyper-V knows no other dials)
         """See `guest.transport.GuestSockets.listen`. After the end every `accept` says that there will be no dial.
 
         Raises:

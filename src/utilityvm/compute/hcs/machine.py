@@ -89,9 +89,9 @@ class HcsMachine:
         """The service's side of it, for what this driver alone can do."""
         return self._system
 
-    def listen(self, port: int, *, once: bool = False) -> Listener:
+    def listen(self, port: int, *, once: bool = False, programs: bool = False) -> Listener:
         """See `guest.transport.GuestSockets.listen`."""
-        return self._sockets.listen(port, once=once)
+        return self._sockets.listen(port, once=once, programs=programs)
 
     def console_tail(self, lines: int = 40) -> str:
         """See `compute.ports.Console.console_tail`. Only a VM with a serial port says anything there."""

@@ -90,9 +90,9 @@ class QemuMachine:
         """Where the machine is in its life."""
         return self._life.state
 
-    def listen(self, port: int, *, once: bool = False) -> Listener:
+    def listen(self, port: int, *, once: bool = False, programs: bool = False) -> Listener:
         """See `guest.transport.GuestSockets.listen`. May be called before `start`, so that no dial is missed."""
-        return self._transport.listen(port, once=once)
+        return self._transport.listen(port, once=once, programs=programs)
 
     def console_tail(self, lines: int = 40) -> str:
         """See `compute.ports.Console.console_tail`; also after the end."""

@@ -1,0 +1,49 @@
+"""The ports of a VM that its guest dials: what is done on those that the VM needs, and which are left to its owner."""
+
+import logging
+import os
+from typing import Final
+
+from utilityvm.guest.logs import OutputHandler
+from utilityvm.guest.transport import GuestStream
+from utilityvm.kit.errors import InvalidOptions
+from utilityvm.kit.trace import event
+from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_BYTES, ENTROPY_PORT, LOG_PORT
+
+PLAN9_PORT: Final = 564
+OURS: Final = range(BRIDGE_PORT, 0x8000_0000)
+"""The guest agent's connection, and the streams of processes, which count from there."""
+
+_SERVICES: Final = {ENTROPY_PORT: "the guest's entropy", LOG_PORT: "the log of the guest's agent", PLAN9_PORT: "shared folders"}
+_LAST: Final = 0xFFFF_FFFE  # the one after it means any port
+
+
+def check(port: object) -> None:
+    """Refuse what is no port, or one that the VM itself needs.
+
+    Raises:
+        InvalidOptions: it says which ports may be had.
+    """
+    if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _LAST:
+        raise InvalidOptions(f"port {port!r}: ports are numbers from 1 to {_LAST:#x}")
+    why = "the guest's agent and its processes" if port in OURS else _SERVICES.get(port)
+    if why is not None:
+        hint = f"take another; ports below {OURS.start:#x} are free but for {', '.join(map(str, sorted(_SERVICES)))}"
+        raise InvalidOptions(f"port {port:#x} is for {why}", hint=hint)
+
+
+async def feed_entropy(stream: GuestStream) -> None:
+    """Give the guest's kernel its seed."""
+    await stream.write(os.urandom(ENTROPY_BYTES))
+    await stream.write_eof()
+    stream.close()
+
+
+async def hand_output(handler: OutputHandler, stream: GuestStream, vm_id: str) -> None:
+    """Let the owner's handler read the guest's log stream; its failure is told and does not end the VM."""
+    try:
+        await handler(stream)
+    except Exception as error:  # noqa: BLE001 (a caller's handler)
+        event("vm.output.failed", level=logging.ERROR, vm=vm_id, error=repr(error))
+    finally:
+        stream.close()
