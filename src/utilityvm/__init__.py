@@ -13,7 +13,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing has a constant of this name, and costs more to import than all that is here
 if TYPE_CHECKING:
-    from utilityvm.compute.ports import ExitStatus
+    from utilityvm.compute.ports import ExitStatus, MachineStatistics
     from utilityvm.devices.scsi import DiskAccess
     from utilityvm.guest.collect import Completed
     from utilityvm.guest.process import Process
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from utilityvm.options.lcow import OptionsLCOW
     from utilityvm.options.wcow import OptionsWCOW
     from utilityvm.schema.properties import Properties, PropertyType
+    from utilityvm.schema.requests import ProcessorLimits
     from utilityvm.vm.compose import create_lcow, create_wcow
     from utilityvm.vm.host_options import default_options_lcow, default_options_wcow, load_options_lcow, load_options_wcow
     from utilityvm.vm.uvm import UtilityVM
@@ -59,6 +60,8 @@ _HOME = {
     "Process": "guest.process",
     "Completed": "guest.collect",
     "ExitStatus": "compute.ports",
+    "MachineStatistics": "compute.ports",
+    "ProcessorLimits": "schema.requests",
     "Properties": "schema.properties",
     "PropertyType": "schema.properties",
     "enable_opentelemetry": "kit.trace",
@@ -98,6 +101,8 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "Process",
     "Completed",
     "ExitStatus",
+    "MachineStatistics",
+    "ProcessorLimits",
     "Properties",
     "PropertyType",
     "enable_opentelemetry",

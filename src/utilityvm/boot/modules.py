@@ -4,8 +4,8 @@ What a module needs is read from its own `.modinfo` section, as depmod does: `de
 aliases. Modules that are built into the kernel need no file.
 
 The guest reads ``/etc/utilityvm/modules``, one group a line, in this order: ``group: /path/of/first.ko /path/of/second.ko``, in load
-order. The group `boot` is loaded before the guest connection is opened; the others when something asks for them. A module may be in
-several groups: loading it again is harmless.
+order. The group `boot` is loaded before the guest connection is opened, with what must be there when memory comes or is given back; the
+others when something asks for them. A module may be in several groups: loading it again is harmless.
 """
 
 import lzma
@@ -17,7 +17,7 @@ from utilityvm.boot import elf
 from utilityvm.kit.errors import NotFound, Unsupported
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "boot": ("virtio_pci", "virtio_console"),
+    "boot": ("virtio_pci", "virtio_console", "virtio_mem", "virtio_balloon"),
     "scsi": ("virtio_scsi", "sd_mod"),
     "pmem": ("virtio_pmem", "nd_pmem"),
     "erofs": ("erofs",),

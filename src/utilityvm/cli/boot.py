@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import math
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from utilityvm.cli import timeline
 from utilityvm.cli.flags import add_option_flags, wanted_options
 from utilityvm.cli.stdio import open_missing_streams, read_some, write_all
 from utilityvm.cli.terminal import Escape, Terminal, size_of, unblocked
+from utilityvm.cli.values import seconds
 from utilityvm.guest.collect import relay
 from utilityvm.guest.spec import ProcessSpec, parameters
 from utilityvm.kit.aio import Scope
@@ -62,20 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("-w", "--workdir", default="", metavar="DIR", help="where the command starts (default /)")
     add("-u", "--user", default="", metavar="USER[:GROUP]", help="who runs the command, by names or numbers (default root)")
-    add("--timeout", type=_seconds, metavar="SECONDS", help="end the VM when the command (or the VM without one) still runs after this")
+    add("--timeout", type=seconds, metavar="SECONDS", help="end the VM when the command (or the VM without one) still runs after this")
     add("--require-kvm", action="store_true", help="fail where hardware virtualisation does not work")
     add("--require-jail", action="store_true", help="fail where a layer of the jail around QEMU does not hold")
     timeline.add_arguments(parser)
     add_option_flags(parser)
     add("command", nargs=argparse.REMAINDER, metavar="[--] COMMAND [ARG ...]", help="the program and its arguments")
     parser.set_defaults(run=_run)
-
-
-def _seconds(word: str) -> float:
-    with suppress(ValueError):
-        if 0 < (number := float(word)) < math.inf:
-            return number
-    raise argparse.ArgumentTypeError(f"{word!r} is not a positive number of seconds")
 
 
 def _run(args: argparse.Namespace) -> int:

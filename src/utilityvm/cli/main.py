@@ -21,6 +21,7 @@ _VERBS: Final = {
     "boot-files": "build or show the guest's kernel and initial RAM disk",
     "options": "print every option with its default and meaning",
     "document": "print the HCS document of options, without a VM",
+    "stats": "print what this user's VMs use of the host",
     "cpugroup": "make, list or remove groups of VMs that share processors of the host",
     "completion": "print a script that completes uvm's command line in a shell",
 }

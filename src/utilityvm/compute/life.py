@@ -23,6 +23,7 @@ class Do(StrEnum):
     RESUME = "resume"
     USE = "run a process"
     INSPECT = "report properties"
+    MEASURE = "report statistics"
     MODIFY = "change a resource"
     END = "end"
     CLOSE = "close"
@@ -35,10 +36,12 @@ LIFE: Final[Mapping[tuple[State, Do], State]] = {
     (State.RUNNING, Do.PAUSE): State.PAUSED,
     (State.RUNNING, Do.USE): State.RUNNING,
     (State.RUNNING, Do.INSPECT): State.RUNNING,
+    (State.RUNNING, Do.MEASURE): State.RUNNING,
     (State.RUNNING, Do.MODIFY): State.RUNNING,
     (State.RUNNING, Do.END): State.STOPPED,
     (State.PAUSED, Do.RESUME): State.RUNNING,
     (State.PAUSED, Do.INSPECT): State.PAUSED,
+    (State.PAUSED, Do.MEASURE): State.PAUSED,
     (State.PAUSED, Do.MODIFY): State.PAUSED,
     (State.PAUSED, Do.END): State.STOPPED,
     (State.STOPPED, Do.INSPECT): State.STOPPED,

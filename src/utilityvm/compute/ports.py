@@ -12,8 +12,9 @@ from utilityvm.guest.transport import GuestSockets
 from utilityvm.kit.errors import HostError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.schema.document import ComputeSystem as Document
-from utilityvm.schema.properties import Properties, PropertyType
+from utilityvm.schema.properties import Properties, PropertyType, VmMemory
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.schema.statistics import StorageStats
 
 
 class ExitHow(StrEnum):
@@ -133,6 +134,39 @@ class Inspected(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class MachineStatistics:
+    """What a VM has used since its start, and holds now.
+
+    `processor_ns` and `uptime_ns` are nanoseconds, `working_set` bytes of the host's memory, and `unique` those of them that go when the
+    VM does: nobody else has them. `memory` is what the VM was given, in pages of 4096 bytes, over `nodes` virtual NUMA nodes; `guest` is
+    what its guest makes of that; `storage` what all its disks have done. None: nobody tells.
+    """
+
+    processor_ns: int
+    working_set: int
+    nodes: int
+    memory: VmMemory
+    uptime_ns: int | None = None
+    unique: int | None = None
+    storage: StorageStats | None = None
+    guest: VmMemory | None = None
+
+
+class Measured(Protocol):
+    """What tells what it has used."""
+
+    async def statistics(self) -> MachineStatistics:
+        """Say what the host spends on it.
+
+        Raises:
+            StateError: it does not run.
+            NotFound: its process is not there, or not for us to look at.
+            HostError, ConnectionLost, DeadlineExceeded: the host, or what runs the machine, does not tell.
+        """
+        ...
+
+
 class Modifiable(Protocol):
     """What can be given things, and have them taken away, while it runs."""
 
@@ -202,7 +236,7 @@ class Console(Protocol):
         ...
 
 
-class Machine(ComputeSystem, Pausable, Inspected, Modifiable, Hosted, GuestSockets, Console, Jailed, Protocol):
+class Machine(ComputeSystem, Pausable, Inspected, Measured, Modifiable, Hosted, GuestSockets, Console, Jailed, Protocol):
     """A compute system with all that a utility VM needs of it."""
 
 

@@ -48,6 +48,7 @@ QEMU_ARGUMENTS: Final = (
     PlatformArgument(
         "swiotlb=noforce", "room for memory that is plugged in makes the kernel keep 64 MiB for devices of 32 bits, of which there is none"
     ),
+    PlatformArgument("memhp_default_state=online_movable", "memory that was plugged in is used at once, and can be given back"),
     PlatformArgument(
         "noreplace-smp",
         "the kernel rewrites 8 000 locked instructions, each in an address space made for that, a tenth of an emulated boot",

@@ -21,10 +21,10 @@ from utilityvm.schema.devices import HvSocketServiceConfig
 from utilityvm.schema.devices import NetworkAdapter
 from utilityvm.schema.devices import VirtualSmbShareOptions
 from utilityvm.schema.requests import ModifySettingRequest
-from utilityvm.schema.requests import ProcessorLimits
 from utilityvm.vm.life import State
 from utilityvm.wire import gcs
 from utilityvm.compute.ports import ExitStatus as ExitStatus
+from utilityvm.compute.ports import MachineStatistics as MachineStatistics
 from utilityvm.devices.scsi import DiskAccess as DiskAccess
 from utilityvm.guest.collect import Completed as Completed
 from utilityvm.kit.errors import ConnectionLost as ConnectionLost
@@ -48,12 +48,13 @@ from utilityvm.options.lcow import OptionsLCOW as OptionsLCOW
 from utilityvm.options.wcow import OptionsWCOW as OptionsWCOW
 from utilityvm.schema.properties import Properties as Properties
 from utilityvm.schema.properties import PropertyType as PropertyType
+from utilityvm.schema.requests import ProcessorLimits as ProcessorLimits
 from utilityvm.vm.host_options import default_options_lcow as default_options_lcow
 from utilityvm.vm.host_options import default_options_wcow as default_options_wcow
 from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 
-__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes']
+__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes']
 
 class GuestStream:
 
@@ -215,6 +216,12 @@ class UtilityVM:
         ...
 
     def properties(self, *wanted: PropertyType) -> Properties:
+        ...
+
+    def stats(self) -> MachineStatistics:
+        ...
+
+    def get_assigned_memory_in_bytes(self) -> int:
         ...
 
     def modify(self, request: ModifySettingRequest) -> None:

@@ -8,7 +8,7 @@ from typing import Final, final
 from utilityvm.compute.hosted import HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.modify import in_two_halves
-from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus
+from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, MachineStatistics
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
@@ -18,7 +18,7 @@ from utilityvm.kit.errors import UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.schema.document import ComputeSystem
-from utilityvm.schema.properties import Properties, PropertyType
+from utilityvm.schema.properties import Properties, PropertyType, VmMemory
 from utilityvm.schema.requests import ModifySettingRequest
 
 RUNTIME_ID: Final = RuntimeId("6b8f1f4d-3c2a-4e57-9a61-0f1e2d3c4b5a")
@@ -118,6 +118,14 @@ class FakeMachine:
             stopped=state is State.STOPPED,
         )
         return await self._hosted.add_to(told, wanted)
+
+    async def statistics(self) -> MachineStatistics:
+        """See `compute.ports.Measured.statistics`. A fake uses nothing."""
+        self._life.step(Do.MEASURE)
+        machine = self.document.virtual_machine
+        memory = machine.compute_topology.memory if machine and machine.compute_topology else None
+        pages = (memory.size_in_mb << 20) // 4096 if memory else 0
+        return MachineStatistics(processor_ns=0, working_set=0, nodes=1, memory=VmMemory(assigned_memory=pages))
 
     async def modify(self, request: ModifySettingRequest) -> None:
         """See `compute.ports.Modifiable.modify`. What was asked is remembered, and is nothing."""

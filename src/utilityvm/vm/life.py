@@ -27,6 +27,7 @@ class Do(StrEnum):
     RESUME = "resume"
     PROPERTIES = "report properties"
     ASK = "ask the guest for properties"
+    STATISTICS = "report statistics"
     MODIFY = "change a resource"
     DUMP_STACKS = "dump stacks"
     CLOSE_GCS = "close the guest connection"
@@ -40,8 +41,19 @@ class Do(StrEnum):
 _STAYS: Final = {
     State.CREATED: {Do.LISTEN, Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
     State.STARTING: {Do.LISTEN, Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
-    State.RUNNING: {Do.USE, Do.LISTEN, Do.PROPERTIES, Do.ASK, Do.MODIFY, Do.DUMP_STACKS, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
-    State.PAUSED: {Do.LISTEN, Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.RUNNING: {
+        Do.USE,
+        Do.LISTEN,
+        Do.PROPERTIES,
+        Do.ASK,
+        Do.STATISTICS,
+        Do.MODIFY,
+        Do.DUMP_STACKS,
+        Do.CLOSE_GCS,
+        Do.WAIT,
+        Do.TERMINATE,
+    },
+    State.PAUSED: {Do.LISTEN, Do.PROPERTIES, Do.STATISTICS, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
     State.STOPPED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT},
     State.CLOSED: {Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT, Do.CLOSE},
 }

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self, final
 
 from utilityvm.compute.modify import in_two_halves
-from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, Machine
+from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, Machine, MachineStatistics
 from utilityvm.devices import resources
 from utilityvm.devices.layers import Layers
 from utilityvm.devices.pipes import Pipes
@@ -44,9 +44,8 @@ from utilityvm.plan.wcow import WcowPlan
 from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter
 from utilityvm.schema.properties import Properties, PropertyType, property_types
 from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
-from utilityvm.vm import guest_ports
+from utilityvm.vm import guest_ports, shares
 from utilityvm.vm.life import LIFE, Do, State
-from utilityvm.vm.resources import cpu_group_request, cpu_limits_request, memory_request, no_cpu_group_request
 from utilityvm.wire import gcs, services
 
 START_TIMEOUT: Final = 120.0
@@ -297,6 +296,28 @@ class UtilityVM:
             return told
         return await self._connected(Do.ASK).add_to(told, asked)
 
+    async def stats(self) -> MachineStatistics:
+        """Say what the host spends on the VM, and, while it runs and has a guest connection, what its guest makes of its memory.
+
+        Raises:
+            StateError: the VM does not run, and is not paused.
+            UtilityVMError: as `compute.ports.Measured.statistics` and, for the guest's part, `properties`.
+        """
+        self._step(Do.STATISTICS)
+        told = await self._system.statistics()
+        asked = self._life.state is State.RUNNING and (self._hosted or self._guest is not None)
+        return shares.with_guest(told, await self.properties(PropertyType.MEMORY) if asked else None)
+
+    async def get_assigned_memory_in_bytes(self) -> int:
+        """Return how much memory the VM has now.
+
+        Raises:
+            HostError: the host service says none.
+            UtilityVMError: as `stats`.
+        """
+        self._step(Do.STATISTICS)
+        return shares.assigned_bytes(await self._system.statistics(), self.id)
+
     async def modify(self, request: ModifySettingRequest) -> None:
         """Change a resource of the VM, on the host and, where `request` has a guest request, in the guest.
 
@@ -318,7 +339,7 @@ class UtilityVM:
         Raises:
             UtilityVMError: as `modify`.
         """
-        await self.modify(cpu_limits_request(limits))
+        await self.modify(shares.cpu_limits(limits))
 
     async def set_cpu_group(self, group_id: str) -> None:
         """Put the running VM into a CPU group. On Hyper-V it must be in none before.
@@ -328,7 +349,7 @@ class UtilityVM:
             NotFound: there is no such group.
             UtilityVMError: as `modify`.
         """
-        await self.modify(cpu_group_request(group_id))
+        await self.modify(shares.cpu_group(group_id))
 
     async def release_cpu_group(self) -> None:
         """Take the running VM out of its CPU group.
@@ -336,11 +357,7 @@ class UtilityVM:
         Raises:
             UtilityVMError: as `modify`.
         """
-        try:
-            await self.modify(no_cpu_group_request())
-        except UtilityVMError as error:
-            error.during(f"failed to remove VM {self.id} from cpugroup")
-            raise
+        await shares.release_cpu_group(self.modify, self.id)
 
     async def update_memory(self, size_in_bytes: int) -> None:
         """Give the running VM so much memory in all, rounded up to an even number of MiB.
@@ -349,7 +366,7 @@ class UtilityVM:
             InvalidOptions: less than nothing.
             UtilityVMError: as `modify`.
         """
-        await self.modify(memory_request(size_in_bytes))
+        await self.modify(shares.memory(size_in_bytes))
 
     async def share(self, host_path: str, guest_path: str, *, read_only: bool = True) -> SharedFolder | SmbShare:
         """Let the guest have a folder or a file of the host at `guest_path`, by the shares that its system knows.

@@ -97,11 +97,14 @@ def test_no_field_is_ignored(path: tuple[str, ...], pattern: str, value: object)
 
 
 def test_all_refusals_come_at_once_and_in_order() -> None:
+    wrong_memory = {"SizeInMB": 1 << 30, "EnableColdDiscardHint": True, "EnableDeferredCommit": True}
+    wrong_memory |= {"LowMmioGapInMB": 3073, "HighMmioGapInMB": -1}
     builtins: Mapping[str, Any] = {
         "VirtualMachine": {
+            "StorageQoS": {"IopsMaximum": -1},
             "Chipset": {"LinuxKernelDirect": {}, "UseUtc": True},
             "ComputeTopology": {
-                "Memory": {"SizeInMB": 1 << 30},
+                "Memory": wrong_memory,
                 "Processor": {"Count": 1, "Limit": -5, "ExposeVirtualizationExtensions": True},
             },
             "Devices": {"ComPorts": {"0": {"NamedPipe": r"\\.\pipe\x"}, "1": {"NamedPipe": "/x"}}, "Keyboard": {}},
@@ -119,7 +122,11 @@ def test_all_refusals_come_at_once_and_in_order() -> None:
         "$.ShouldTerminateOnLastHandleClosed",
         f"{vm}.StopOnReset",
         f"{vm}.Chipset.LinuxKernelDirect.KernelFilePath",
-        f"{vm}.ComputeTopology.Memory.AllowOvercommit",
+        f"{vm}.StorageQoS.IopsMaximum",
+        f"{vm}.ComputeTopology.Memory.EnableColdDiscardHint",
+        f"{vm}.ComputeTopology.Memory.EnableDeferredCommit",
+        f"{vm}.ComputeTopology.Memory.LowMmioGapInMB",
+        f"{vm}.ComputeTopology.Memory.HighMmioGapInMB",
         f"{vm}.ComputeTopology.Memory.SizeInMB",
         f"{vm}.ComputeTopology.Processor.Limit",
         f'{vm}.Devices.ComPorts["0"].NamedPipe',
@@ -131,7 +138,8 @@ def test_all_refusals_come_at_once_and_in_order() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("VirtualMachine.ComputeTopology.Memory.AllowOvercommit", False, "committed beforehand"),
+        ("VirtualMachine.ComputeTopology.Memory.LowMmioGapInMB", 4096, "4096 MiB: at most 3072 MiB"),
+        ("VirtualMachine.ComputeTopology.Memory.HighMmioBaseInMB", 65536, "QEMU places this gap itself"),
         ("VirtualMachine.ComputeTopology.Processor.Count", MAX_PROCESSORS + 1, "at most 255"),
         ("VirtualMachine.Devices.Scsi", {str(number): {} for number in range(5)}, "5 controllers: at most 4"),
         ("VirtualMachine.StopOnReset", False, "a guest that resets itself is ended"),
@@ -160,6 +168,11 @@ def test_a_machine_without_a_kernel_is_invalid(chipset: Chipset | None) -> None:
 )
 def test_memory_is_bounded_by_the_address_bits(bits: int, mib: int) -> None:
     assert max_memory_mb(bits) == mib
+
+
+def test_a_larger_hole_for_devices_leaves_less_for_memory() -> None:
+    assert max_memory_mb(40, 100 << 10) == (1012 - 4 - 100) << 10
+    assert max_memory_mb(40, 1 << 40) == 0
 
 
 def test_the_bound_on_memory_is_checked_only_where_it_is_known() -> None:

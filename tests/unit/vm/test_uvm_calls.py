@@ -34,6 +34,7 @@ CALLS: dict[Do, Callable[[UtilityVM], Awaitable[object]]] = {
     Do.RESUME: UtilityVM.resume,
     Do.PROPERTIES: UtilityVM.properties,
     Do.ASK: lambda vm: vm.properties(PropertyType.PROCESS_LIST),
+    Do.STATISTICS: UtilityVM.stats,
     Do.MODIFY: lambda vm: vm.modify(ModifySettingRequest(resource_path="VirtualMachine/Devices/Scsi/0/Attachments/0", request_type="Add")),
     Do.DUMP_STACKS: UtilityVM.dump_stacks,
     Do.CLOSE_GCS: UtilityVM.close_gcs_connection,

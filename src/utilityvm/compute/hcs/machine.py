@@ -12,11 +12,11 @@ from utilityvm.compute.hcs.ending import Ended, exit_status
 from utilityvm.compute.hcs.hosted import HostedProcess
 from utilityvm.compute.hcs.hvsocket import HvSockets
 from utilityvm.compute.hcs.ports import Pipes, Sockets
-from utilityvm.compute.hcs.statistics import ASKED, MachineStatistics, memory_of, statistics_of
+from utilityvm.compute.hcs.statistics import ASKED, memory_of, statistics_of
 from utilityvm.compute.hcs.system import HcsSystem, Started
 from utilityvm.compute.hcs.vmmem import MemoryProcess, Processes
 from utilityvm.compute.life import LIFE, Do, State
-from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus
+from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, MachineStatistics
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec

@@ -1,27 +1,14 @@
 """What a VM of the host service has used: hcsshim's `Stats`. Pure."""
 
-from dataclasses import dataclass
 from typing import Final
 
+from utilityvm.compute.ports import MachineStatistics
 from utilityvm.kit.errors import HostError
 from utilityvm.schema.properties import MemoryInformation, Properties, VmMemory
 
 PAGE: Final = 4096
 ASKED: Final = ("Statistics", "Memory")
 """What the service is asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class MachineStatistics:
-    """What a VM has used since it was started: processor time in nanoseconds, and now: the host's memory in bytes.
-
-    `memory` is what the service tells of the VM's own memory, in pages of 4096 bytes, over `nodes` virtual NUMA nodes.
-    """
-
-    processor_ns: int
-    working_set: int
-    nodes: int
-    memory: VmMemory
 
 
 def memory_of(system_id: str, told: Properties) -> tuple[MemoryInformation, VmMemory]:
@@ -51,4 +38,7 @@ def statistics_of(system_id: str, told: Properties, working_set: int | None) -> 
         working_set=PAGE * memory.assigned_memory if working_set is None else working_set,
         nodes=whole.virtual_node_count,
         memory=memory,
+        uptime_ns=100 * told.statistics.uptime_100ns or None,
+        unique=told.statistics.memory.memory_usage_private_working_set_bytes if told.statistics.memory else None,
+        storage=told.statistics.storage,
     )

@@ -29,6 +29,7 @@ from utilityvm.compute.qemu.modify import (
     slot_of,
 )
 from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.compute.qemu.qos import throttled
 from utilityvm.compute.qemu.treatment import NOT_YET
 from utilityvm.kit.errors import Exists, HostError, NotFound, NoVPMem, Unsupported, UtilityVMError
 from utilityvm.kit.trace import event
@@ -51,11 +52,13 @@ class _Plugged:
 class Hotplug:
     """The slots of one machine. `controllers` and `pmem` are how many it has; `name` is the machine's. End it with `close`.
 
-    `other_user` says that QEMU is not who we are.
+    `other_user` says that QEMU is not who we are, `bounded` that there is a throttle group for its disks.
     """
 
-    def __init__(self, monitor: Monitor, name: str, *, controllers: int, pmem: int, other_user: bool = False) -> None:
-        self._other_user = other_user
+    def __init__(
+        self, monitor: Monitor, name: str, *, controllers: int, pmem: int, other_user: bool = False, bounded: bool = False
+    ) -> None:
+        self._other_user, self._bounded = other_user, bounded
         self._monitor, self._name = monitor, name
         self._controllers, self._pmem = controllers, pmem
         self._plugged: dict[str, _Plugged] = {}
@@ -103,6 +106,7 @@ class Hotplug:
         plugged.fd, plugged.image = open_image(wanted.path, read_only=wanted.read_only, device=device)
         name, _ = await self._pass(plugged)
         node = disk_node(slot, plugged.image, name, read_only=wanted.read_only)
+        node = throttled(node) if self._bounded else node
         await self._do(plugged, "blockdev-add", node, ("blockdev-del", {"node-name": node["node-name"]}))
         await self._monitor.execute("device_add", disk_device(slot))
         plugged.undo.append(lambda: self._monitor.unplug(slot.id))

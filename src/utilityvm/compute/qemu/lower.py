@@ -8,13 +8,14 @@ from typing import Final
 import msgspec
 
 from utilityvm.compute.qemu.facts import Accel, HostFacts
-from utilityvm.compute.qemu.modify import SLOTS
+from utilityvm.compute.qemu.modify import SLOTS, pmem_place
+from utilityvm.compute.qemu.qos import group_words, is_bounded, wrong_qos
 from utilityvm.compute.qemu.share import Share, share_of, wrong_share
 from utilityvm.compute.qemu.treatment import LACKS, NOT_YET, TREATMENT
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
 from utilityvm.kit.ids import VmId
 from utilityvm.schema.devices import Scsi
-from utilityvm.schema.document import ComputeSystem, VirtualMachine
+from utilityvm.schema.document import ComputeSystem, Memory, VirtualMachine
 from utilityvm.schema.node import Node
 
 PORT_NAME: Final = "org.utilityvm.hvsocket"
@@ -24,12 +25,17 @@ MAX_SCSI_CONTROLLERS: Final = 4
 OTHER_DEVICES: Final = 16
 """Devices besides persistent memory that can be plugged in while a machine runs."""
 
+ROOM_MB: Final = 256 << 10
+"""MiB of addresses for memory that comes while a machine runs."""
+
 MAX_PROCESSORS: Final = 255
 """Beyond this the guest needs an interrupt-remapping IOMMU, which the machine does not have."""
 
 _MIB: Final = 1 << 20
 _FIRST_BRIDGE: Final = 0x10  # PCI slot; those below are for what is there from the start
-_ABOVE_MEMORY: Final = 36 << 30  # addresses that QEMU keeps beside memory: the hole below 4 GiB, and a PCI window of 32 GiB
+_BELOW_4G_MB: Final = 4 << 10
+_LOWEST_MB: Final = 1 << 10  # memory that stays below 4 GiB, whatever the hole there
+_HIGH_GAP_MB: Final = 32 << 10  # QEMU's own choice
 _RESERVED_START, _RESERVED_END = 1012 << 30, 1 << 40  # on AMD's processors, which TCG's model is; what does not fit below begins above
 
 SANDBOX: Final = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -63,7 +69,8 @@ class FdWord:
 class Launch:
     """How to start QEMU. `memory_bytes` is the size of the file behind `Fd.MEMORY`; `files` are those that QEMU reads, by what
     stands for their names in the command line; `console_path` is the socket that offers the console, ``""`` for none; `share` is what
-    it may use of the host's processors.
+    it may use of the host's processors; `locked` says that its memory is to be locked before it starts, `bounded` that its
+    disks are held to common bounds.
     """
 
     argv: tuple[str | FdWord, ...]
@@ -71,6 +78,8 @@ class Launch:
     files: Mapping[Fd, str]
     console_path: str
     share: Share
+    locked: bool = False
+    bounded: bool = False
 
     def words(self, numbers: Mapping[Fd, int | str]) -> list[str]:
         """Return the command line with the descriptors' numbers and the files' names in it."""
@@ -109,7 +118,6 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
     assert vm.compute_topology.memory is not None  # noqa: S101
     assert vm.compute_topology.processor is not None  # noqa: S101
     kernel, memory = vm.chipset.linux_kernel_direct, vm.compute_topology.memory
-    reserve = ",reserve=off" if memory.enable_deferred_commit else ""
     files = {Fd.KERNEL: kernel.kernel_file_path} | ({Fd.INITRD: kernel.init_rd_path} if kernel.init_rd_path else {})
     boot = [word for fd in files for word in (f"-{fd}", FdWord("", fd))]
     boot += ["-append", kernel.kernel_cmd_line] if kernel.kernel_cmd_line else []
@@ -118,11 +126,9 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         *("-name", system_id),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-sandbox", SANDBOX),
-        *("-machine", "q35,memory-backend=ram0"),
+        *_machine(memory),
         *_cpu(facts, vm.compute_topology.processor.count),
-        *("-m", f"{memory.size_in_mb}M{_room(vm, memory.size_in_mb, facts.address_bits)}"),
-        "-object",
-        FdWord(f"memory-backend-file,id=ram0,size={memory.size_in_mb}M,mem-path=/proc/self/fd/", Fd.MEMORY, f",share=on{reserve}"),
+        *_memory(vm, memory, facts.address_bits),
         *boot,
         *("-chardev", FdWord("socket,id=monitor,fd=", Fd.MONITOR), "-mon", "chardev=monitor,mode=control"),
         *("-chardev", FdWord("socket,id=console,fd=", Fd.CONSOLE), "-serial", "chardev:console"),
@@ -130,8 +136,37 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=sockets,name={PORT_NAME}"),
         *_bridges(pmem_count(document)),
         *_scsi(vm.devices.scsi if vm.devices else {}),
+        *_balloon(memory),
+        *group_words(vm.storage_qos),
     ]
-    return Launch(tuple(argv), memory.size_in_mb * _MIB, files, _console_path(vm), share_of(vm.compute_topology.processor))
+    return Launch(
+        argv=tuple(argv),
+        memory_bytes=memory.size_in_mb * _MIB,
+        files=files,
+        console_path=_console_path(vm),
+        share=share_of(vm.compute_topology.processor),
+        locked=not memory.allow_overcommit,
+        bounded=is_bounded(vm.storage_qos),
+    )
+
+
+def _memory(vm: VirtualMachine, memory: Memory, address_bits: int) -> Iterator[str | FdWord]:
+    size = f"{memory.size_in_mb}M"
+    words = ("" if memory.allow_overcommit else ",prealloc=on") + (",reserve=off" if memory.enable_deferred_commit else "")
+    yield from ("-m", f"{size}{_room(vm, memory.size_in_mb, address_bits, memory.high_mmio_gap_in_mb)}")
+    yield from ("-object", FdWord(f"memory-backend-file,id=ram0,size={size},mem-path=/proc/self/fd/", Fd.MEMORY, f",share=on{words}"))
+
+
+def _balloon(memory: Memory) -> Iterator[str]:
+    if memory.enable_cold_discard_hint:
+        yield from ("-device", "virtio-balloon-pci,free-page-reporting=on")
+
+
+def _machine(memory: Memory) -> Iterator[str]:
+    low = f",max-ram-below-4g={_BELOW_4G_MB - memory.low_mmio_gap_in_mb}M" if memory.low_mmio_gap_in_mb else ""
+    yield from ("-machine", f"q35,memory-backend=ram0{low}")
+    if memory.high_mmio_gap_in_mb:
+        yield from ("-global", f"q35-pcihost.pci-hole64-size={memory.high_mmio_gap_in_mb}M")
 
 
 def _cpu(facts: HostFacts, count: int) -> list[str]:
@@ -152,14 +187,18 @@ def scsi_count(document: ComputeSystem) -> int:
     return len(devices.scsi) if devices else 0
 
 
-def _room(vm: VirtualMachine, memory_mb: int, address_bits: int) -> str:
-    """Return what is said of addresses for persistent memory, which is memory to QEMU, as far as there are any."""
+def _room(vm: VirtualMachine, memory_mb: int, address_bits: int, high_gap_mb: int) -> str:
+    """Return what is said of addresses for memory that comes later, and for persistent memory, as far as there are any."""
     pmem = vm.devices.virtual_pmem if vm.devices else None
-    if pmem is None or not pmem.maximum_count:
-        return ""
-    wanted = memory_mb + pmem.maximum_count * (pmem.maximum_size_bytes // _MIB)
-    most = min(wanted, max_memory_mb(address_bits))
+    layers = pmem.maximum_count * (pmem.maximum_size_bytes // _MIB) if pmem else 0
+    most = min(memory_mb + ROOM_MB + layers, max_memory_mb(address_bits, high_gap_mb))
     return f",maxmem={most}M" if most > memory_mb else ""
+
+
+def memory_place(pmem: int) -> tuple[str, int]:
+    """Return the bridge and the slot on it that is kept for memory, the last of all."""
+    bridge, slot = pmem_place(pmem + OTHER_DEVICES - 1)
+    return f"bridge{bridge}", slot
 
 
 def _bridges(pmem: int) -> Iterator[str]:
@@ -216,6 +255,7 @@ def _wrong_values(document: ComputeSystem, address_bits: int | None) -> Iterator
     if vm.guest_connection is not None and not vm.guest_connection.use_vsock:
         yield _unsupported("$.VirtualMachine.GuestConnection", "UseVsock is false: a Linux guest dials ports of AF_VSOCK")
     yield from _wrong_boot(vm)
+    yield from wrong_qos(vm.storage_qos, "$.VirtualMachine.StorageQoS")
     yield from _wrong_topology(vm, address_bits)
     yield from _wrong_devices(vm)
 
@@ -237,9 +277,10 @@ def _wrong_topology(vm: VirtualMachine, address_bits: int | None) -> Iterator[Pr
     size = memory.size_in_mb if memory else 0
     if size <= 0:
         yield _invalid(f"{path}.Memory.SizeInMB", f"{size} MiB: a machine needs memory")
-    if memory is not None and not memory.allow_overcommit:
-        yield _unsupported(f"{path}.Memory.AllowOvercommit", f"false: memory that is committed beforehand is {NOT_YET}")
-    if address_bits is not None and size > (limit := max_memory_mb(address_bits)):
+    if memory is not None:
+        yield from _wrong_memory(memory, f"{path}.Memory")
+    high = memory.high_mmio_gap_in_mb if memory else 0
+    if address_bits is not None and size > (limit := max_memory_mb(address_bits, high)):
         reason = f"{size} MiB: at most {limit} MiB fit into the {address_bits} address bits of the guest's processor"
         yield _unsupported(f"{path}.Memory.SizeInMB", reason)
     count = topology.processor.count if topology and topology.processor else 0
@@ -249,6 +290,20 @@ def _wrong_topology(vm: VirtualMachine, address_bits: int | None) -> Iterator[Pr
         yield _unsupported(f"{path}.Processor.Count", f"{count}: at most {MAX_PROCESSORS}")
     if topology and topology.processor and count > 0:
         yield from wrong_share(share_of(topology.processor), f"{path}.Processor")
+
+
+def _wrong_memory(memory: Memory, path: str) -> Iterator[Problem]:
+    if memory.enable_cold_discard_hint and not memory.allow_overcommit:
+        yield _unsupported(
+            f"{path}.EnableColdDiscardHint", "without AllowOvercommit: what is locked in the host's memory is not given back"
+        )
+    if memory.enable_deferred_commit and not memory.allow_overcommit:
+        yield _invalid(f"{path}.EnableDeferredCommit", "without AllowOvercommit: memory is committed beforehand or later, not both")
+    most = _BELOW_4G_MB - _LOWEST_MB
+    if not 0 <= memory.low_mmio_gap_in_mb <= most:
+        yield _unsupported(f"{path}.LowMmioGapInMB", f"{memory.low_mmio_gap_in_mb} MiB: at most {most} MiB")
+    if memory.high_mmio_gap_in_mb < 0:
+        yield _invalid(f"{path}.HighMmioGapInMB", f"{memory.high_mmio_gap_in_mb} MiB: is less than nothing")
 
 
 def _wrong_devices(vm: VirtualMachine) -> Iterator[Problem]:
@@ -264,11 +319,11 @@ def _wrong_devices(vm: VirtualMachine) -> Iterator[Problem]:
             yield _unsupported(f'{path}.ComPorts["0"].NamedPipe', f"{port.named_pipe!r}: on this host it is the absolute path of a socket")
 
 
-def max_memory_mb(address_bits: int) -> int:
-    """Return the memory, in MiB, that a guest with so many address bits can have."""
+def max_memory_mb(address_bits: int, high_gap_mb: int = 0) -> int:
+    """Return the memory, in MiB, that a guest with so many address bits can have beside a hole of `high_gap_mb` (0: QEMU's choice)."""
     top = 1 << address_bits
     usable = min(top, _RESERVED_START) if top <= _RESERVED_END else top - _RESERVED_END
-    return (usable - _ABOVE_MEMORY) // _MIB
+    return max(usable // _MIB - _BELOW_4G_MB - (high_gap_mb or _HIGH_GAP_MB), 0)
 
 
 def _unsupported(path: str, message: str) -> Problem:

@@ -37,6 +37,8 @@ class Monitor:
         self._removed: dict[str, asyncio.Future[None]] = {}  # devices whose end somebody waits for
         self._writing, self._ended = asyncio.Lock(), asyncio.Event()
         self._why = "QEMU closed it"
+        self.memory_changed = asyncio.Event()
+        """The guest has taken memory that was plugged in, or given some back; or QEMU has ended."""
         self.shutdown_reason = ""
         """Why QEMU ended its guest, in QMP's words (`ShutdownCause`); ``""`` while it has not."""
         sock.setblocking(False)
@@ -57,6 +59,7 @@ class Monitor:
             self._why = f"{error.strerror}"
         finally:
             self._ended.set()
+            self.memory_changed.set()
             everybody: list[asyncio.Future[Any]] = [*self._waiting.values(), *self._removed.values()]
             for waiting in everybody:
                 if not waiting.done():
@@ -137,6 +140,8 @@ class Monitor:
             reason = message.data.get("reason")
             if message.name == "SHUTDOWN" and isinstance(reason, str):
                 self.shutdown_reason = printable(reason, _REASON_LENGTH)
+            if message.name == "MEMORY_DEVICE_SIZE_CHANGE":
+                self.memory_changed.set()
             device = message.data.get("device")
             if message.name == "DEVICE_DELETED" and isinstance(device, str):
                 _settle(self._removed.get(device))

@@ -1,11 +1,11 @@
 """What one machine has of the host's processors: its share, and the control group that holds its QEMU to it."""
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, final
 
 from utilityvm.compute.qemu.cgroup import Cgroups, VmGroup
 from utilityvm.compute.qemu.share import Share, wrong_share
+from utilityvm.compute.qemu.usage import family
 from utilityvm.kit.errors import HostError, InvalidOptions, Unsupported
 from utilityvm.kit.ids import VmId
 from utilityvm.schema.document import CpuGroup
@@ -86,7 +86,7 @@ class Processors:
         except BaseException:
             if self._group is not None:
                 with suppress(HostError):
-                    self._group.adopt(_family(pid))
+                    self._group.adopt(family(pid))
             new.close()
             raise
         if self._group is not None:
@@ -97,15 +97,7 @@ class Processors:
 def _settle(group: VmGroup, pid: int) -> None:
     """Take in a process and all below it. What a process outside starts meanwhile is outside too, so look again until there is none."""
     for _ in range(_TRIES):
-        if not (outside := _family(pid) - group.pids()):
+        if not (outside := family(pid) - group.pids()):
             return
         group.adopt(outside)
     raise HostError(f"processes below {pid} do not come to rest")
-
-
-def _family(pid: int) -> set[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:  # it has ended
-        return set()
-    return {pid}.union(*(_family(int(child)) for child in children))

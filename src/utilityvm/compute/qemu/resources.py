@@ -1,13 +1,14 @@
-"""Changes of a running machine's processors: which request is for them, and who carries it out."""
+"""Changes of a running machine's processors and memory: which request is for them, and who carries it out."""
 
 from typing import TypeVar
 
 import msgspec
 
+from utilityvm.compute.qemu.growth import Growth
 from utilityvm.compute.qemu.processors import Processors
 from utilityvm.kit.errors import InvalidOptions, Unsupported
 from utilityvm.schema.document import CpuGroup
-from utilityvm.schema.requests import CPU_GROUP_PATH, CPU_LIMITS_PATH, ModifySettingRequest, ProcessorLimits
+from utilityvm.schema.requests import CPU_GROUP_PATH, CPU_LIMITS_PATH, MEMORY_PATH, ModifySettingRequest, ProcessorLimits
 
 SettingsT = TypeVar("SettingsT")
 
@@ -25,6 +26,19 @@ def modify_processors(request: ModifySettingRequest, processors: Processors, pid
         processors.limit(settings_of(request, ProcessorLimits), pid)
     else:
         processors.join(settings_of(request, CpuGroup), pid)
+    return True
+
+
+async def modify_memory(request: ModifySettingRequest, growth: Growth) -> bool:
+    """Give a machine another size of memory; False when the request is about something else.
+
+    Raises:
+        UtilityVMError: as `Growth.resize`.
+    """
+    if request.resource_path != MEMORY_PATH:
+        return False
+    must_be_update(request)
+    await growth.resize(settings_of(request, int))
     return True
 
 

@@ -11,8 +11,9 @@ from utilityvm.compute.qemu.lower import check, lower
 from utilityvm.compute.qemu.probe import probe
 from utilityvm.compute.qemu.processors import Processors
 from utilityvm.compute.qemu.system import QemuMachine
-from utilityvm.kit.errors import NotFound
+from utilityvm.kit.errors import NotFound, Unsupported
 from utilityvm.kit.ids import VmId
+from utilityvm.kit.locked import why_not_locked
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.store.layout import Layout
 
@@ -46,6 +47,12 @@ class QemuService:
         launch = lower(system_id, document, facts)
         for file in launch.files.values():
             _must_be_readable(Path(file))
+        if launch.locked and (reason := why_not_locked(launch.memory_bytes)):
+            path = "$.VirtualMachine.ComputeTopology.Memory.AllowOvercommit"
+            mib = launch.memory_bytes >> 20
+            raise Unsupported(
+                f"{path}: false: {mib} MiB cannot be locked: {reason}", hint="raise it: ulimit -l, or LimitMEMLOCK= of systemd"
+            )
         cgroups = Cgroups()
         cgroups.check(launch.share)
         return QemuMachine(system_id, document, launch, facts, Processors(system_id, launch.share, cgroups))

@@ -12,17 +12,19 @@ from typing import Final, final
 from utilityvm.compute.hosted import EXIT_TIMEOUT, HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.modify import in_two_halves
-from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus
+from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, MachineStatistics
 from utilityvm.compute.qemu.console import SerialConsole
 from utilityvm.compute.qemu.ending import exit_status
 from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.compute.qemu.growth import Growth
 from utilityvm.compute.qemu.hotplug import Hotplug
 from utilityvm.compute.qemu.jail import Layer, enclosure, uid_of
-from utilityvm.compute.qemu.lower import Fd, Launch, pmem_count, scsi_count
+from utilityvm.compute.qemu.lower import Fd, Launch, memory_place, pmem_count, scsi_count
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.processors import Processors
 from utilityvm.compute.qemu.reads import Offered, offer
-from utilityvm.compute.qemu.resources import modify_processors
+from utilityvm.compute.qemu.resources import modify_memory, modify_processors
+from utilityvm.compute.qemu.usage import PAGE, qemu_below, storage_of, usage_of
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
@@ -30,12 +32,13 @@ from utilityvm.guest.transport import Listener, Transport
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.child import Child
 from utilityvm.kit.enclosure import Enclosure
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId, new_guid
 from utilityvm.kit.lifecycle import Life
+from utilityvm.kit.locked import LockedMemory
 from utilityvm.kit.trace import event
 from utilityvm.schema.document import ComputeSystem
-from utilityvm.schema.properties import Properties, PropertyType
+from utilityvm.schema.properties import Properties, PropertyType, VmMemory
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.wire.packets import NONCE_BYTES
 
@@ -69,6 +72,7 @@ class QemuMachine:
         self._child: Child | None = None
         self._monitor: Monitor | None = None
         self._hotplug: Hotplug | None = None
+        self._growth: Growth | None = None
         self._opening, self._switching = asyncio.Lock(), asyncio.Lock()
         self._terminated = False
         self._lost: UtilityVMError | None = None
@@ -103,7 +107,9 @@ class QemuMachine:
         self._life.step(Do.START)
         try:
             async with self._opening:
-                await self._transport.open(self._spawn())
+                with ExitStack() as theirs:
+                    memory = await self._memory(theirs)
+                    await self._transport.open(self._spawn(memory, theirs))
         except BaseException as error:
             await self._give_up(error)
             raise
@@ -137,6 +143,24 @@ class QemuMachine:
             stopped=state is State.STOPPED,
         )
         return await self._guest.add_to(told, wanted)
+
+    async def statistics(self) -> MachineStatistics:
+        """See `compute.ports.Measured.statistics`. What is told of disks are QEMU's operations, whatever their size."""
+        self._life.step(Do.MEASURE)
+        if self._child is None or self._monitor is None or self._growth is None:
+            raise StateError(self._name, "starting", Do.MEASURE.value)
+        size = self._launch.memory_bytes
+        storage = storage_of(await self._monitor.execute("query-blockstats"))
+        used = usage_of(qemu_below(self._child.pid), locked=size if self._launch.locked else 0)
+        return MachineStatistics(
+            processor_ns=used.processor_ns,
+            working_set=size if self._launch.locked else used.resident,
+            nodes=1,
+            memory=VmMemory(assigned_memory=(self._growth.total_mb << 20) // PAGE),
+            uptime_ns=used.uptime_ns,
+            unique=used.unique,
+            storage=storage,
+        )
 
     async def modify(self, request: ModifySettingRequest) -> None:
         """See `compute.ports.Modifiable.modify`."""
@@ -181,40 +205,55 @@ class QemuMachine:
         await finish(self._release(), within=CLEANUP)
         self._life.step(Do.CLOSE)
 
-    # -- starting: nothing here waits, so that a machine that is starting has either no process or all that belongs to one ------------
+    async def _memory(self, theirs: ExitStack) -> int:
+        """Make the guest's memory, and lock it if that was asked for: QEMU does not start before the host has given it all."""
+        try:
+            memory = os.memfd_create(f"uvm-{self._id}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            theirs.callback(os.close, memory)
+            os.truncate(memory, self._launch.memory_bytes)
+            if self._launch.locked:
+                locked = LockedMemory(memory, self._launch.memory_bytes)
+                self._ours.callback(locked.close)
+                await locked.lock()
+        except OSError as error:
+            raise HostError(f"{self._name}: cannot prepare QEMU's memory: {error}") from error
+        except HostError as error:
+            raise error.during(f"{self._name}: AllowOvercommit false") from error
+        if self._status is not None:
+            raise ConnectionLost(f"{self._name}: was ended while it was started")
+        return memory
 
-    def _spawn(self) -> socket.socket:
+    # -- starting: nothing from here on waits, so that a machine that is starting has either no process or all that belongs to one -----
+
+    def _spawn(self, memory: int, theirs: ExitStack) -> socket.socket:
         """Start QEMU and the loops around it, and return our end of the guest connection."""
         try:
-            with ExitStack() as theirs:
-                monitor, console, sockets = (self._pair(theirs) for _ in range(3))
-                memory = os.memfd_create(f"uvm-{self._id}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-                theirs.callback(os.close, memory)
-                os.truncate(memory, self._launch.memory_bytes)
-                numbers: dict[Fd, int] = {
-                    Fd.MEMORY: memory,
-                    Fd.CONSOLE: console[1].fileno(),
-                    Fd.SOCKETS: sockets[1].fileno(),
-                    Fd.MONITOR: monitor[1].fileno(),
-                }
-                self._console.open(console[0])
-                self._monitor = Monitor(self._name, monitor[0])
-                self._hotplug = Hotplug(
-                    self._monitor,
-                    self._name,
-                    controllers=scsi_count(self._document),
-                    pmem=pmem_count(self._document),
-                    other_user=Layer.OWN_USER in self.facts.jail.layers,
-                )
-                files = offer(self._launch.files.values(), self.facts.jail, theirs)
-                words = self._launch.words({**numbers, **dict(zip(self._launch.files, files.names, strict=True))})
-                self._child = Child(words, pass_fds=[*numbers.values(), *files.fds], enclosure=self._enclosure(files))
+            monitor, console, sockets = (self._pair(theirs) for _ in range(3))
+            numbers: dict[Fd, int] = {
+                Fd.MEMORY: memory,
+                Fd.CONSOLE: console[1].fileno(),
+                Fd.SOCKETS: sockets[1].fileno(),
+                Fd.MONITOR: monitor[1].fileno(),
+            }
+            self._console.open(console[0])
+            self._monitor = self._plugs_by(Monitor(self._name, monitor[0]))
+            files = offer(self._launch.files.values(), self.facts.jail, theirs)
+            words = self._launch.words({**numbers, **dict(zip(self._launch.files, files.names, strict=True))})
+            self._child = Child(words, pass_fds=[*numbers.values(), *files.fds], enclosure=self._enclosure(files))
         except OSError as error:
-            raise HostError(f"{self._name}: cannot prepare QEMU's memory, sockets and files: {error}") from error
+            raise HostError(f"{self._name}: cannot prepare QEMU's sockets and files: {error}") from error
         event("qemu.spawned", level=logging.DEBUG, vm=self._id, pid=self._child.pid, argv=shlex.join(words))
         self._scope.start("monitor", self._monitor.run())
         self._scope.start("exit", self._watch(self._child, self._monitor))
         return sockets[0]
+
+    def _plugs_by(self, monitor: Monitor) -> Monitor:
+        """Make what plugs things into QEMU by this monitor."""
+        disks, pmem, memory = scsi_count(self._document), pmem_count(self._document), self._launch.memory_bytes >> 20
+        others = Layer.OWN_USER in self.facts.jail.layers
+        self._hotplug = Hotplug(monitor, self._name, controllers=disks, pmem=pmem, other_user=others, bounded=self._launch.bounded)
+        self._growth = Growth(monitor, self._name, memory, memory_place(pmem), locked=self._launch.locked)
+        return monitor
 
     def _enclosure(self, files: Offered) -> Enclosure:
         devices = ("/dev/kvm",) if self.facts.accel is Accel.KVM else ()
@@ -238,9 +277,9 @@ class QemuMachine:
 
     async def _modify_host(self, request: ModifySettingRequest) -> None:
         self._life.check(Do.MODIFY)
-        assert self._child is not None  # noqa: S101 (there since the start)
-        assert self._hotplug is not None  # noqa: S101
-        if modify_processors(request, self._processors, self._child.pid):
+        if self._child is None or self._hotplug is None or self._growth is None:
+            raise StateError(self._name, "starting", Do.MODIFY.value)
+        if modify_processors(request, self._processors, self._child.pid) or await modify_memory(request, self._growth):
             return
         await self._hotplug.modify(request)
 
@@ -256,7 +295,8 @@ class QemuMachine:
         """Carry out one change at a time, to its end: a state that nobody knows is worse than a caller who waits."""
         async with self._switching:
             self._life.check(do)
-            assert self._monitor is not None  # noqa: S101 (there since the start)
+            if self._monitor is None:
+                raise StateError(self._name, "starting", do.value)
             await self._monitor.execute(command)
             self._life.step(do)
             (self._guest.hold if do is Do.PAUSE else self._guest.release)()

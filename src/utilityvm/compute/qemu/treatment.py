@@ -45,6 +45,9 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         f"{_MEMORY}.SizeInMB": _C,
         f"{_MEMORY}.AllowOvercommit": _C,
         f"{_MEMORY}.EnableDeferredCommit": _C,
+        f"{_MEMORY}.EnableColdDiscardHint": _C,
+        f"{_MEMORY}.LowMmioGapInMB": _C,
+        f"{_MEMORY}.HighMmioGapInMB": _C,
         _PROCESSOR: _C,
         f"{_PROCESSOR}.Count": _C,
         f"{_PROCESSOR}.Limit": _C,
@@ -54,6 +57,9 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         f"{_VM}.GuestConnection": _C,
         f"{_VM}.GuestConnection.UseVsock": _R,  # the driver keeps the connection, and the machine is the same; what it cannot be is refused
         f"{_VM}.GuestConnection.UseConnectedSuspend": _R,  # a paused guest's connection always stays
+        f"{_VM}.StorageQoS": _C,
+        f"{_VM}.StorageQoS.IopsMaximum": _C,
+        f"{_VM}.StorageQoS.BandwidthMaximum": _C,
         _DEVICES: _C,
         f"{_DEVICES}.ComPorts": _C,
         f"{_DEVICES}.ComPorts[*]": _C,
