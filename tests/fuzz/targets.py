@@ -3,7 +3,9 @@
 Each check returns what happened in a form that is the same when the same happened: inputs that show something new are kept.
 """
 
+import os
 import re
+import tempfile
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +15,8 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from utilityvm.compute.plan9.session import Session
+from utilityvm.compute.plan9.tree import Tree
 from utilityvm.compute.ports import ExitHow
 from utilityvm.compute.qemu.ending import exit_status
 from utilityvm.compute.qemu.qmp import MAX_LINE as MAX_MESSAGE
@@ -24,7 +28,7 @@ from utilityvm.kit.errors import GuestError, InvalidOptions, ProtocolError, Unsu
 from utilityvm.kit.text import LONGEST
 from utilityvm.schema import json
 from utilityvm.schema.document import ComputeSystem
-from utilityvm.wire import frames, gcs, packets
+from utilityvm.wire import frames, gcs, ninep, packets
 from utilityvm.wire.frames import Frame, FrameReader
 from utilityvm.wire.packets import GUEST_CID, HOST_CID, MAX_PAYLOAD, Control, Op, Packet, PacketReader
 from utilityvm.wire.vsock import MAX_STREAMS, WINDOW, Ended, Event, HostSocket, Opened, Received, StreamId
@@ -319,7 +323,87 @@ def check_document(data: bytes, _chance: Random) -> Hashable:
     return "read"
 
 
+# -- shares: whatever a guest asks of a server, it stays in its folder, holds no more than it may and lets go of all of it --------------
+
+SHARE: Final = Form(size=lambda view: int.from_bytes(view[:4], "little"), fields=((0, 4), (4, 1), (7, 4), (11, 4), (11, 8), (15, 2)))
+
+
+def share_tree(folder: Path) -> None:
+    (folder / "share" / "sub").mkdir(parents=True)
+    (folder / "share" / "file").write_bytes(b"content")
+    (folder / "share" / "link").symlink_to("../outside")
+    (folder / "outside").mkdir()
+    (folder / "outside" / "secret").write_bytes(b"secret")
+
+
+def check_shares(data: bytes, _chance: Random) -> Hashable:
+    seen: list[Hashable] = []
+    opened = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        place = Path(name)
+        share_tree(place)
+        tree = Tree(os.open(place / "share", os.O_PATH | os.O_DIRECTORY))
+        session = Session(tree, b"s", 4096)
+        reader = ninep.MessageReader(4096)
+        reader.space()[: len(data)] = data
+        reader.filled(len(data))
+        try:
+            while (message := reader.next()) is not None:
+                answer = b"".join(session.handle(message))
+                assert int.from_bytes(answer[:4], "little") == len(answer) <= max(session.msize, 4096)
+                assert b"secret" not in answer
+                seen.append((message.kind, answer[4] == ninep.RLERROR and answer[7]))
+        except ProtocolError as error:
+            seen.append(why(error))
+        session.close()
+        tree.drop(tree.root)
+        os.chdir("/")
+        assert sorted(path.name for path in place.iterdir()) == ["outside", "share"]
+        assert (place / "outside" / "secret").read_bytes() == b"secret"
+        assert len(list((place / "outside").iterdir())) == 1
+    assert len(os.listdir("/proc/self/fd")) == opened  # noqa: PTH208
+    return tuple(seen[-3:])
+
+
+def conversations() -> list[bytes]:
+    """What a guest may say, from its attaching on."""
+    attach = ninep.Attach(0, ninep.NO_FID, b"root", b"s", 0)
+    walk = ninep.Walk(0, 1, (b"file",))
+    said: list[list[ninep.Request]] = [
+        [walk, ninep.Getattr(1, 0x7FF), ninep.Lopen(1, 2), ninep.Read(1, 0, 100), ninep.Write(1, 3, memoryview(b"new")), ninep.Clunk(1)],
+        [ninep.Walk(0, 1, ()), ninep.Lopen(1, 0), ninep.Readdir(1, 0, 500), ninep.Readdir(1, 3, 30), ninep.Walk(0, 2, (b"sub", b".."))],
+        [
+            ninep.Walk(0, 1, ()),
+            ninep.Lcreate(1, b"new", 0o102, 0o644, 0),
+            ninep.Setattr(1, 0x1A9, 0o600, 0, 0, 9, 1, 1, 1, 1),
+            ninep.Remove(1),
+        ],
+        [walk, ninep.Mkdir(0, b"d", 0o755, 0), ninep.Symlink(0, b"l", b"../outside", 0), ninep.Link(0, 1, b"hard"), ninep.Statfs(0)],
+        [walk, ninep.Renameat(0, b"file", 0, b"moved"), ninep.Rename(1, 0, b"file"), ninep.Unlinkat(0, b"sub", 0x200), ninep.Fsync(1, 0)],
+        [ninep.Walk(0, 1, (b"link",)), ninep.Readlink(1), ninep.Walk(1, 2, (b"secret",)), ninep.Mknod(0, b"p", 0o10644, 0, 0, 0)],
+        [walk, ninep.Xattrwalk(1, 2, b""), ninep.Xattrcreate(1, b"user.a", 2, 0), ninep.Write(1, 0, memoryview(b"ab")), ninep.Clunk(1)],
+        [walk, ninep.Lopen(1, 2), ninep.Lock(1, 1, 0, 0, 5, 1, b"c"), ninep.Getlock(1, 1, 0, 5, 1, b"c"), ninep.Flush(1)],
+        [walk, ninep.Version(4096, ninep.VERSION), ninep.Clunk(1)],
+    ]
+    return [b"".join(ninep.encode(at, request) for at, request in enumerate([attach, *each])) for each in said]
+
+
+def check_greeting(data: bytes, chance: Random) -> Hashable:
+    greeting = ninep.Greeting()
+    seen: list[Hashable] = []
+    try:
+        for piece in cut(data, chance):
+            for reply in greeting.feed(piece):
+                if isinstance(reply, ninep.Chosen):
+                    return (*seen, len(reply.aname).bit_length())
+                seen.append(reply[4])
+    except ProtocolError as error:
+        seen.append(why(error))
+    return tuple(seen)
+
+
 DEEP: Final = b"[" * 1000
+GREETING: Final = ninep.encode(0, ninep.Version(65536, ninep.VERSION))
 LOG: Final = (
     b'{"time":"2026-01-02T02:04:05.678901234Z","level":"info","msg":"a \\"b\\"","n":1e3,"list":[1,{"a":null}]}\nplain \x1b[2J words\n',
     b'{"msg":"\\ud83d\\ude00 \\ud800","level":"warning"}\n{"msg":"\xff"}\n[]\nnull\n',
@@ -345,10 +429,12 @@ def targets() -> list[Target]:
     documents = [b'{"Owner":' + DEEP]
     documents += [path.read_bytes() for path in sorted((ROOT / "tests" / "golden" / "qemu").glob("*/document.json"))]
     return [
-        Target("packets", 250, short([*guest, b"".join(short(guest))[:LONGEST_SEED]]), PACKET, check_packets),
-        Target("streams", 300, short([*scripts(), *guest]), PACKET, check_streams),
+        Target("packets", 240, short([*guest, b"".join(short(guest))[:LONGEST_SEED]]), PACKET, check_packets),
+        Target("streams", 290, short([*scripts(), *guest]), PACKET, check_streams),
         Target("frames", 150, short(unhex(each["hex"]) for each in golden("frames.json")), FRAME, check_frames),
         Target("messages", 120, short(messages), TEXT, check_messages),
+        Target("shares", 10, short(conversations()), SHARE, check_shares),
+        Target("greeting", 10, short([GREETING, GREETING + conversations()[0]]), SHARE, check_greeting),
         Target("log", 60, LOG, TEXT, check_log),
         Target("monitor", 60, MONITOR, TEXT, check_monitor),
         Target("console", 30, CONSOLE, TEXT, check_console),

@@ -11,6 +11,7 @@ import (
 	"utilityvm/agent/internal/boot"
 	"utilityvm/agent/internal/logs"
 	"utilityvm/agent/internal/session"
+	"utilityvm/agent/internal/share"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
 )
@@ -32,6 +33,8 @@ func main() {
 	switch {
 	case os.Getpid() == 1:
 		os.Exit(first(sys.Linux{}, words, started))
+	case len(words) == 1 && words[0] == share.Argument:
+		os.Exit(shares(sys.Linux{}))
 	case len(words) >= 2 && words[0] == "-serve-fd":
 		os.Exit(serve(words[1], words[2:]))
 	}
@@ -63,7 +66,7 @@ func run(k sys.Kernel, words []string, started int64) error {
 		return err
 	}
 	prepared := sys.Uptime()
-	carrier, err := boot.OpenCarrier(k)
+	carrier, err := boot.OpenCarrier(k, boot.PortName)
 	if err != nil {
 		return err
 	}
@@ -93,6 +96,22 @@ func describe(fault any) string {
 		return f
 	}
 	return "unknown"
+}
+
+// shares is the process that connects mounts with the host; its standard input is where the agent hands it sockets.
+func shares(k sys.Kernel) int {
+	carrier, err := boot.OpenCarrier(k, share.PortName)
+	if err == nil {
+		err = syscall.SetNonblock(0, true)
+	}
+	if err == nil {
+		err = share.Serve(carrier, 0, true)
+	}
+	if err != nil {
+		k.Console("shares: " + err.Error())
+		return 1
+	}
+	return 0
 }
 
 // served is the kernel for tests on a machine that is not ours.

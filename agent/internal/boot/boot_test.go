@@ -122,7 +122,7 @@ const ports = "/sys/class/virtio-ports/"
 
 func TestTheCarrierIsFoundByItsName(t *testing.T) {
 	k := &systest.Kernel{Files: map[string]string{ports + "vport0p1/name": "org.other\n", ports + "vport0p2/name": PortName + "\n"}}
-	fd, err := OpenCarrier(k)
+	fd, err := OpenCarrier(k, PortName)
 	if err != nil || fd != 1000 || !reflect.DeepEqual(k.Calls, []string{"events", "open /dev/vport0p2"}) {
 		t.Errorf("%d %v %q", fd, err, k.Calls)
 	}
@@ -132,18 +132,18 @@ func TestTheCarrierMayComeLate(t *testing.T) {
 	k := &systest.Kernel{Files: map[string]string{}, News: []map[string]string{
 		{}, {ports + "vport0p1/dev": "1"}, {ports + "vport0p1/name": PortName},
 	}}
-	if _, err := OpenCarrier(k); err != nil || !reflect.DeepEqual(k.Calls, []string{"events", "wait", "wait", "wait", "open /dev/vport0p1"}) {
+	if _, err := OpenCarrier(k, PortName); err != nil || !reflect.DeepEqual(k.Calls, []string{"events", "wait", "wait", "wait", "open /dev/vport0p1"}) {
 		t.Errorf("%v %q", err, k.Calls)
 	}
 }
 
 func TestACarrierThatDoesNotComeIsNamed(t *testing.T) {
 	k := &systest.Kernel{Files: map[string]string{ports + "vport0p1/name": "org.other\n"}}
-	if _, err := OpenCarrier(k); err == nil || !strings.Contains(err.Error(), PortName) {
+	if _, err := OpenCarrier(k, PortName); err == nil || !strings.Contains(err.Error(), PortName) {
 		t.Error(err)
 	}
 	k = &systest.Kernel{Files: map[string]string{ports + "vport0p1/name": PortName}, Fail: map[string]error{"open /dev/vport0p1": syscall.EBUSY}}
-	if _, err := OpenCarrier(k); !errors.Is(err, syscall.EBUSY) {
+	if _, err := OpenCarrier(k, PortName); !errors.Is(err, syscall.EBUSY) {
 		t.Error(err)
 	}
 }

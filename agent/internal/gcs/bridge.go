@@ -7,6 +7,7 @@ import (
 	"utilityvm/agent/internal/logs"
 	"utilityvm/agent/internal/loop"
 	"utilityvm/agent/internal/process"
+	"utilityvm/agent/internal/share"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
 )
@@ -26,6 +27,9 @@ type Machine struct {
 	Log       *logs.Logger
 	PowerOff  func(sync bool)
 	Boot      wire.BootTimes
+	Shares    *share.Client
+
+	directories map[string]bool // mount points of the host's folders
 }
 
 // call is one request and where its answer goes.

@@ -10,6 +10,7 @@ type resource func(c *call, q *wire.Modify)
 
 // resources are the types that the host may add, update and remove, each in a file of its own.
 var resources = map[string]resource{
+	"MappedDirectory":   mappedDirectory,
 	"MappedVirtualDisk": mappedDisk,
 	"SCSIDevice":        scsiDevice,
 	"VPMemDevice":       pmemDevice,
@@ -49,5 +50,12 @@ func (c *call) beside(q *wire.Modify, work func() error) {
 	})
 	if begun != nil {
 		c.fail(begun)
+	}
+}
+
+// besideThen carries out work beside the loop, and then, in the loop, what follows from it.
+func (c *call) besideThen(work, then func()) {
+	if err := c.bridge.machine.Loop.Beside(work, then); err != nil {
+		c.fail(err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"utilityvm/agent/internal/loop"
 	"utilityvm/agent/internal/process"
 	"utilityvm/agent/internal/relay"
+	"utilityvm/agent/internal/share"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
 )
@@ -67,7 +68,8 @@ func Run(carrier int, endless bool, options Options, log *logs.Logger, kernel sy
 	}
 	s.relay = relay.New(l, kernel, s.socket, s.notRelayed)
 	s.processes = table
-	s.machine = &gcs.Machine{Kernel: kernel, Loop: l, Dialler: s.socket, Processes: table, Log: log, PowerOff: s.powerOff, Boot: options.Boot}
+	s.machine = &gcs.Machine{Kernel: kernel, Loop: l, Dialler: s.socket, Processes: table, Log: log, PowerOff: s.powerOff, Boot: options.Boot,
+		Shares: share.NewClient(kernel)}
 	l.Serve(s.socket, table.Reap)
 	return l.Run()
 }

@@ -61,6 +61,37 @@ func Pipe(weRead bool) (ours, theirs int, err error) {
 	return ours, theirs, nil
 }
 
+// LocalPair returns two connected sockets of a kind (syscall.SOCK_STREAM, ...), neither of which blocks; they are closed on exec.
+func LocalPair(kind int) (first, second int, err error) {
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, kind|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+	return pair[0], pair[1], err
+}
+
+// SendFd sends a number with a copy of the descriptor fd on a socket that keeps messages apart.
+func SendFd(socket int, number uint32, fd int) error {
+	text := []byte{byte(number), byte(number >> 8), byte(number >> 16), byte(number >> 24)}
+	return syscall.Sendmsg(socket, text, syscall.UnixRights(fd), nil, syscall.MSG_NOSIGNAL)
+}
+
+// ReceiveFd takes what SendFd has sent; fd is -1 at the end.
+func ReceiveFd(socket int) (number uint32, fd int, err error) {
+	var text [4]byte
+	rights := make([]byte, syscall.CmsgSpace(4))
+	n, size, _, _, err := syscall.Recvmsg(socket, text[:], rights, syscall.MSG_CMSG_CLOEXEC)
+	if err != nil || n != len(text) {
+		return 0, -1, err
+	}
+	messages, err := syscall.ParseSocketControlMessage(rights[:size])
+	if err != nil || len(messages) != 1 {
+		return 0, -1, err
+	}
+	fds, err := syscall.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return 0, -1, err
+	}
+	return uint32(text[0]) | uint32(text[1])<<8 | uint32(text[2])<<16 | uint32(text[3])<<24, fds[0], nil
+}
+
 // largePipe is the size of a pipe through which much flows, in bytes: the program and we take turns less often, and each
 // turn costs an emulated processor its translations of addresses.
 const largePipe = 1024 * 1024

@@ -181,6 +181,6 @@ def test_the_bound_on_memory_is_checked_only_where_it_is_known() -> None:
 
 def test_words_carry_the_descriptors_numbers() -> None:
     words = lower(VmId("x"), document(BASE), FACTS).words({fd: number for number, fd in enumerate(Fd, start=50)})
-    assert "socket,id=monitor,fd=53" in words
+    assert "socket,id=monitor,fd=54" in words
     assert "memory-backend-file,id=ram0,size=64M,mem-path=/proc/self/fd/50,share=on" in words
     assert not any("<" in word for word in words)

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from utilityvm.compute.plan9.spec import wrong_plan9
 from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.modify import SLOTS, pmem_place
 from utilityvm.compute.qemu.qos import group_words, is_bounded, wrong_qos
@@ -14,12 +15,15 @@ from utilityvm.compute.qemu.share import Share, share_of, wrong_share
 from utilityvm.compute.qemu.treatment import LACKS, NOT_YET, TREATMENT
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
 from utilityvm.kit.ids import VmId
-from utilityvm.schema.devices import Scsi
+from utilityvm.schema.devices import Plan9Share, Scsi
 from utilityvm.schema.document import ComputeSystem, Memory, VirtualMachine
 from utilityvm.schema.node import Node
 
 PORT_NAME: Final = "org.utilityvm.hvsocket"
 """Name of the virtio-serial port that carries the guest's sockets."""
+
+SHARES_PORT_NAME: Final = "org.utilityvm.shares"
+"""Name of the one that carries the connections to shares of files: who serves them in the guest must wait for nothing else."""
 
 MAX_SCSI_CONTROLLERS: Final = 4
 OTHER_DEVICES: Final = 16
@@ -48,6 +52,7 @@ class Fd(StrEnum):
     MEMORY = "memory"
     CONSOLE = "console"
     SOCKETS = "sockets"
+    SHARES = "shares"
     MONITOR = "monitor"
     KERNEL = "kernel"
     INITRD = "initrd"
@@ -70,7 +75,7 @@ class Launch:
     """How to start QEMU. `memory_bytes` is the size of the file behind `Fd.MEMORY`; `files` are those that QEMU reads, by what
     stands for their names in the command line; `console_path` is the socket that offers the console, ``""`` for none; `share` is what
     it may use of the host's processors; `locked` says that its memory is to be locked before it starts, `bounded` that its
-    disks are held to common bounds.
+    disks are held to common bounds; `folders` are those of the host that its guest may mount from the start.
     """
 
     argv: tuple[str | FdWord, ...]
@@ -80,6 +85,7 @@ class Launch:
     share: Share
     locked: bool = False
     bounded: bool = False
+    folders: tuple[Plan9Share, ...] = ()
 
     def words(self, numbers: Mapping[Fd, int | str]) -> list[str]:
         """Return the command line with the descriptors' numbers and the files' names in it."""
@@ -132,8 +138,7 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         *boot,
         *("-chardev", FdWord("socket,id=monitor,fd=", Fd.MONITOR), "-mon", "chardev=monitor,mode=control"),
         *("-chardev", FdWord("socket,id=console,fd=", Fd.CONSOLE), "-serial", "chardev:console"),
-        *("-chardev", FdWord("socket,id=sockets,fd=", Fd.SOCKETS)),
-        *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=sockets,name={PORT_NAME}"),
+        *_carriers(),
         *_bridges(pmem_count(document)),
         *_scsi(vm.devices.scsi if vm.devices else {}),
         *_balloon(memory),
@@ -147,6 +152,7 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         share=share_of(vm.compute_topology.processor),
         locked=not memory.allow_overcommit,
         bounded=is_bounded(vm.storage_qos),
+        folders=_folders(vm),
     )
 
 
@@ -155,6 +161,12 @@ def _memory(vm: VirtualMachine, memory: Memory, address_bits: int) -> Iterator[s
     words = ("" if memory.allow_overcommit else ",prealloc=on") + (",reserve=off" if memory.enable_deferred_commit else "")
     yield from ("-m", f"{size}{_room(vm, memory.size_in_mb, address_bits, memory.high_mmio_gap_in_mb)}")
     yield from ("-object", FdWord(f"memory-backend-file,id=ram0,size={size},mem-path=/proc/self/fd/", Fd.MEMORY, f",share=on{words}"))
+
+
+def _carriers() -> Iterator[str | FdWord]:
+    yield from ("-chardev", FdWord("socket,id=sockets,fd=", Fd.SOCKETS), "-chardev", FdWord("socket,id=shares,fd=", Fd.SHARES))
+    yield from ("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=sockets,name={PORT_NAME}")
+    yield from ("-device", f"virtserialport,chardev=shares,name={SHARES_PORT_NAME}")
 
 
 def _balloon(memory: Memory) -> Iterator[str]:
@@ -216,6 +228,10 @@ def _scsi(controllers: Mapping[str, Scsi]) -> Iterator[str]:
 def _console_path(vm: VirtualMachine) -> str:
     port = vm.devices.com_ports.get("0") if vm.devices else None
     return port.named_pipe if port else ""
+
+
+def _folders(vm: VirtualMachine) -> tuple[Plan9Share, ...]:
+    return tuple(vm.devices.plan9.shares) if vm.devices and vm.devices.plan9 else ()
 
 
 def _vm(document: ComputeSystem) -> VirtualMachine:
@@ -312,6 +328,12 @@ def _wrong_devices(vm: VirtualMachine) -> Iterator[Problem]:
         return
     if len(vm.devices.scsi) > MAX_SCSI_CONTROLLERS:
         yield _unsupported(f"{path}.Scsi", f"{len(vm.devices.scsi)} controllers: at most {MAX_SCSI_CONTROLLERS}")
+    names: set[str] = set()
+    for at, share in enumerate(_folders(vm)):
+        yield from wrong_plan9(share, f"{path}.Plan9.Shares[{at}]")
+        if share.name in names:
+            yield _invalid(f"{path}.Plan9.Shares[{at}].Name", f"{share.name!r}: there is another of this name")
+        names.add(share.name)
     for number, port in vm.devices.com_ports.items():
         if number != "0":
             yield _unsupported(f'{path}.ComPorts["{number}"]', "only port 0 is carried out")

@@ -21,6 +21,8 @@ from utilityvm.compute.qemu.hotplug import Hotplug
 from utilityvm.compute.qemu.jail import Layer, enclosure, uid_of
 from utilityvm.compute.qemu.lower import Fd, Launch, memory_place, pmem_count, scsi_count
 from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.compute.qemu.plan9 import RESOURCE as PLAN9
+from utilityvm.compute.qemu.plan9 import Shares
 from utilityvm.compute.qemu.processors import Processors
 from utilityvm.compute.qemu.reads import Offered, offer
 from utilityvm.compute.qemu.resources import modify_memory, modify_processors
@@ -66,6 +68,8 @@ class QemuMachine:
         self._life = Life(self._name, LIFE, State.CREATED)
         self._transport = Transport(self._name, os.urandom(NONCE_BYTES))
         self._guest = HostedGuest(document, self._transport, self._name)
+        self._share_transport = Transport(self._name, os.urandom(NONCE_BYTES))
+        self._shares = Shares(system_id, self._name, (self._share_transport, self._transport))
         self._console = SerialConsole(launch.console_path)
         self._scope = Scope(self._name, self._broken)
         self._ours = ExitStack()  # our ends of the sockets
@@ -109,7 +113,11 @@ class QemuMachine:
             async with self._opening:
                 with ExitStack() as theirs:
                     memory = await self._memory(theirs)
-                    await self._transport.open(self._spawn(memory, theirs))
+                    sockets, shares = self._spawn(memory, theirs)
+                    await self._transport.open(sockets)
+                    await self._share_transport.open(shares)
+            for share in self._launch.folders:
+                await self._shares.add(share)
         except BaseException as error:
             await self._give_up(error)
             raise
@@ -225,14 +233,15 @@ class QemuMachine:
 
     # -- starting: nothing from here on waits, so that a machine that is starting has either no process or all that belongs to one -----
 
-    def _spawn(self, memory: int, theirs: ExitStack) -> socket.socket:
-        """Start QEMU and the loops around it, and return our end of the guest connection."""
+    def _spawn(self, memory: int, theirs: ExitStack) -> tuple[socket.socket, socket.socket]:
+        """Start QEMU and the loops around it, and return our ends of the guest connection and of the one for shares."""
         try:
-            monitor, console, sockets = (self._pair(theirs) for _ in range(3))
+            monitor, console, sockets, shares = (self._pair(theirs) for _ in range(4))
             numbers: dict[Fd, int] = {
                 Fd.MEMORY: memory,
                 Fd.CONSOLE: console[1].fileno(),
                 Fd.SOCKETS: sockets[1].fileno(),
+                Fd.SHARES: shares[1].fileno(),
                 Fd.MONITOR: monitor[1].fileno(),
             }
             self._console.open(console[0])
@@ -245,7 +254,7 @@ class QemuMachine:
         event("qemu.spawned", level=logging.DEBUG, vm=self._id, pid=self._child.pid, argv=shlex.join(words))
         self._scope.start("monitor", self._monitor.run())
         self._scope.start("exit", self._watch(self._child, self._monitor))
-        return sockets[0]
+        return sockets[0], shares[0]
 
     def _plugs_by(self, monitor: Monitor) -> Monitor:
         """Make what plugs things into QEMU by this monitor."""
@@ -277,6 +286,9 @@ class QemuMachine:
 
     async def _modify_host(self, request: ModifySettingRequest) -> None:
         self._life.check(Do.MODIFY)
+        if request.resource_path == PLAN9:
+            await self._shares.modify(request)
+            return
         if self._child is None or self._hotplug is None or self._growth is None:
             raise StateError(self._name, "starting", Do.MODIFY.value)
         if modify_processors(request, self._processors, self._child.pid) or await modify_memory(request, self._growth):
@@ -338,8 +350,10 @@ class QemuMachine:
     async def _release(self) -> None:
         await self._scope.aclose()
         await self._guest.aclose()
+        await self._shares.aclose()
         async with self._opening:  # a `start` that is under way sees its end first
             self._transport.close()
+            self._share_transport.close()
             self._ours.close()
             if self._hotplug is not None:
                 self._hotplug.close()

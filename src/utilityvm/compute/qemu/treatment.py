@@ -70,6 +70,7 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         f"{_DEVICES}.VirtualPMem.MaximumCount": _R,  # a bound on what may be attached; places and addresses are kept for so many
         f"{_DEVICES}.VirtualPMem.MaximumSizeBytes": _R,  # likewise
         f"{_DEVICES}.Plan9": _C,  # 9p is spoken over the guest's sockets, which are always there
+        f"{_DEVICES}.Plan9.Shares": _C,  # each is checked as a whole (`plan9.spec`)
         f"{_DEVICES}.HvSocket": _C,
         _SOCKETS: _C,
         f"{_SOCKETS}.DefaultBindSecurityDescriptor": _R,  # only the owner's process has the guest's sockets; there is nobody to tell apart

@@ -1,0 +1,108 @@
+package gcs
+
+import (
+	"strconv"
+	"syscall"
+
+	"utilityvm/agent/internal/sys"
+	"utilityvm/agent/wire"
+)
+
+// shareMessage is the longest message of a share, in bytes; docs/measurements/shares.md says why.
+const shareMessage = 512 * 1024
+
+// mappedDirectory mounts a folder of the host, and unmounts it.
+func mappedDirectory(c *call, q *wire.Modify) {
+	d, err := wire.ParseDirectory(q.Settings)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	m := c.bridge.machine
+	switch q.RequestType {
+	case "Add":
+		if m.directories[d.MountPath] {
+			c.fail(&wire.Error{Code: wire.Fail, Text: d.MountPath + ": a folder of the host is mounted there already"})
+			return
+		}
+		if m.directories == nil {
+			m.directories = make(map[string]bool)
+		}
+		m.directories[d.MountPath] = true
+		(&mounting{call: c, settings: d}).prepare()
+	case "Remove":
+		k := m.Kernel
+		var failure error
+		c.besideThen(func() { failure = unmount(k, d.MountPath) }, func() {
+			if failure == nil {
+				delete(m.directories, d.MountPath)
+			}
+			c.answer(wire.Response{Err: failure})
+		})
+	default:
+		c.refuseRequest(q)
+	}
+}
+
+// mounting is a folder of the host on its way to its mount point: the folder and modules, then the connection, then the
+// mount, in which the kernel talks to the host's server.
+type mounting struct {
+	call     *call
+	settings wire.Directory
+}
+
+func (m *mounting) prepare() {
+	k, path := m.call.bridge.machine.Kernel, m.settings.MountPath
+	var failure error
+	m.call.besideThen(func() {
+		if failure = sys.LoadModules(k, "9p"); failure == nil {
+			failure = makeFolders(k, path, 0o700)
+		}
+	}, func() {
+		if failure != nil {
+			m.fail("failed to mount directory for mapped directory "+path, failure)
+			return
+		}
+		m.mount()
+	})
+}
+
+func (m *mounting) mount() {
+	machine, path := m.call.bridge.machine, m.settings.MountPath
+	fd, err := machine.Shares.Connect(m.settings.Port)
+	if err != nil {
+		m.fail("could not connect to plan9 server for "+path, err)
+		return
+	}
+	k, flags, data := machine.Kernel, uintptr(0), mountData(fd, m.settings.ShareName)
+	if m.settings.ReadOnly {
+		flags = syscall.MS_RDONLY
+	}
+	var failure error
+	m.call.besideThen(func() { failure = k.Mount("9p", path, flags, data) }, func() {
+		sys.Close(fd) // the kernel has a reference of its own
+		if failure != nil {
+			m.fail("failed to mount directory for mapped directory "+path, failure)
+			return
+		}
+		m.call.answer(wire.Response{})
+	})
+}
+
+func mountData(fd int, share string) string {
+	number := strconv.Itoa(fd)
+	data := "trans=fd,rfdno=" + number + ",wfdno=" + number + ",version=9p2000.L,msize=" + strconv.Itoa(shareMessage)
+	if share != "" {
+		data += ",aname=" + share
+	}
+	return data
+}
+
+// fail answers with the failure once the folder is gone, unless there is something in it.
+func (m *mounting) fail(what string, why error) {
+	machine, path := m.call.bridge.machine, m.settings.MountPath
+	m.call.besideThen(func() { _ = machine.Kernel.RemoveDir(path) }, func() {
+		delete(machine.directories, path)
+		m.call.fail(&wire.Error{Code: wire.Fail, Text: what, Cause: why})
+	})
+}
