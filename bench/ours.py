@@ -1,6 +1,6 @@
 """Our side's session: the same commands as `raw/driver.py`, answered through the library.
 
-usage: ours.py MEMORY_MIB CPUS
+usage: ours.py MEMORY_MIB CPUS [IMAGES]
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import gc
 import json
 import sys
 from contextlib import AsyncExitStack
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,29 @@ def private_bytes() -> int:
     return sum(1024 * int(row.split()[1]) for row in rows if row.startswith(("Private_Clean", "Private_Dirty")))
 
 
+async def scsi(vm: UtilityVM, image: Path) -> float:
+    with span("bench.scsi") as measured:
+        await vm.scsi.add(str(image), "/m", read_only=True)
+    await vm.scsi.remove(str(image))
+    return measured.us / 1e6
+
+
+async def pmem(vm: UtilityVM, image: Path) -> float:
+    with span("bench.pmem") as measured:
+        await vm.vpmem.add(str(image))
+    await vm.vpmem.remove(str(image))
+    return measured.us / 1e6
+
+
+images = count()
+
+
 async def answer(vm: UtilityVM, command: str, number: int) -> list[float]:
     match command:
+        case "scsi":
+            return [await scsi(vm, Path(sys.argv[3], "0.img")) for _ in range(number)]
+        case "pmem":
+            return [await pmem(vm, Path(sys.argv[3], f"{next(images)}.img")) for _ in range(number)]
         case "round_trips":
             return [await round_trip(vm) for _ in range(number)]
         case "out":
@@ -91,7 +113,7 @@ async def answer(vm: UtilityVM, command: str, number: int) -> list[float]:
 
 
 async def main() -> None:
-    memory, cpus = map(int, sys.argv[1:])
+    memory, cpus = map(int, sys.argv[1:3])
     vm = await utilityvm.create_lcow(utilityvm.default_options_lcow(memory_size_in_mb=memory, processor_count=cpus))
     async with vm:
         await vm.start()

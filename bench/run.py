@@ -37,6 +37,8 @@ WARM_UP = 20
 STDIO_BYTES = 48 << 20
 VERSION_STARTS = 10  # of one round
 IDLE_VMS = 4
+ATTACHMENTS = 4  # of one round
+ATTACH_ROUNDS = 6
 PLANS = 1000  # of each sort in one round
 
 HERE = Path(__file__).resolve().parent
@@ -131,6 +133,7 @@ class Bench:
     raw_argv: list[str]
     runs: int
     make_kernels: Callable[[], Kernels]
+    make_plugging: Callable[[], tuple[list[str], list[str]]]
 
     def boot(self) -> list[Result]:
         """The raw clock stops at the process's exit; ours goes on until the command has cleaned up and ended."""
@@ -177,6 +180,22 @@ class Bench:
             result.runs_ours = ours.ask("idle_memory", IDLE_VMS)
         return [result]
 
+    def attach(self) -> list[Result]:
+        """Plugging a layer in and mounting it. The first of each is not counted: ours loads drivers for it, the raw guest had them."""
+        results = {"scsi": Result("attach_scsi", "ms", 1.5), "pmem": Result("attach_pmem", "ms", 1.5)}
+        raw_argv, ours_argv = self.make_plugging()
+        with Session(raw_argv) as raw, Session(ours_argv) as ours:
+            for session in (raw, ours):
+                for command in results:
+                    session.ask(command, 1)
+            sides = [(raw, "runs_raw"), (ours, "runs_ours")]
+            for _ in range(ATTACH_ROUNDS):
+                for command, result in results.items():
+                    for session, runs in sides:
+                        getattr(result, runs).append(1e3 * median(session.ask(command, ATTACHMENTS)))
+                sides.reverse()
+        return list(results.values())
+
     def version(self) -> list[Result]:
         version, importing = Result("version", "ms", 3), Result("import", "ms", 3)
         for _ in range(self.runs * VERSION_STARTS):
@@ -203,6 +222,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {
     "memory": Bench.memory,
     "version": Bench.version,
     "planning": Bench.planning,
+    "attach": Bench.attach,
 }
 
 
@@ -243,6 +263,21 @@ def our_machine(ours_argv: list[str]) -> dict[str, str]:
     return {option: argv[argv.index(option) + 1] for option in ("-accel", "-cpu", "-smp")}
 
 
+def make_images(folder: Path, number: int) -> None:
+    """Layers that are all alike: an EROFS with a busybox in it, as large as persistent memory wants it."""
+    if shutil.which("mkfs.erofs") is None:
+        raise CannotMeasure("mkfs.erofs is missing: apt-get install erofs-utils")
+    tree = folder / "tree"
+    tree.mkdir(parents=True)
+    shutil.copy(PYTHON, tree / "program")
+    first = folder / "0.img"
+    subprocess.run(["mkfs.erofs", first, tree], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.truncate(first, -(-first.stat().st_size // (2 << 20)) * (2 << 20))
+    for other in range(1, number):
+        shutil.copy(first, folder / f"{other}.img")
+    folder.parent.chmod(0o755)
+
+
 def measure(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, object], list[Result]]:
     for pid, argv in running_qemus():
         raise CannotMeasure(f"{argv[0]} is running as process {pid}; it would falsify the figures: end it first")
@@ -266,6 +301,15 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, obj
             subprocess.run([UVM, "boot-files", "build", "--kernel", folder.name, "--out", str(folder)], check=True, stdout=sys.stderr)
         return Kernels(distribution, own, raw(own))
 
+    def plugging() -> tuple[list[str], list[str]]:
+        images = scratch / "images"
+        make_images(images, 1 + ATTACHMENTS * ATTACH_ROUNDS)
+        initrd = scratch / "devices.initrd"
+        initrd.write_bytes(build(boot_files / "initrd.img", scratch, devices=True))
+        flags = [word for option in machine.items() for word in option]
+        argv = [PYTHON, str(HERE / "raw" / "attach.py"), str(boot_files / "vmlinux"), str(initrd), str(MEMORY_MIB), str(images), *flags]
+        return argv, [*ours, str(images)]
+
     qemu = subprocess.run([QEMU, "--version"], check=True, capture_output=True, text=True).stdout.splitlines()[0]
     facts: dict[str, object] = {
         "host": platform.platform(),
@@ -275,7 +319,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, obj
         "machine": machine,
     }
     chosen = [arguments.only] if arguments.only else list(MEASUREMENTS)
-    bench = Bench(ours, raw(boot_files), arguments.runs, kernels)
+    bench = Bench(ours, raw(boot_files), arguments.runs, kernels, plugging)
     results = [result for name in chosen for result in MEASUREMENTS[name](bench)]
     return facts, results
 

@@ -26,21 +26,23 @@ APPEND = "panic=-1 quiet 8250.nr_uarts=0 mitigations=off cryptomgr.notests"
 TRUE = ("/bin/busybox", "true")
 
 
-def frame(op: int, *, port: int = 0, payload: bytes = b"") -> bytes:
-    return HEADER.pack(0, 0, 0, port, len(payload), 1, op, 0, 0, 0) + payload
+def frame(op: int, *, port: int = 0, flags: int = 0, payload: bytes = b"") -> bytes:
+    return HEADER.pack(0, 0, 0, port, len(payload), 1, op, flags, 0, 0) + payload
 
 
 class Guest:
     """A booting VM and its port."""
 
-    def __init__(self, vmlinux: str, initrd: str, memory: str, options: list[str]) -> None:
+    def __init__(
+        self, vmlinux: str, initrd: str, memory: str, options: list[str], more: tuple[str, ...] = (), fds: tuple[int, ...] = ()
+    ) -> None:
         self.socket, theirs = socket.socketpair()
         argv = ["qemu-system-x86_64", "-M", "q35,memory-backend=ram0", *options]
         argv += ["-m", memory, "-object", f"memory-backend-memfd,id=ram0,size={memory}M,share=on"]
         argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         argv += ["-kernel", vmlinux, "-initrd", initrd, "-append", APPEND, "-device", "virtio-serial-pci"]
-        argv += ["-chardev", f"socket,id=c0,fd={theirs.fileno()}", "-device", "virtserialport,chardev=c0"]
-        self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        argv += ["-chardev", f"socket,id=c0,fd={theirs.fileno()}", "-device", "virtserialport,chardev=c0", *more]
+        self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno(), *fds], stdin=subprocess.DEVNULL)
         theirs.close()
         self.stream = self.socket.makefile("rb", buffering=1 << 20)
         self.end()

@@ -8,6 +8,8 @@
  *   dst_port 1      guest sends RW frames with the child's output, then RESPONSE
  *   dst_port 0      host sends RW frames with the child's input, then SHUTDOWN; guest sends RESPONSE
  *   RESPONSE        the child ended; flags: its wait status
+ *   MOUNT           payload: device, file system type, options; the guest waits for the device, mounts it read-only on /m, sends RESPONSE
+ *   UNMOUNT         payload: device; the guest takes /m off and sends RESPONSE, and once more when the device is gone, if it goes
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,11 +20,12 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { REQUEST = 1, RESPONSE = 2, SHUTDOWN = 4, RW = 5 };
+enum { REQUEST = 1, RESPONSE = 2, SHUTDOWN = 4, RW = 5, MOUNT = 16, UNMOUNT = 17 };
 
 struct header {
 	uint64_t src_cid, dst_cid;
@@ -142,6 +145,46 @@ static void relay_in(int to)
 	}
 }
 
+/* Waits until there is a node in /dev, or none. */
+static void wait_for(const char *node, int there)
+{
+	char event[4096];
+	int watch = inotify_init1(IN_CLOEXEC);
+	inotify_add_watch(watch, "/dev", IN_CREATE | IN_DELETE);
+	while ((access(node, F_OK) == 0) != there)
+		if (read(watch, event, sizeof event) < 0)
+			die("inotify");
+	close(watch);
+}
+
+static void mount_device(void)
+{
+	const char *node = frame.payload, *type = node + strlen(node) + 1, *options = type + strlen(type) + 1;
+	wait_for(node, 1);
+	mkdir("/m", 0700);
+	while (mount(node, "/m", type, MS_RDONLY, options))
+		if (errno == ENXIO)
+			sched_yield(); /* the node is there a moment before the device */
+		else
+			die(node);
+	send_frame(RESPONSE, 0, 0);
+}
+
+static void unmount_device(void)
+{
+	char node[64];
+	int goes = frame.header.flags;
+	strncpy(node, frame.payload, sizeof node - 1);
+	node[sizeof node - 1] = 0;
+	if (umount("/m"))
+		die("umount");
+	send_frame(RESPONSE, 0, 0);
+	if (goes) {
+		wait_for(node, 0);
+		send_frame(RESPONSE, 0, 0);
+	}
+}
+
 int main(void)
 {
 	mount("dev", "/dev", "devtmpfs", 0, NULL);
@@ -151,6 +194,10 @@ int main(void)
 		pid_t child;
 		int status = 0;
 		receive_frame();
+		if (frame.header.op == MOUNT || frame.header.op == UNMOUNT) {
+			(frame.header.op == MOUNT ? mount_device : unmount_device)();
+			continue;
+		}
 		int child_end = frame.header.dst_port == 1;
 		int end = start(&child, child_end);
 		(child_end ? relay_out : relay_in)(end);

@@ -52,6 +52,13 @@ def needed_modules(ours: dict[str, bytes]) -> dict[str, bytes]:
     return {f"/{name}.ko": by_name[name] for name in MODULES if name in by_name}
 
 
+def device_modules(ours: dict[str, bytes]) -> dict[str, bytes]:
+    """Besides those, the modules for disks, persistent memory and EROFS, in the load order that our initrd tells."""
+    groups = dict(line.split(": ", 1) for line in ours["/etc/utilityvm/modules"].decode().splitlines() if ": " in line)
+    paths = " ".join(groups.get(group, "") for group in ("boot", "scsi", "pmem", "erofs")).split()
+    return {f"/{Path(path).name}": ours[path] for path in dict.fromkeys(paths)}
+
+
 def compile_init(scratch: Path) -> bytes:
     """The static init, compiled in `scratch`."""
     compiler = shutil.which("gcc")
@@ -62,11 +69,11 @@ def compile_init(scratch: Path) -> bytes:
     return init.read_bytes()
 
 
-def build(our_initrd: Path, scratch: Path) -> bytes:
-    """The raw side's initrd beside our own boot files: same busybox, same modules."""
+def build(our_initrd: Path, scratch: Path, *, devices: bool = False) -> bytes:
+    """The raw side's initrd beside our own boot files: same busybox, same modules; with `devices` also those that are plugged in."""
     ours = read_newc(our_initrd.read_bytes())
     if "/bin/busybox" not in ours:
         raise CannotMeasure(f"{our_initrd}: no /bin/busybox in it (is it an uncompressed newc archive?)")
-    modules = needed_modules(ours)
+    modules = device_modules(ours) if devices else needed_modules(ours)
     listing = "".join(f"{path}\n" for path in modules).encode()
     return write_newc({"/init": compile_init(scratch), "/bin/busybox": ours["/bin/busybox"], "/modules": listing, **modules})

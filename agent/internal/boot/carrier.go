@@ -12,7 +12,7 @@ const PortName = "org.utilityvm.hvsocket"
 
 const (
 	portsFolder = "/sys/class/virtio-ports"
-	// maxQuiet is how long the port may take to appear, in milliseconds without any news of a device.
+	// maxQuiet is how long the port may take to appear, in milliseconds without any news of a port.
 	maxQuiet = 30_000
 )
 
@@ -36,7 +36,7 @@ func OpenCarrier(k sys.Kernel, name string) (int, error) {
 			}
 			return fd, nil
 		}
-		if !k.WaitEvent(events, maxQuiet) {
+		if !k.WaitEvent(events, "virtio-ports", maxQuiet) {
 			return -1, &session.Failure{What: "carrier", Why: missing("there is no virtio-serial port named " + name)}
 		}
 	}

@@ -30,6 +30,7 @@ type Machine struct {
 	Shares    *share.Client
 
 	directories map[string]bool // mount points of the host's folders
+	disks       scsiDriver
 }
 
 // call is one request and where its answer goes.

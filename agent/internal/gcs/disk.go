@@ -4,6 +4,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"utilityvm/agent/internal/sys"
@@ -22,14 +23,15 @@ func mappedDisk(c *call, q *wire.Modify) {
 		c.fail(err)
 		return
 	}
-	k := c.bridge.machine.Kernel
+	m := c.bridge.machine
+	k := m.Kernel
 	switch {
 	case d.Encrypted:
 		c.fail(&wire.Error{Code: wire.NotImpl, Text: "Encrypted disks are not supported"})
 	case d.Partition != 0:
 		c.fail(&wire.Error{Code: wire.NotImpl, Text: "Partition: only whole disks are supported"})
 	case q.RequestType == "Add":
-		c.beside(q, func() error { return addDisk(k, &d) })
+		c.beside(q, func() error { return addDisk(k, &m.disks, &d) })
 	case q.RequestType == "Remove":
 		c.beside(q, func() error { return removeDisk(k, &d) })
 	case q.RequestType == "Update":
@@ -53,7 +55,10 @@ func scsiDevice(c *call, q *wire.Modify) {
 	}
 }
 
-func addDisk(k sys.Kernel, d *wire.Disk) error {
+func addDisk(k sys.Kernel, driver *scsiDriver, d *wire.Disk) error {
+	if err := driver.load(k); err != nil {
+		return err
+	}
 	name, err := findDisk(k, d)
 	if err != nil || d.MountPath == "" {
 		return err
@@ -113,24 +118,43 @@ func unplug(k sys.Kernel, d *wire.Disk) error {
 	return nil
 }
 
-// findDisk returns the name of a disk's block device, which the kernel is asked to look for.
-func findDisk(k sys.Kernel, d *wire.Disk) (string, error) {
+// scsiDriver is loaded with the first disk. It finds out by itself which disks come later, but not which there are.
+type scsiDriver struct {
+	lock   sync.Mutex
+	loaded bool
+}
+
+func (s *scsiDriver) load(k sys.Kernel) error {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	if s.loaded {
+		return nil
+	}
 	if err := sys.LoadModules(k, "scsi"); err != nil {
-		return "", err
+		return err
 	}
-	host, err := scsiHost(k, d.Controller)
+	hosts, err := virtioHosts(k)
 	if err != nil {
-		return "", err
+		return err
 	}
+	for _, host := range hosts {
+		path := scsiHosts + "/host" + strconv.Itoa(host) + "/scan"
+		if err := k.WriteFile(path, "0 0 -"); err != nil {
+			return &wire.Error{Code: wire.Fail, Text: "looking for disks, " + path, Cause: err}
+		}
+	}
+	s.loaded = true
+	return nil
+}
+
+// findDisk waits for a disk's block device and returns its name.
+func findDisk(k sys.Kernel, d *wire.Disk) (string, error) {
 	folder, err := diskFolder(k, d)
 	if err != nil {
 		return "", err
 	}
-	lun := strconv.Itoa(int(d.Lun))
-	if err := k.WriteFile(scsiHosts+"/"+host+"/scan", "0 0 "+lun); err != nil {
-		return "", &wire.Error{Code: wire.Fail, Text: "looking for the disk at " + folder, Cause: err}
-	}
-	return appear(k, "disk at controller "+strconv.Itoa(int(d.Controller))+" lun "+lun, func() string { return blockDevice(k, folder) })
+	what := "disk at controller " + strconv.Itoa(int(d.Controller)) + " lun " + strconv.Itoa(int(d.Lun))
+	return appear(k, what, func() string { return usable(k, blockDevice(k, folder)) })
 }
 
 // diskFolder returns where sysfs has, or would have, a disk.
@@ -142,11 +166,23 @@ func diskFolder(k sys.Kernel, d *wire.Disk) (string, error) {
 	return scsiDevices + "/" + strings.TrimPrefix(host, "host") + ":0:0:" + strconv.Itoa(int(d.Lun)), nil
 }
 
-// scsiHost returns the kernel's name of a controller: QEMU's come in their order.
+// scsiHost returns the kernel's name of a controller.
 func scsiHost(k sys.Kernel, controller uint32) (string, error) {
+	hosts, err := virtioHosts(k)
+	if err != nil {
+		return "", err
+	}
+	if int64(controller) >= int64(len(hosts)) {
+		return "", &wire.Error{Code: wire.NotFound, Text: "there is no SCSI controller " + strconv.Itoa(int(controller))}
+	}
+	return "host" + strconv.Itoa(hosts[controller]), nil
+}
+
+// virtioHosts returns the kernel's numbers of QEMU's controllers, which come in their order.
+func virtioHosts(k sys.Kernel) ([]int, error) {
 	all, err := k.ReadDir(scsiHosts)
 	if err != nil && err != syscall.ENOENT {
-		return "", &wire.Error{Code: wire.Fail, Text: "SCSI controllers", Cause: err}
+		return nil, &wire.Error{Code: wire.Fail, Text: "SCSI controllers", Cause: err}
 	}
 	var hosts []int
 	for _, name := range all {
@@ -157,10 +193,7 @@ func scsiHost(k sys.Kernel, controller uint32) (string, error) {
 		}
 	}
 	sort.Ints(hosts)
-	if int64(controller) >= int64(len(hosts)) {
-		return "", &wire.Error{Code: wire.NotFound, Text: "there is no SCSI controller " + strconv.Itoa(int(controller))}
-	}
-	return "host" + strconv.Itoa(hosts[controller]), nil
+	return hosts, nil
 }
 
 // blockDevice returns the name of the block device of a SCSI disk, "" while there is none.

@@ -21,6 +21,13 @@ var (
 	xfs   = head("XFSB", 0)
 )
 
+const (
+	scan9  = "write /sys/class/scsi_host/host9/scan 0 0 -"
+	scan10 = "write /sys/class/scsi_host/host10/scan 0 0 -"
+)
+
+func bdi(name string) string { return "/sys/class/block/" + name + "/bdi/read_ahead_kb" }
+
 // controllers returns a kernel with two of QEMU's SCSI controllers beside another, and modules for them.
 func controllers() *systest.Kernel {
 	return &systest.Kernel{Files: map[string]string{
@@ -30,6 +37,10 @@ func controllers() *systest.Kernel {
 		"/etc/utilityvm/modules":                "scsi: /scsi.ko\next4: /ext4.ko\npmem: /pmem.ko\nerofs: /erofs.ko\nxfs: /xfs.ko\n",
 		"/dev/sda":                              ext4,
 		"/dev/sdb":                              xfs,
+		bdi("sda"):                              "128\n",
+		bdi("sdb"):                              "128\n",
+		bdi("pmem0"):                            "128\n",
+		bdi("pmem4"):                            "128\n",
 	}}
 }
 
@@ -49,32 +60,58 @@ func same(t *testing.T, k *systest.Kernel, want ...string) {
 func TestADiskIsLookedForAndMountedWhenItAppears(t *testing.T) {
 	k := controllers()
 	appears(k, "/sys/unrelated", "/sys/bus/scsi/devices/10:0:0:7/block/sda")
-	if err := addDisk(k, &wire.Disk{MountPath: "/run/a/b", Controller: 1, Lun: 7}); err != nil {
+	if err := addDisk(k, &scsiDriver{}, &wire.Disk{MountPath: "/run/a/b", Controller: 1, Lun: 7}); err != nil {
 		t.Fatal(err)
 	}
-	same(t, k, "module /scsi.ko", "write /sys/class/scsi_host/host10/scan 0 0 7", "events", "wait", "wait",
+	same(t, k, "module /scsi.ko", scan9, scan10, "events", "wait", "wait",
 		"module /ext4.ko", "mkdir /run 700", "mkdir /run/a 700", "mkdir /run/a/b 700", "mount /dev/sda ext4 /run/a/b 0 ")
+}
+
+func TestTheDriverLooksOnceForDisksThatAreThereAlready(t *testing.T) {
+	k, driver := controllers(), &scsiDriver{}
+	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sda"] = ""
+	k.Fail = map[string]error{scan10: syscall.EIO}
+	if err := addDisk(k, driver, &wire.Disk{}); err == nil {
+		t.Error("a failed look was not told")
+	}
+	k.Fail = nil
+	for i := 0; i < 2; i++ {
+		if err := addDisk(k, driver, &wire.Disk{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	same(t, k, "module /scsi.ko", scan9, scan10, "module /scsi.ko", scan9, scan10, "events", "events")
+}
+
+func TestADiskIsThereWhenItCanBeOpened(t *testing.T) {
+	k := controllers()
+	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sdc"] = ""
+	appears(k, "/sys/class/block/sdc/bdi/read_ahead_kb", "/dev/sdc")
+	if err := addDisk(k, &scsiDriver{}, &wire.Disk{}); err != nil {
+		t.Fatal(err)
+	}
+	same(t, k, "module /scsi.ko", scan9, scan10, "events", "wait", "wait")
 }
 
 func TestADiskWithoutAPlaceIsOnlyMadeVisible(t *testing.T) {
 	k := controllers()
 	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sdb"] = ""
-	if err := addDisk(k, &wire.Disk{}); err != nil {
+	if err := addDisk(k, &scsiDriver{}, &wire.Disk{}); err != nil {
 		t.Fatal(err)
 	}
-	same(t, k, "module /scsi.ko", "write /sys/class/scsi_host/host9/scan 0 0 0", "events")
+	same(t, k, "module /scsi.ko", scan9, scan10, "events")
 }
 
 func TestOptionsAreTheKernelsTheFileSystemsOrMountsOfTheirOwn(t *testing.T) {
 	k := controllers()
 	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sdb"] = ""
 	d := wire.Disk{MountPath: "/m", ReadOnly: true, Options: []string{"nodev", "norecovery", "logbufs=8", "rshared", "noexec"}}
-	if err := addDisk(k, &d); err != nil {
+	if err := addDisk(k, &scsiDriver{}, &d); err != nil {
 		t.Fatal(err)
 	}
 	flags := syscall.MS_NODEV | syscall.MS_NOEXEC | syscall.MS_RDONLY
 	shared := syscall.MS_SHARED | syscall.MS_REC
-	same(t, k, "module /scsi.ko", "write /sys/class/scsi_host/host9/scan 0 0 0", "events", "module /xfs.ko", "mkdir /m 700",
+	same(t, k, "module /scsi.ko", scan9, scan10, "events", "module /xfs.ko", "mkdir /m 700",
 		fmt.Sprintf("mount /dev/sdb xfs /m %x logbufs=8,norecovery", flags), fmt.Sprintf("mount   /m %x ", shared))
 }
 
@@ -83,14 +120,14 @@ func TestEveryStepOfMountingThatFailsIsNamed(t *testing.T) {
 	d := wire.Disk{MountPath: "/m", Options: []string{"shared"}}
 	good := controllers()
 	good.Files["/sys/bus/scsi/devices/9:0:0:0/block/sda"] = ""
-	if err := addDisk(good, &d); err != nil {
+	if err := addDisk(good, &scsiDriver{}, &d); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range good.Calls {
 		k := controllers()
 		k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sda"] = ""
 		k.Fail = map[string]error{step: syscall.EIO}
-		err := addDisk(k, &d)
+		err := addDisk(k, &scsiDriver{}, &d)
 		if err == nil || !strings.HasSuffix(err.Error(), ": input/output error") {
 			t.Errorf("%s: %v", step, err)
 		}
@@ -102,11 +139,11 @@ func TestEveryStepOfMountingThatFailsIsNamed(t *testing.T) {
 }
 
 func TestADiskThatDoesNotAppearIsAnErrorThatSaysWhich(t *testing.T) {
-	err := addDisk(controllers(), &wire.Disk{MountPath: "/m", Lun: 3})
+	err := addDisk(controllers(), &scsiDriver{}, &wire.Disk{MountPath: "/m", Lun: 3})
 	if wire.CodeOf(err) != wire.Timeout || err.Error() != "disk at controller 0 lun 3 did not appear" {
 		t.Error(err)
 	}
-	if err := addDisk(controllers(), &wire.Disk{Controller: 2}); wire.CodeOf(err) != wire.NotFound {
+	if err := addDisk(controllers(), &scsiDriver{}, &wire.Disk{Controller: 2}); wire.CodeOf(err) != wire.NotFound {
 		t.Error(err)
 	}
 }
@@ -114,7 +151,7 @@ func TestADiskThatDoesNotAppearIsAnErrorThatSaysWhich(t *testing.T) {
 func TestAFileSystemThatIsNotKnownIsRefused(t *testing.T) {
 	k := controllers()
 	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sda"], k.Files["/dev/sda"] = "", "nothing"
-	if err := addDisk(k, &wire.Disk{MountPath: "/m"}); err == nil || !strings.Contains(err.Error(), "/dev/sda has no file system") {
+	if err := addDisk(k, &scsiDriver{}, &wire.Disk{MountPath: "/m"}); err == nil || !strings.Contains(err.Error(), "/dev/sda has no file system") {
 		t.Error(err)
 	}
 }
@@ -157,17 +194,8 @@ func TestADiskThatHasGrownIsLookedAtAgainAndItsFileSystemGrows(t *testing.T) {
 
 // -- persistent memory --
 
-func bridges() *systest.Kernel {
-	k := controllers()
-	for address, device := range map[string]string{"0000:00:10.0": "0x0001", "0000:00:11.0": "0x0001", "0000:00:01.0": "0x1003"} {
-		k.Files[pciDevices+"/"+address+"/vendor"] = "0x1b36\n"
-		k.Files[pciDevices+"/"+address+"/device"] = device + "\n"
-	}
-	return k
-}
-
 func TestADeviceIsFoundByItsPlaceAndMountedWithoutThePageCache(t *testing.T) {
-	k := bridges()
+	k := controllers()
 	k.Files["/dev/pmem4"] = erofs
 	path := pciDevices + "/0000:00:11.0/0000:02:0a.0/virtio9/ndbus3/region3/namespace3.0/block/pmem4"
 	k.Files[pciDevices+"/0000:00:11.0/0000:02:0a.0/virtio9/ndbus3/region3/namespace_seed"] = ""
@@ -180,7 +208,7 @@ func TestADeviceIsFoundByItsPlaceAndMountedWithoutThePageCache(t *testing.T) {
 }
 
 func TestWithoutDAXALayerIsMountedAllTheSame(t *testing.T) {
-	k := bridges()
+	k := controllers()
 	k.Files["/dev/pmem0"] = ext4
 	k.Files[pciDevices+"/0000:00:10.0/0000:01:01.0/virtio9/ndbus0/region0/namespace0.0/block/pmem0"] = ""
 	with := fmt.Sprintf("mount /dev/pmem0 ext4 /p %x dax,noload", syscall.MS_RDONLY)
@@ -193,7 +221,7 @@ func TestWithoutDAXALayerIsMountedAllTheSame(t *testing.T) {
 }
 
 func TestADeviceThatDoesNotAppearIsAnError(t *testing.T) {
-	if err := addPMem(bridges(), &wire.PMem{DeviceNumber: 100, MountPath: "/p"}); wire.CodeOf(err) != wire.Timeout {
+	if err := addPMem(controllers(), &wire.PMem{DeviceNumber: 100, MountPath: "/p"}); wire.CodeOf(err) != wire.Timeout {
 		t.Error(err)
 	}
 }

@@ -144,7 +144,7 @@ func makeFolders(k sys.Kernel, path string, mode uint32) error {
 	return nil
 }
 
-// appear waits until look finds something, and looks again at each announcement of a device.
+// appear waits until look finds something, and looks again at each announcement of a block device.
 func appear(k sys.Kernel, what string, look func() string) (string, error) {
 	events, err := k.DeviceEvents()
 	if err != nil {
@@ -156,10 +156,25 @@ func appear(k sys.Kernel, what string, look func() string) (string, error) {
 			return found, nil
 		}
 		left := (end - sys.Now()) / 1e6
-		if left <= 0 || !k.WaitEvent(events, int(left)) {
+		if left <= 0 || !k.WaitEvent(events, "block", int(left)) {
 			return "", &wire.Error{Code: wire.Timeout, Text: what + " did not appear"}
 		}
 	}
+}
+
+// usable returns the name of a block device once it can be opened, which is a while after it has its name, and right
+// after it has its bdi. To try it earlier would make the kernel look for a module.
+func usable(k sys.Kernel, name string) string {
+	if name == "" {
+		return ""
+	}
+	if _, err := k.ReadFile("/sys/class/block/" + name + "/bdi/read_ahead_kb"); err != nil {
+		return ""
+	}
+	if _, err := k.ReadHead("/dev/"+name, 1); err == syscall.ENXIO || err == syscall.ENOENT {
+		return ""
+	}
+	return name
 }
 
 // maxAppear is how long a device may take to appear, in milliseconds.

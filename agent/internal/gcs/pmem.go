@@ -11,8 +11,10 @@ import (
 const (
 	pciDevices = "/sys/bus/pci/devices"
 	// placesOnBridge is how many devices the host puts on one bridge: device n is in place n % placesOnBridge + 1 of
-	// bridge n / placesOnBridge.
+	// bridge n / placesOnBridge. The bridges are the PCI devices from firstBridge on.
 	placesOnBridge = 31
+	firstBridge    = 0x10
+	lastBridge     = 0x1e
 )
 
 // pmemDevice mounts a layer on persistent memory, or takes it off; the device stays.
@@ -42,7 +44,7 @@ func addPMem(k sys.Kernel, d *wire.PMem) error {
 		return err
 	}
 	number := strconv.Itoa(int(d.DeviceNumber))
-	name, err := appear(k, "persistent memory device "+number, func() string { return findPMem(k, d.DeviceNumber) })
+	name, err := appear(k, "persistent memory device "+number, func() string { return usable(k, findPMem(k, d.DeviceNumber)) })
 	if err != nil {
 		return err
 	}
@@ -52,14 +54,14 @@ func addPMem(k sys.Kernel, d *wire.PMem) error {
 
 // findPMem returns the name of the block device in a place behind the host's bridges, "" while there is none.
 func findPMem(k sys.Kernel, number uint32) string {
-	bridges := findBridges(k)
-	at := int(number / placesOnBridge)
-	if at >= len(bridges) {
+	const digits = "0123456789abcdef"
+	bridge, place := firstBridge+number/placesOnBridge, number%placesOnBridge+1
+	if bridge > lastBridge {
 		return ""
 	}
-	place := number%placesOnBridge + 1
-	ending := ":" + "0123456789abcdef"[place>>4:place>>4+1] + "0123456789abcdef"[place&15:place&15+1] + ".0"
-	folder := child(k, pciDevices+"/"+bridges[at], func(name string) bool { return strings.HasSuffix(name, ending) })
+	ending := ":" + digits[place>>4:place>>4+1] + digits[place&15:place&15+1] + ".0"
+	folder := child(k, pciDevices+"/0000:00:"+digits[bridge>>4:bridge>>4+1]+digits[bridge&15:bridge&15+1]+".0",
+		func(name string) bool { return strings.HasSuffix(name, ending) })
 	for _, step := range []string{"virtio", "ndbus", "region", "namespace", "block"} {
 		if folder == "" {
 			return ""
@@ -74,19 +76,6 @@ func findPMem(k sys.Kernel, number uint32) string {
 	}
 	name := child(k, folder, func(string) bool { return true })
 	return name[strings.LastIndexByte(name, '/')+1:]
-}
-
-// findBridges returns the PCI addresses of QEMU's bridges, in order.
-func findBridges(k sys.Kernel) (bridges []string) {
-	all, _ := k.ReadDir(pciDevices)
-	for _, address := range all {
-		vendor, _ := k.ReadFile(pciDevices + "/" + address + "/vendor")
-		device, _ := k.ReadFile(pciDevices + "/" + address + "/device")
-		if strings.TrimSpace(string(vendor)) == "0x1b36" && strings.TrimSpace(string(device)) == "0x0001" {
-			bridges = append(bridges, address)
-		}
-	}
-	return bridges
 }
 
 // child returns the path of the first entry in a folder that fits, "" when there is none.

@@ -55,8 +55,9 @@ type Kernel interface {
 	LoopbackUp() error
 	// DeviceEvents opens the kernel's announcements of devices, a descriptor to be watched.
 	DeviceEvents() (int, error)
-	// WaitEvent waits until fd, opened by DeviceEvents, has announcements, and takes them; false after ms milliseconds.
-	WaitEvent(fd int, ms int) bool
+	// WaitEvent waits until fd, opened by DeviceEvents, has announcements of a subsystem, and takes all that there are;
+	// false after ms milliseconds.
+	WaitEvent(fd int, subsystem string, ms int) bool
 	// OpenPort opens a character device for reading and writing without blocking.
 	OpenPort(path string) (int, error)
 	// ListenVsock listens on a port of AF_VSOCK, for connections from this machine.

@@ -2,6 +2,8 @@ package sys
 
 import (
 	"sort"
+	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 )
@@ -134,8 +136,14 @@ func (Linux) ReadDir(path string) ([]string, error) {
 	}
 }
 
+// loaded has the modules that are known to be loaded: the kernel would read a whole file again to say so.
+var loaded sync.Map
+
 // LoadModule implements Kernel.
 func (Linux) LoadModule(path string) error {
+	if _, known := loaded.Load(path); known {
+		return nil
+	}
 	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -146,6 +154,7 @@ func (Linux) LoadModule(path string) error {
 	if errno != 0 && errno != syscall.EEXIST {
 		return errno
 	}
+	loaded.Store(path, true)
 	return nil
 }
 
@@ -216,22 +225,34 @@ func (Linux) DeviceEvents() (int, error) {
 }
 
 // WaitEvent implements Kernel.
-func (Linux) WaitEvent(fd int, ms int) bool {
-	waiting := struct {
-		fd              int32
-		events, returns int16
-	}{fd: int32(fd), events: In}
-	limit := syscall.NsecToTimespec(int64(ms) * 1e6)
-	n, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&waiting)), 1,
-		uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
-	if errno == syscall.EINTR {
-		return true
-	}
+func (Linux) WaitEvent(fd int, subsystem string, ms int) bool {
+	wanted := "\x00SUBSYSTEM=" + subsystem + "\x00"
 	var message [4096]byte
-	for {
-		// An overflow (ENOBUFS) is news as well: the caller looks at everything again.
-		if _, errno := Read(fd, message[:]); errno == Again {
-			return n == 1
+	for end := Now() + int64(ms)*1e6; ; {
+		left := end - Now()
+		if left < 0 {
+			left = 0
+		}
+		waiting := struct {
+			fd              int32
+			events, returns int16
+		}{fd: int32(fd), events: In}
+		limit := syscall.NsecToTimespec(left)
+		n, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&waiting)), 1,
+			uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+		if errno == 0 && n == 0 {
+			return false
+		}
+		for news := false; ; {
+			n, errno := Read(fd, message[:])
+			if errno == Again {
+				if news {
+					return true
+				}
+				break
+			}
+			// An overflow (ENOBUFS) is news as well: the caller looks at everything again.
+			news = news || errno != 0 || strings.Contains(string(message[:n]), wanted)
 		}
 	}
 }

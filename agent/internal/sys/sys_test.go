@@ -175,7 +175,7 @@ func TestDeviceEventsAreWaitedFor(t *testing.T) {
 		t.Skip("no device events here: " + err.Error())
 	}
 	defer Close(fd)
-	if k.WaitEvent(fd, 1) {
+	if k.WaitEvent(fd, "block", 1) {
 		t.Log("a device came just now")
 	}
 }

@@ -118,7 +118,7 @@ func (k *Kernel) LoopbackUp() error { return k.call("loopback") }
 func (k *Kernel) DeviceEvents() (int, error) { return -1, k.call("events") }
 
 // WaitEvent implements sys.Kernel: the next of News appears, or the time is up.
-func (k *Kernel) WaitEvent(_ int, _ int) bool {
+func (k *Kernel) WaitEvent(_ int, _ string, _ int) bool {
 	_ = k.call("wait")
 	if len(k.News) == 0 {
 		return false
