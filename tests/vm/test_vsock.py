@@ -10,6 +10,8 @@ import pytest_asyncio
 
 from utilityvm import ConnectionLost, Exhausted, InvalidOptions, Process, UtilityVM
 from utilityvm.guest.transport import GuestStream, Listener
+from utilityvm.schema.devices import HvSocketServiceConfig
+from utilityvm.wire.services import service_id
 
 from .foreign import PATH, put_into
 from .running import LIMIT, Done, ended, line, run
@@ -65,6 +67,18 @@ async def test_a_port_that_nobody_listens_to_refuses_with_a_reset(vm: UtilityVM,
     assert await run(vm, PATH, "echo", str(PORT + 1)) == Done(3, b"ECONNRESET\n")
     listener.close()
     assert await run(vm, PATH, "echo", str(PORT)) == Done(3, b"ECONNRESET\n")
+
+
+async def test_a_service_that_is_disabled_refuses_programs_until_it_is_not(vm: UtilityVM, listener: Listener) -> None:
+    async with dialled(vm, listener, "echo") as (stream, _):
+        await vm.update_hvsocket_service(service_id(PORT), HvSocketServiceConfig(disabled=True, bind_security_descriptor="D:P"))
+        assert await run(vm, PATH, "echo", str(PORT)) == Done(3, b"ECONNRESET\n")
+        await stream.write(b"made before")
+        assert await stream.read(100) == b"made before"
+    await vm.remove_hvsocket_service(service_id(PORT))
+    async with dialled(vm, listener, "echo") as (stream, _):
+        await stream.write(b"again")
+        assert await stream.read(100) == b"again"
 
 
 async def test_the_agents_own_ports_are_no_ports_for_programs(vm: UtilityVM) -> None:

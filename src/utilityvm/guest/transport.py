@@ -123,6 +123,11 @@ class Transport:
         self.flush()
         return listener
 
+    def allow(self, port: int, allowed: bool) -> None:
+        """Refuse dials to `port`, whoever listens to it, or accept them again. Streams that were made stay."""
+        (self._wire.enable if allowed else self._wire.disable)(port)
+        self.flush()
+
     def close(self) -> None:
         """End the connection: readers, writers and acceptors get `ConnectionLost`. A second call does nothing."""
         self.lose(ConnectionLost(f"{self._name}: the guest connection was closed"), ours=True)

@@ -8,13 +8,9 @@ from utilityvm.guest.logs import OutputHandler
 from utilityvm.guest.transport import GuestStream
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.kit.trace import event
-from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_BYTES, ENTROPY_PORT, LOG_PORT
+from utilityvm.wire import services
+from utilityvm.wire.gcs import ENTROPY_BYTES
 
-PLAN9_PORT: Final = 564
-OURS: Final = range(BRIDGE_PORT, 0x8000_0000)
-"""The guest agent's connection, and the streams of processes, which count from there."""
-
-_SERVICES: Final = {ENTROPY_PORT: "the guest's entropy", LOG_PORT: "the log of the guest's agent", PLAN9_PORT: "shared folders"}
 _LAST: Final = 0xFFFF_FFFE  # the one after it means any port
 
 
@@ -26,9 +22,8 @@ def check(port: object) -> None:
     """
     if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= _LAST:
         raise InvalidOptions(f"port {port!r}: ports are numbers from 1 to {_LAST:#x}")
-    why = "the guest's agent and its processes" if port in OURS else _SERVICES.get(port)
-    if why is not None:
-        hint = f"take another; ports below {OURS.start:#x} are free but for {', '.join(map(str, sorted(_SERVICES)))}"
+    if why := services.needed_for(port):
+        hint = f"take another; ports below {services.AGENTS.start:#x} are free but for {', '.join(map(str, sorted(services.NEEDED)))}"
         raise InvalidOptions(f"port {port:#x} is for {why}", hint=hint)
 
 

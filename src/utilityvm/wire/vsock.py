@@ -125,7 +125,8 @@ class HostSocket:
         self._discarded = 0
         self._reader = PacketReader()
         self._streams: dict[StreamId, _Stream] = {}
-        self._listening: dict[int, bool] = {}
+        self._listening: dict[int, int] = {}  # the flags that the guest was told, by port
+        self._disabled: set[int] = set()
         self._out: list[bytes] = [encode(Packet(Control.RESET, payload=nonce))]
         self._hurry = True
 
@@ -179,14 +180,26 @@ class HostSocket:
         """
         if port in self._listening:
             raise Exhausted(f"guest port {port:#x} is listened to already")
-        self._listening[port] = once
-        flags = (ONCE if once else 0) | (PROGRAMS if programs else 0)
-        self._out.append(encode(Packet(Control.LISTEN, dst_port=port, flags=flags)))  # lazily
+        self._listening[port] = (ONCE if once else 0) | (PROGRAMS if programs else 0)
+        self._tell(port)
 
     def unlisten(self, port: int) -> None:
         """Accept no more dials to `port`; nothing happens when none were accepted."""
         if self._listening.pop(port, None) is not None:
-            self._out.append(encode(Packet(Control.UNLISTEN, dst_port=port)))  # lazily
+            self._tell(port)
+
+    def disable(self, port: int) -> None:
+        """Refuse dials to `port`, whoever listens, until `enable`; streams that were made stay."""
+        if port in self._listening and port not in self._disabled:
+            self._out.append(encode(Packet(Control.UNLISTEN, dst_port=port)))
+        self._disabled.add(port)
+
+    def enable(self, port: int) -> None:
+        """Accept dials to `port` again, if anybody listens."""
+        if port in self._disabled:
+            self._disabled.remove(port)
+            if port in self._listening:
+                self._tell(port)
 
     def send(self, stream: StreamId, data: memoryview) -> int:
         """Send as much of `data` as the guest has room for and return how many bytes that was.
@@ -271,10 +284,10 @@ class HostSocket:
         if state is not None:
             del self._streams[stream]
             events.append(Ended(stream, REDIALLED))
-        if state is not None or port not in self._listening or len(self._streams) >= MAX_STREAMS:
+        if state is not None or port not in self._listening or port in self._disabled or len(self._streams) >= MAX_STREAMS:
             self._answer_rst(stream)
             return
-        if self._listening[port]:
+        if self._listening[port] & ONCE:
             del self._listening[port]
         state = self._streams[stream] = _Stream(packet.buf_alloc, packet.fwd_cnt)
         self._emit(stream, state, Op.RESPONSE, lazily=True)
@@ -307,6 +320,14 @@ class HostSocket:
             events.append(Credit(stream))
 
     # -- to the guest -----------------------------------------------------------------------------------------------
+
+    def _tell(self, port: int) -> None:
+        """Say whether `port` is listened to, lazily, unless it is disabled: then the guest knows of no listener."""
+        if port in self._disabled:
+            return
+        flags = self._listening.get(port)
+        packet = Packet(Control.UNLISTEN, dst_port=port) if flags is None else Packet(Control.LISTEN, dst_port=port, flags=flags)
+        self._out.append(encode(packet))
 
     def _shut(self, stream: StreamId, bits: int) -> None:
         state = self._streams.get(stream)

@@ -54,7 +54,7 @@ class Undying:
 async def machine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[QemuMachine, Undying]]:
     monkeypatch.setattr(system, "Child", Undying)
     monkeypatch.setattr(system, "CLEANUP", 0.05)
-    launch = Launch(argv=("qemu",), memory_bytes=4096, files={}, console_path="", share=Share(count=1))
+    launch = Launch(argv=("qemu",), memory_bytes=4096, files={}, console_path="", share=Share(count=1), rules={})
     made = QemuMachine(VmId("x"), ComputeSystem(owner="o"), launch, FACTS, Processors(VmId("x"), launch.share, Cgroups()))
     async with asyncio.timeout(10):
         await made.start()

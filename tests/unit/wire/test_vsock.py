@@ -113,6 +113,24 @@ def test_listening_is_told_to_the_guest_and_twice_is_refused() -> None:
         host.listen(6)
 
 
+def test_a_disabled_port_is_unlistened_to_until_it_is_enabled_again() -> None:
+    host = ready()
+    host.disable(5)
+    host.listen(5, once=True, programs=True)
+    assert sent(host) == []
+    assert told(host, as_guest(Packet(Op.REQUEST, 9, 5, buf_alloc=10))) == []
+    assert [packet.op for packet in sent(host)] == [Op.RST]
+    host.enable(5)
+    host.enable(5)
+    assert sent(host) == [Packet(Control.LISTEN, dst_port=5, flags=3)]
+    host.disable(5)
+    host.disable(5)
+    assert sent(host) == [Packet(Control.UNLISTEN, dst_port=5)]
+    host.unlisten(5)
+    host.enable(5)
+    assert sent(host) == []
+
+
 def test_a_dial_to_a_port_that_nobody_listens_to_is_reset() -> None:
     host = ready()
     assert told(host, as_guest(Packet(Op.REQUEST, 1, 2, buf_alloc=1))) == []

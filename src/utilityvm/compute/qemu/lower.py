@@ -11,11 +11,12 @@ from utilityvm.compute.plan9.spec import wrong_plan9
 from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.modify import SLOTS, pmem_place
 from utilityvm.compute.qemu.qos import group_words, is_bounded, wrong_qos
+from utilityvm.compute.qemu.services import rules_of, wrong_rule
 from utilityvm.compute.qemu.share import Share, share_of, wrong_share
 from utilityvm.compute.qemu.treatment import LACKS, NOT_YET, TREATMENT
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
 from utilityvm.kit.ids import VmId
-from utilityvm.schema.devices import Plan9Share, Scsi
+from utilityvm.schema.devices import HvSocketServiceConfig, Plan9Share, Scsi
 from utilityvm.schema.document import ComputeSystem, Memory, VirtualMachine
 from utilityvm.schema.node import Node
 
@@ -75,7 +76,8 @@ class Launch:
     """How to start QEMU. `memory_bytes` is the size of the file behind `Fd.MEMORY`; `files` are those that QEMU reads, by what
     stands for their names in the command line; `console_path` is the socket that offers the console, ``""`` for none; `share` is what
     it may use of the host's processors; `locked` says that its memory is to be locked before it starts, `bounded` that its
-    disks are held to common bounds; `folders` are those of the host that its guest may mount from the start.
+    disks are held to common bounds; `folders` are those of the host that its guest may mount from the start; `rules` are those
+    of hvsocket services.
     """
 
     argv: tuple[str | FdWord, ...]
@@ -83,6 +85,7 @@ class Launch:
     files: Mapping[Fd, str]
     console_path: str
     share: Share
+    rules: Mapping[str, HvSocketServiceConfig]
     locked: bool = False
     bounded: bool = False
     folders: tuple[Plan9Share, ...] = ()
@@ -150,6 +153,7 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         files=files,
         console_path=_console_path(vm),
         share=share_of(vm.compute_topology.processor),
+        rules=rules_of(vm),
         locked=not memory.allow_overcommit,
         bounded=is_bounded(vm.storage_qos),
         folders=_folders(vm),
@@ -334,6 +338,9 @@ def _wrong_devices(vm: VirtualMachine) -> Iterator[Problem]:
         if share.name in names:
             yield _invalid(f"{path}.Plan9.Shares[{at}].Name", f"{share.name!r}: there is another of this name")
         names.add(share.name)
+    for service, rule in rules_of(vm).items():
+        if why := wrong_rule(service, rule):
+            yield _unsupported(f'{path}.HvSocket.HvSocketConfig.ServiceTable["{service}"]', why)
     for number, port in vm.devices.com_ports.items():
         if number != "0":
             yield _unsupported(f'{path}.ComPorts["{number}"]', "only port 0 is carried out")

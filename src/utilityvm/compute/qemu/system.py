@@ -26,6 +26,7 @@ from utilityvm.compute.qemu.plan9 import Shares
 from utilityvm.compute.qemu.processors import Processors
 from utilityvm.compute.qemu.reads import Offered, offer
 from utilityvm.compute.qemu.resources import modify_memory, modify_processors
+from utilityvm.compute.qemu.services import Services
 from utilityvm.compute.qemu.usage import PAGE, qemu_below, storage_of, usage_of
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
@@ -67,6 +68,7 @@ class QemuMachine:
         self._runtime_id = RuntimeId(new_guid())
         self._life = Life(self._name, LIFE, State.CREATED)
         self._transport = Transport(self._name, os.urandom(NONCE_BYTES))
+        self._services = Services(launch.rules, self._transport.allow, self._name)
         self._guest = HostedGuest(document, self._transport, self._name)
         self._share_transport = Transport(self._name, os.urandom(NONCE_BYTES))
         self._shares = Shares(system_id, self._name, (self._share_transport, self._transport))
@@ -291,6 +293,8 @@ class QemuMachine:
             return
         if self._child is None or self._hotplug is None or self._growth is None:
             raise StateError(self._name, "starting", Do.MODIFY.value)
+        if self._services.modify(request):
+            return
         if modify_processors(request, self._processors, self._child.pid) or await modify_memory(request, self._growth):
             return
         await self._hotplug.modify(request)

@@ -75,10 +75,11 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         _SOCKETS: _C,
         f"{_SOCKETS}.DefaultBindSecurityDescriptor": _R,  # only the owner's process has the guest's sockets; there is nobody to tell apart
         f"{_SOCKETS}.DefaultConnectSecurityDescriptor": _R,  # likewise
-        f"{_SOCKETS}.ServiceTable": _R,  # likewise; what is not a security descriptor is refused
-        f"{_SOCKETS}.ServiceTable[*]": _R,
+        f"{_SOCKETS}.ServiceTable": _C,
+        f"{_SOCKETS}.ServiceTable[*]": _C,  # a service that is no port's stays recorded: a Linux guest cannot dial it
         f"{_SOCKETS}.ServiceTable[*].BindSecurityDescriptor": _R,  # likewise
         f"{_SOCKETS}.ServiceTable[*].ConnectSecurityDescriptor": _R,  # likewise
+        f"{_SOCKETS}.ServiceTable[*].Disabled": _C,
     }
 )
 
@@ -87,6 +88,7 @@ LACKS: Final[Mapping[str, str]] = MappingProxyType(
         f"{_VM}.Chipset.Uefi": "boot by firmware is not carried out by the QEMU driver yet; use LinuxKernelDirect",
         f"{_MEMORY}.EnableHotHint": "has no meaning for Linux guests on QEMU",
         f"{_MEMORY}.HighMmioBaseInMB": "QEMU places this gap itself",
+        f"{_SOCKETS}.ServiceTable[*].AllowWildcardBinds": "who listens here listens for one VM",
         f"{_DEVICES}.VirtualSmb": "is for Windows guests, which need the driver for Windows' Host Compute Service",
         f"{_VM}.RegistryChanges": "is for Windows guests, which need the driver for Windows' Host Compute Service",
     }
