@@ -180,7 +180,7 @@ def _other_values(option: Option) -> Iterator[object]:
 
 
 def _becomes_a_machine(options: OptionsLCOW) -> bool:
-    paths = boot_file_paths(options, PathFlavour.POSIX)
+    paths = boot_file_paths(options, Platform.QEMU, PathFlavour.POSIX)
     facts = Facts(
         platform=Platform.QEMU,
         path_flavour=PathFlavour.POSIX,

@@ -70,7 +70,7 @@ def _lcow(wish: Wish) -> "ComputeSystem":
         files_present=frozenset(),
         emulated=wish.emulated,
     )
-    paths = boot_file_paths(options, facts.path_flavour)
+    paths = boot_file_paths(options, facts.platform, facts.path_flavour)
     facts = msgspec.structs.replace(facts, files_present=frozenset({paths.kernel, paths.root_fs}))
     return plan_lcow(options, facts, vm_id=options.id, warn=warn).document
 

@@ -41,6 +41,7 @@ class OptionsLCOW(Options, frozen=True, kw_only=True, forbid_unknown_fields=True
     enable_graphics_console: Annotated[
         bool, option("Give the VM a screen and a keyboard with a console and a shell on them.", go="EnableGraphicsConsole")
     ] = False
+    graphics_pipe: Annotated[str, option("Socket that offers that screen; on QEMU by VNC, and needed there.", value="PATH")] = ""
     console_pipe: Annotated[
         str,
         option(

@@ -90,6 +90,12 @@ BOUNDS: tuple[Rule[OptionsLCOW], ...] = (
         "disable_compartment_namespace is for Windows guests",
         lambda options, _: options.disable_compartment_namespace,
     ),
+    Rule(
+        "graphics_pipe",
+        "graphics_pipe offers a screen, which needs enable_graphics_console",
+        lambda options, _: bool(options.graphics_pipe) and not options.enable_graphics_console,
+        reads=("enable_graphics_console",),
+    ),
     IDLE_TEMPLATE,
 )
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from utilityvm.kit.errors import NotFound
-from utilityvm.options.lcow import OptionsLCOW, RootFSType
+from utilityvm.options.lcow import KERNEL_FILE, UNCOMPRESSED_KERNEL_FILE, OptionsLCOW, RootFSType
 from utilityvm.options.paths import PathFlavour, extension, join
 from utilityvm.options.rules import verify
-from utilityvm.plan.facts import Facts
+from utilityvm.plan.facts import Facts, Platform
 from utilityvm.plan.kernel_args import kernel_command_line
 from utilityvm.plan.machine import hv_socket, storage_qos, whole
 from utilityvm.plan.normalize import Warn
@@ -18,6 +18,7 @@ from utilityvm.schema.devices import (
     ImageFormat,
     Keyboard,
     Plan9,
+    RdpConnectionOptions,
     Scsi,
     VideoMonitor,
     VirtualPMemController,
@@ -70,10 +71,16 @@ class BootFilePaths:
     root_fs: str
 
 
-def boot_file_paths(options: OptionsLCOW, flavour: PathFlavour) -> BootFilePaths:
-    """Return the paths that must be among the facts' `files_present` for a plan to succeed."""
+def boot_file_paths(options: OptionsLCOW, platform: Platform, flavour: PathFlavour) -> BootFilePaths:
+    """Return the paths that must be among the facts' `files_present` for a plan to succeed.
+
+    On QEMU a guest with a screen boots the compressed image in place of the uncompressed one, whose entry tells it of no screen.
+    """
+    kernel = options.kernel_file
+    if platform is Platform.QEMU and options.enable_graphics_console and kernel == UNCOMPRESSED_KERNEL_FILE:
+        kernel = KERNEL_FILE
     return BootFilePaths(
-        kernel=join(flavour, options.boot_files_path, options.kernel_file),
+        kernel=join(flavour, options.boot_files_path, kernel),
         root_fs=join(flavour, options.boot_files_path, options.root_fs_file),
     )
 
@@ -88,7 +95,7 @@ def plan_lcow(options: OptionsLCOW, facts: Facts, *, vm_id: str, warn: Warn) -> 
         InvalidOptions: a rule of `options.rules.verify` is broken.
         HostError, Unsupported: as `plan.topology.plan_topology`.
     """
-    paths = boot_file_paths(options, facts.path_flavour)
+    paths = boot_file_paths(options, facts.platform, facts.path_flavour)
     if paths.kernel not in facts.files_present:
         raise NotFound(f"kernel: '{paths.kernel}' not found")
     if paths.root_fs not in facts.files_present:
@@ -136,12 +143,16 @@ def _devices(options: OptionsLCOW, paths: BootFilePaths, flavour: PathFlavour) -
         com_ports={"0": ComPort(named_pipe=options.console_pipe)} if options.console_pipe else {},
         scsi={"0": Scsi()} if options.scsi_controller_count > 0 else {},
         virtual_pmem=_vpmem(options, paths, flavour) if options.vpmem_device_count > 0 else None,
-        video_monitor=VideoMonitor() if graphics else None,
+        video_monitor=_screen(options.graphics_pipe) if graphics else None,
         keyboard=Keyboard() if graphics else None,
         hv_socket=hv_socket(),
         enhanced_mode_video=EnhancedModeVideo() if graphics else None,
         plan9=Plan9(),
     )
+
+
+def _screen(pipe: str) -> VideoMonitor:
+    return VideoMonitor(connection_options=RdpConnectionOptions(named_pipe=pipe) if pipe else None)
 
 
 def _vpmem(options: OptionsLCOW, paths: BootFilePaths, flavour: PathFlavour) -> VirtualPMemController:

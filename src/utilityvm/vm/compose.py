@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
 from utilityvm.compute.hcs.files import WindowsFiles
@@ -34,8 +33,6 @@ from utilityvm.vm.host_options import default_options_lcow, is_there
 from utilityvm.vm.look import look
 from utilityvm.vm.prepare import carry_out
 from utilityvm.vm.uvm import UtilityVM
-
-_AGENT: Final = "/bin/gcs"
 
 
 async def create_lcow(
@@ -130,7 +127,7 @@ async def create_lcow_on_hcs(
     verify_bounds(options)
     refuse_not_built(options)
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
-    paths = boot_file_paths(options, PathFlavour.WINDOWS)
+    paths = boot_file_paths(options, Platform.HYPERV, PathFlavour.WINDOWS)
     facts = await _hcs_facts(service, build, {paths.kernel, paths.root_fs})
     return await create_planned(options, vm_id, facts, service, output_handler, files)
 
@@ -190,7 +187,7 @@ async def _create(vm_id: VmId, plan: LcowPlan | WcowPlan, service: ComputeServic
 
 
 async def _host_facts(options: OptionsLCOW, vm_id: VmId, service: QemuService, *, require_kvm: bool, require_jail: bool) -> Facts:
-    paths = boot_file_paths(options, PathFlavour.POSIX)
+    paths = boot_file_paths(options, Platform.QEMU, PathFlavour.POSIX)
     present = _checked(options, {paths.kernel, paths.root_fs})
     if paths.kernel not in present:  # planning fails of that; there is nothing to probe with
         return _facts(present, Refused(reason="there is no kernel to probe the host with"), emulated=False)
@@ -215,10 +212,10 @@ def _facts(present: frozenset[str], processors: Counted | Refused, *, emulated: 
 
 
 def _checked(options: OptionsLCOW, wanted: set[str]) -> frozenset[str]:
-    """Return which of the files are there; a folder that we built must be as we built it, and its agent able to do what is asked."""
+    """Return which of the files are there; a folder that we built must be as we built it, and its kernel able to do what is asked."""
     folder, present = Path(options.boot_files_path), frozenset(filter(is_there, wanted))
-    if present == wanted and (folder / MANIFEST).exists():
-        load(folder)
-        if options.exec_command_line.split()[:1] != [_AGENT]:
-            raise Unsupported(f"exec_command_line: the agent in {folder} can only be {_AGENT}, not {options.exec_command_line!r}")
+    ours = load(folder).manifest if present == wanted and (folder / MANIFEST).exists() else None
+    if ours is not None and ours.kernel.kind == "source" and options.enable_graphics_console:
+        hint = "boot files with the distribution's kernel: uvm boot-files build"
+        raise Unsupported(f"enable_graphics_console: the kernel in {folder} is one of our own, which knows no screen", hint=hint)
     return present

@@ -24,7 +24,10 @@ BASE: dict[str, Any] = {
         "StopOnReset": True,
         "Chipset": {"LinuxKernelDirect": {"KernelFilePath": "/boot/vmlinux"}},
         "ComputeTopology": {"Memory": {"SizeInMB": 64, "AllowOvercommit": True}, "Processor": {"Count": 1}},
-        "Devices": {"ComPorts": {"0": {"NamedPipe": "/run/console"}}},
+        "Devices": {
+            "ComPorts": {"0": {"NamedPipe": "/run/console"}},
+            "VideoMonitor": {"ConnectionOptions": {"NamedPipe": "/run/screen"}},
+        },
     },
     "ShouldTerminateOnLastHandleClosed": True,
 }
@@ -107,7 +110,7 @@ def test_all_refusals_come_at_once_and_in_order() -> None:
                 "Memory": wrong_memory,
                 "Processor": {"Count": 1, "Limit": -5, "ExposeVirtualizationExtensions": True},
             },
-            "Devices": {"ComPorts": {"0": {"NamedPipe": r"\\.\pipe\x"}, "1": {"NamedPipe": "/x"}}, "Keyboard": {}},
+            "Devices": {"ComPorts": {"0": {"NamedPipe": r"\\.\pipe\x"}, "1": {"NamedPipe": "/x"}}, "Mouse": {}},
         },
         "SchemaVersion": {"Major": 1},
     }
@@ -117,7 +120,7 @@ def test_all_refusals_come_at_once_and_in_order() -> None:
     assert [problem.path for problem in caught.value.problems] == [
         f"{vm}.Chipset.UseUtc",
         f"{vm}.ComputeTopology.Processor.ExposeVirtualizationExtensions",
-        f"{vm}.Devices.Keyboard",
+        f"{vm}.Devices.Mouse",
         "$.SchemaVersion.Major",
         "$.ShouldTerminateOnLastHandleClosed",
         f"{vm}.StopOnReset",

@@ -96,6 +96,7 @@ def test_independent_problems_are_all_reported_in_the_order_of_the_rules() -> No
 
 
 BOUNDS_CASES: list[tuple[dict[str, Any], str]] = [
+    ({"graphics_pipe": "/run/screen"}, "graphics_pipe offers a screen, which needs enable_graphics_console"),
     ({"memory_size_in_mb": 0}, "memory_size_in_mb must be between 1 and 18446744073709551614"),
     ({"memory_size_in_mb": 2**64 - 1}, "memory_size_in_mb must be between 1 and 18446744073709551614"),
     ({"low_mmio_gap_in_mb": -1}, "low_mmio_gap_in_mb must be between 0 and 18446744073709551615"),

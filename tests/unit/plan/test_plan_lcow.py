@@ -42,7 +42,7 @@ def devices(plan: LcowPlan) -> Devices:
 
 def test_boot_files_are_joined_by_the_host_s_flavour() -> None:
     options = OptionsLCOW(boot_files_path="C:\\b", kernel_file="sub/k", root_fs_file="r")
-    assert boot_file_paths(options, PathFlavour.WINDOWS) == BootFilePaths(kernel="C:\\b\\sub\\k", root_fs="C:\\b\\r")
+    assert boot_file_paths(options, Platform.HYPERV, PathFlavour.WINDOWS) == BootFilePaths(kernel="C:\\b\\sub\\k", root_fs="C:\\b\\r")
 
 
 BROKEN_IN_ORDER: list[tuple[Asked, Asked, type[Exception], str]] = [
@@ -114,6 +114,27 @@ def test_no_vpmem_and_no_scsi_leave_no_controller() -> None:
     found = devices(planned(vpmem_device_count=0, scsi_controller_count=0))
     assert found.virtual_pmem is None
     assert found.scsi == {}
+
+
+@pytest.mark.parametrize(
+    ("platform", "graphics", "named", "booted"),
+    [
+        (Platform.QEMU, True, "vmlinux", "kernel"),
+        (Platform.QEMU, True, "mine", "mine"),
+        (Platform.QEMU, False, "vmlinux", "vmlinux"),
+        (Platform.HYPERV, True, "vmlinux", "vmlinux"),
+    ],
+)
+def test_on_qemu_a_guest_with_a_screen_boots_the_image_that_is_told_of_it(
+    platform: Platform, named: str, booted: str, *, graphics: bool
+) -> None:
+    options = OptionsLCOW(boot_files_path="/b", kernel_file=named, enable_graphics_console=graphics)
+    assert boot_file_paths(options, platform, PathFlavour.POSIX).kernel == f"/b/{booted}"
+
+
+def test_a_screen_may_be_offered_by_a_pipe() -> None:
+    found = devices(planned(enable_graphics_console=True, graphics_pipe="/run/screen"))
+    assert json.encode(found.video_monitor) == '{"ConnectionOptions":{"NamedPipe":"/run/screen"}}'
 
 
 def test_a_graphics_console_is_a_screen_and_a_keyboard() -> None:

@@ -4,15 +4,13 @@ Nothing here can hold a VM up: the console is always read, and a client that is 
 """
 
 import asyncio
-import errno
-import os
 import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
 
+from utilityvm.compute.qemu.named import NamedSocket
 from utilityvm.kit.child import Tail
-from utilityvm.kit.errors import Exists, HostError
 
 KEPT: Final = 256 * 1024
 """Bytes of the console's output that are kept; the same bound holds for what waits for a client."""
@@ -83,9 +81,8 @@ class _Bridge:
     """A listening socket at a path, and between the console and its one client. The next client waits until that one has left."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._named = NamedSocket(path, "the console's")
         self._listener: socket.socket | None = None
-        self._inode = -1
         self._client: socket.socket | None = None
         self._serial: socket.socket | None = None
         self._to_client = Tail(KEPT)
@@ -93,19 +90,8 @@ class _Bridge:
         self._to_serial = b""
 
     def open(self, serial: socket.socket) -> None:
-        _clear_stale(self._path)
-        listener = socket.socket(socket.AF_UNIX)
-        try:
-            os.fchmod(listener.fileno(), 0o600)  # on Linux the file that bind makes takes its mode from here
-            listener.bind(str(self._path))
-            self._inode = self._path.lstat().st_ino
-            listener.listen(1)
-        except OSError as error:
-            listener.close()
-            raise HostError(f"{self._path}: cannot be the console's socket: {error.strerror or error}") from error
-        listener.setblocking(False)
-        self._listener, self._serial = listener, serial
-        asyncio.get_running_loop().add_reader(listener, self._accept)
+        self._listener, self._serial = self._named.open(), serial
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def show(self, data: bytes) -> None:
         if self._client is not None:
@@ -117,11 +103,8 @@ class _Bridge:
         self._drop_client()
         if self._listener is not None:
             self._loop.remove_reader(self._listener)
-            self._listener.close()
             self._listener = None
-            with suppress(OSError):
-                if self._path.lstat().st_ino == self._inode:  # another VM may have taken the place of a socket that it saw dead
-                    self._path.unlink()
+        self._named.close()
         self._serial = None
 
     @property
@@ -197,22 +180,3 @@ class _Bridge:
         else:
             self._loop.remove_writer(self._serial)
             self._loop.add_reader(self._client, self._read_client)
-
-
-def _clear_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on; anything else that is there is somebody's."""
-    if not path.is_socket():
-        if path.exists() or path.is_symlink():
-            raise Exists(f"{path}: there is a file already, which is not a socket; the console's socket cannot be made there")
-        return
-    with socket.socket(socket.AF_UNIX) as trial:
-        trial.setblocking(False)
-        try:
-            trial.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except OSError as error:
-            if error.errno not in {errno.EAGAIN, errno.EPROTOTYPE}:  # somebody listens but is busy, or speaks datagrams
-                raise HostError(f"{path}: cannot be the console's socket: {error.strerror or error}") from error
-    raise Exists(f"{path}: another process listens there; the console's socket cannot be made")

@@ -1,6 +1,6 @@
 """Document and host facts to QEMU's command line. Pure: what must be opened is named, not opened."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -9,6 +9,7 @@ import msgspec
 
 from utilityvm.compute.plan9.spec import wrong_plan9
 from utilityvm.compute.qemu.facts import Accel, HostFacts
+from utilityvm.compute.qemu.graphics import screen_path, screen_words, wrong_screen
 from utilityvm.compute.qemu.modify import SLOTS, pmem_place
 from utilityvm.compute.qemu.qos import group_words, is_bounded, wrong_qos
 from utilityvm.compute.qemu.services import rules_of, wrong_rule
@@ -77,7 +78,7 @@ class Launch:
     stands for their names in the command line; `console_path` is the socket that offers the console, ``""`` for none; `share` is what
     it may use of the host's processors; `locked` says that its memory is to be locked before it starts, `bounded` that its
     disks are held to common bounds; `folders` are those of the host that its guest may mount from the start; `rules` are those
-    of hvsocket services.
+    of hvsocket services; `screen_path` is the socket that offers the screen, ``""`` for a machine without.
     """
 
     argv: tuple[str | FdWord, ...]
@@ -89,6 +90,7 @@ class Launch:
     locked: bool = False
     bounded: bool = False
     folders: tuple[Plan9Share, ...] = ()
+    screen_path: str = ""
 
     def words(self, numbers: Mapping[Fd, int | str]) -> list[str]:
         """Return the command line with the descriptors' numbers and the files' names in it."""
@@ -128,8 +130,6 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
     assert vm.compute_topology.processor is not None  # noqa: S101
     kernel, memory = vm.chipset.linux_kernel_direct, vm.compute_topology.memory
     files = {Fd.KERNEL: kernel.kernel_file_path} | ({Fd.INITRD: kernel.init_rd_path} if kernel.init_rd_path else {})
-    boot = [word for fd in files for word in (f"-{fd}", FdWord("", fd))]
-    boot += ["-append", kernel.kernel_cmd_line] if kernel.kernel_cmd_line else []
     argv: list[str | FdWord] = [
         facts.qemu,
         *("-name", system_id),
@@ -138,7 +138,7 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         *_machine(memory),
         *_cpu(facts, vm.compute_topology.processor.count),
         *_memory(vm, memory, facts.address_bits),
-        *boot,
+        *_boot(files, kernel.kernel_cmd_line),
         *("-chardev", FdWord("socket,id=monitor,fd=", Fd.MONITOR), "-mon", "chardev=monitor,mode=control"),
         *("-chardev", FdWord("socket,id=console,fd=", Fd.CONSOLE), "-serial", "chardev:console"),
         *_carriers(),
@@ -146,6 +146,7 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         *_scsi(vm.devices.scsi if vm.devices else {}),
         *_balloon(memory),
         *group_words(vm.storage_qos),
+        *screen_words(document),
     ]
     return Launch(
         argv=tuple(argv),
@@ -157,6 +158,7 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         locked=not memory.allow_overcommit,
         bounded=is_bounded(vm.storage_qos),
         folders=_folders(vm),
+        screen_path=screen_path(document),
     )
 
 
@@ -201,6 +203,13 @@ def scsi_count(document: ComputeSystem) -> int:
     """Return how many SCSI controllers the machine has."""
     devices = _vm(document).devices
     return len(devices.scsi) if devices else 0
+
+
+def _boot(files: Iterable[Fd], command_line: str) -> Iterator[str | FdWord]:
+    for fd in files:
+        yield from (f"-{fd}", FdWord("", fd))
+    if command_line:
+        yield from ("-append", command_line)
 
 
 def _room(vm: VirtualMachine, memory_mb: int, address_bits: int, high_gap_mb: int) -> str:
@@ -338,6 +347,7 @@ def _wrong_devices(vm: VirtualMachine) -> Iterator[Problem]:
         if share.name in names:
             yield _invalid(f"{path}.Plan9.Shares[{at}].Name", f"{share.name!r}: there is another of this name")
         names.add(share.name)
+    yield from wrong_screen(vm.devices, path)
     for service, rule in rules_of(vm).items():
         if why := wrong_rule(service, rule):
             yield _unsupported(f'{path}.HvSocket.HvSocketConfig.ServiceTable["{service}"]', why)

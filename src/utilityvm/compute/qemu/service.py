@@ -7,9 +7,11 @@ from typing import final
 
 from utilityvm.compute.qemu.cgroup import Cgroups
 from utilityvm.compute.qemu.facts import HostFacts
+from utilityvm.compute.qemu.graphics import screen_path
 from utilityvm.compute.qemu.lower import check, lower
 from utilityvm.compute.qemu.probe import probe
 from utilityvm.compute.qemu.processors import Processors
+from utilityvm.compute.qemu.screen import require_screen
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.errors import NotFound, Unsupported
 from utilityvm.kit.ids import VmId
@@ -44,6 +46,8 @@ class QemuService:
         kernel = Path(document.virtual_machine.chipset.linux_kernel_direct.kernel_file_path)
         _must_be_readable(kernel)
         facts = await probe(self._cache, kernel, self._environ)
+        if screen_path(document):
+            require_screen(facts.qemu, kernel)
         launch = lower(system_id, document, facts)
         for file in launch.files.values():
             _must_be_readable(Path(file))

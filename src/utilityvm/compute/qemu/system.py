@@ -26,6 +26,7 @@ from utilityvm.compute.qemu.plan9 import Shares
 from utilityvm.compute.qemu.processors import Processors
 from utilityvm.compute.qemu.reads import Offered, offer
 from utilityvm.compute.qemu.resources import modify_memory, modify_processors
+from utilityvm.compute.qemu.screen import Screen
 from utilityvm.compute.qemu.services import Services
 from utilityvm.compute.qemu.usage import PAGE, qemu_below, storage_of, usage_of
 from utilityvm.guest.boot_times import BootTold
@@ -73,6 +74,7 @@ class QemuMachine:
         self._share_transport = Transport(self._name, os.urandom(NONCE_BYTES))
         self._shares = Shares(system_id, self._name, (self._share_transport, self._transport))
         self._console = SerialConsole(launch.console_path)
+        self._screen = Screen(launch.screen_path, self._name)
         self._scope = Scope(self._name, self._broken)
         self._ours = ExitStack()  # our ends of the sockets
         self._child: Child | None = None
@@ -247,6 +249,7 @@ class QemuMachine:
                 Fd.MONITOR: monitor[1].fileno(),
             }
             self._console.open(console[0])
+            self._screen.open()
             self._monitor = self._plugs_by(Monitor(self._name, monitor[0]))
             files = offer(self._launch.files.values(), self.facts.jail, theirs)
             words = self._launch.words({**numbers, **dict(zip(self._launch.files, files.names, strict=True))})
@@ -255,6 +258,7 @@ class QemuMachine:
             raise HostError(f"{self._name}: cannot prepare QEMU's sockets and files: {error}") from error
         event("qemu.spawned", level=logging.DEBUG, vm=self._id, pid=self._child.pid, argv=shlex.join(words))
         self._scope.start("monitor", self._monitor.run())
+        self._scope.start("screen", self._screen.run(self._monitor))
         self._scope.start("exit", self._watch(self._child, self._monitor))
         return sockets[0], shares[0]
 
@@ -379,6 +383,7 @@ class QemuMachine:
         self._status = status
         self._life.step(Do.END)
         self._console.close()
+        self._screen.close()
         if self._child is None:
             self._transport.close()  # otherwise it ends by itself, after what the guest said last
         event("qemu.ended", level=logging.DEBUG, vm=self._id, how=status.how.value)

@@ -64,6 +64,11 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         f"{_DEVICES}.ComPorts": _C,
         f"{_DEVICES}.ComPorts[*]": _C,
         f"{_DEVICES}.ComPorts[*].NamedPipe": _C,
+        f"{_DEVICES}.Keyboard": _C,  # the machine always has one
+        f"{_DEVICES}.VideoMonitor": _C,
+        f"{_DEVICES}.VideoMonitor.ConnectionOptions": _C,
+        f"{_DEVICES}.VideoMonitor.ConnectionOptions.NamedPipe": _C,
+        f"{_DEVICES}.EnhancedModeVideo": _R,  # a session by RDP, which a Linux guest does not have: VNC shows the one screen
         f"{_DEVICES}.Scsi": _C,
         f"{_DEVICES}.Scsi[*]": _C,
         f"{_DEVICES}.VirtualPMem": _C,
@@ -89,6 +94,9 @@ LACKS: Final[Mapping[str, str]] = MappingProxyType(
         f"{_MEMORY}.EnableHotHint": "has no meaning for Linux guests on QEMU",
         f"{_MEMORY}.HighMmioBaseInMB": "QEMU places this gap itself",
         f"{_SOCKETS}.ServiceTable[*].AllowWildcardBinds": "who listens here listens for one VM",
+        f"{_DEVICES}.VideoMonitor.HorizontalResolution": "the guest chooses the size of its screen",
+        f"{_DEVICES}.VideoMonitor.VerticalResolution": "the guest chooses the size of its screen",
+        f"{_DEVICES}.VideoMonitor.ConnectionOptions.AccessSids": "who may connect is decided by the socket's mode: its owner's user",
         f"{_DEVICES}.VirtualSmb": "is for Windows guests, which need the driver for Windows' Host Compute Service",
         f"{_VM}.RegistryChanges": "is for Windows guests, which need the driver for Windows' Host Compute Service",
     }
