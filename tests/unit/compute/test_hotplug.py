@@ -231,6 +231,13 @@ async def test_a_raw_disk_grows_to_what_its_file_has_become(image: str) -> None:
         ),
         (ModifySettingRequest(resource_path=PMEM.replace("33", "64"), request_type="Add"), InvalidOptions, "at most 64"),
         (ModifySettingRequest(resource_path="VirtualMachine/Cat", request_type="Add"), Unsupported, "VirtualMachine/Cat"),
+        (
+            ModifySettingRequest(resource_path="VirtualMachine/Devices/ComPorts/0", request_type="Update"),
+            Unsupported,
+            "a serial port is part",
+        ),
+        (ModifySettingRequest(resource_path=r"VirtualMachine/Devices/MappedPipes/\\.\pipe\x", request_type="Add"), Unsupported, "Windows'"),
+        (ModifySettingRequest(resource_path="VirtualMachine/Devices/VirtualPci/x", request_type="Add"), Unsupported, "not assigned"),
         (disk("PreAdd"), Unsupported, "PreAdd"),
         (disk("Add", "relative"), InvalidOptions, "no absolute path"),
         (disk("Add", "/x", Type="ExtensibleVirtualDisk"), Unsupported, "ExtensibleVirtualDisk"),

@@ -23,6 +23,7 @@ from utilityvm.compute.qemu.modify import (
     attachment,
     disk_device,
     disk_node,
+    lack,
     pmem_backend,
     pmem_device,
     pmem_driver,
@@ -30,7 +31,6 @@ from utilityvm.compute.qemu.modify import (
 )
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.qos import throttled
-from utilityvm.compute.qemu.treatment import NOT_YET
 from utilityvm.kit.errors import Exists, HostError, NotFound, NoVPMem, Unsupported, UtilityVMError
 from utilityvm.kit.trace import event
 from utilityvm.schema.requests import ModifySettingRequest
@@ -75,7 +75,7 @@ class Hotplug:
         """
         slot = slot_of(request, self._controllers, self._pmem)
         if slot is None:
-            raise Unsupported(f"{self._name}: {request.resource_path}: {NOT_YET}")
+            raise Unsupported(f"{self._name}: {request.resource_path}: {lack(request)}")
         async with self._busy[slot.id]:
             match request.request_type, slot:
                 case "Add", DiskSlot():

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from utilityvm.compute.qemu.images import Format, Image
+from utilityvm.compute.qemu.treatment import NOT_YET
 from utilityvm.kit.errors import InvalidOptions, Unsupported
 from utilityvm.schema.devices import Attachment, VirtualPMemDevice
 from utilityvm.schema.node import Node
@@ -71,6 +72,19 @@ def slot_of(request: ModifySettingRequest, controllers: int, pmem: int) -> DiskS
             raise InvalidOptions(f"{request.resource_path}: the machine has at most {pmem} persistent memory devices")
         return PmemSlot(number)
     return None
+
+
+_LACKS: Final[Mapping[str, str]] = {
+    "VirtualMachine/Devices/ComPorts/": "a serial port is part of the machine from its start: name it in the document",
+    "VirtualMachine/Devices/VideoMonitor": "a screen is part of the machine from its start: name it in the document",
+    "VirtualMachine/Devices/MappedPipes/": "pipes are Windows', which needs the driver for its Host Compute Service",
+    "VirtualMachine/Devices/VirtualPci/": "devices of the host are not assigned by the QEMU driver yet",
+}
+
+
+def lack(request: ModifySettingRequest) -> str:
+    """Say why a request that is about no slot is not carried out."""
+    return next((why for start, why in _LACKS.items() if request.resource_path.startswith(start)), NOT_YET)
 
 
 def settings(request: ModifySettingRequest, kind: type[N]) -> N:
