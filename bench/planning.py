@@ -25,7 +25,7 @@ SHARES = 8
 
 def lcow() -> Callable[[], str]:
     options = OptionsLCOW(id="vm", boot_files_path="/var/lib/boot")
-    paths = boot_file_paths(options, PathFlavour.POSIX)
+    paths = boot_file_paths(options, Platform.QEMU, PathFlavour.POSIX)
     facts = _facts(Platform.QEMU, PathFlavour.POSIX, paths.kernel, paths.root_fs)
     return lambda: json.encode(plan_lcow(options, facts, vm_id="vm", warn=_no_warning).document)
 

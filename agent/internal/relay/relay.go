@@ -24,7 +24,13 @@ type listener struct {
 	fd    int
 	port  uint32
 	once  bool
+	held  int         // a dial that may have been given up, -1 for none
+	timer *loop.Timer // when it is taken for one that was not
 }
+
+// retryWithin is how long, in milliseconds, a program has for dialling again after a signal has interrupted its dial. What the
+// interrupted one leaves cannot be told from a program that has ended without a word.
+const retryWithin = 20
 
 // New returns a relay to the host behind socket. It costs nothing before the first Open. failed hears of ports that programs
 // cannot dial.
@@ -47,7 +53,7 @@ func (r *Relay) Open(port uint32, once bool) {
 		r.failed(port, err)
 		return
 	}
-	l := &listener{r, fd, port, once}
+	l := &listener{relay: r, fd: fd, port: port, once: once, held: -1}
 	r.listeners[port] = l
 	if err := r.loop.Watch(fd, sys.In, l); err != nil {
 		r.failed(port, err)
@@ -59,6 +65,7 @@ func (r *Relay) Open(port uint32, once bool) {
 func (r *Relay) Close(port uint32) {
 	if l := r.listeners[port]; l != nil {
 		delete(r.listeners, port)
+		l.drop()
 		r.loop.Close(l.fd)
 	}
 }
@@ -80,13 +87,35 @@ func (l *listener) Ready(uint32) {
 			}
 			return
 		}
-		if !sys.Listens(fd) {
-			sys.Close(fd) // a signal has interrupted the dial, and the program will try again
+		if l.once && sys.Gone(fd) {
+			l.drop()
+			l.held = fd
+			l.timer = l.relay.loop.After(retryWithin, l.takeHeld)
 			continue
 		}
-		if l.once {
-			l.relay.Close(l.port)
-		}
-		Join(l.relay.loop, l.relay.socket, fd, l.port)
+		l.take(fd)
+	}
+}
+
+// take connects a dial to the host.
+func (l *listener) take(fd int) {
+	if l.once {
+		l.relay.Close(l.port)
+	}
+	Join(l.relay.loop, l.relay.socket, fd, l.port)
+}
+
+func (l *listener) takeHeld() {
+	fd := l.held
+	l.held = -1
+	l.take(fd)
+}
+
+// drop forgets a dial that is held.
+func (l *listener) drop() {
+	if l.held >= 0 {
+		l.relay.loop.Cancel(l.timer)
+		sys.Close(l.held)
+		l.held = -1
 	}
 }

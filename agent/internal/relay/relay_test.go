@@ -234,6 +234,24 @@ func TestAPortForOneDialTakesOneThatIsAlive(t *testing.T) {
 	}
 }
 
+func TestAProgramThatHasEndedBeforeItWasSeenHasItsStreamAllTheSame(t *testing.T) {
+	for _, said := range []string{"", "said"} {
+		r := newRig(t, 7)
+		program := r.dial(7)
+		_, err := syscall.Write(program, []byte(said))
+		r.must(err)
+		syscall.Close(program)
+		r.send(listen(7, wire.Programs|wire.Once))
+		r.expect("1 0->7 0")
+		r.send(stream(wire.OpResponse, 7, 0, 0, ""))
+		r.expect("4 0->7 1")
+		if said != "" {
+			r.expect("5 0->7 0 " + said)
+		}
+		r.expect("4 0->7 3")
+	}
+}
+
 func TestPortsEndWithUnlistenAndWithATransportReset(t *testing.T) {
 	r := newRig(t, 7, 8)
 	r.send(listen(7, wire.Programs), listen(8, wire.Programs))

@@ -68,6 +68,14 @@ func Shut(fd, how int) {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_SHUTDOWN, uintptr(fd), uintptr(how), 0)
 }
 
+// Gone reports whether the other end of a connected socket is closed and has left nothing to be read.
+func Gone(fd int) bool {
+	const peek = 2 // MSG_PEEK
+	var p [1]byte
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), 1, peek|dontWait, 0, 0)
+	return !Listens(fd) && errno != Again && (errno != 0 || n == 0)
+}
+
 // Listens reports whether the other end of a connected socket still takes bytes. The kernel announces its end only to
 // those who write; writing nothing is enough.
 func Listens(fd int) bool {
