@@ -25,19 +25,21 @@ from utilityvm.schema.guest_requests import GuestRequest, LCOWMappedDirectory
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.wire import ninep
 
-FOLDERS, FILES = 100, 100
+FILES = 100
 LOADER = "/tmp/tools/ld-linux-x86-64.so.2"
 
 
-def make_tree(folder: Path) -> None:
-    """Make 10 000 files in 100 folders, all in git's index, and git with what it needs to run beside them."""
-    for number in range(FOLDERS):
+def make_tree(folder: Path, folders: int) -> None:
+    """Make folders of 100 files each, all in git's index, and git with what it needs to run beside them."""
+    for number in range(folders):
         sub = folder / "tree" / f"folder{number}"
         sub.mkdir(parents=True)
         for each in range(FILES):
             (sub / f"file{each}").write_text(f"{number} {each}\n")
     for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all"]):
         subprocess.run(["git", "-C", str(folder / "tree"), *words], check=True)
+    time.sleep(1.1)  # what is as young as the index, git reads again
+    subprocess.run(["git", "-C", str(folder / "tree"), "status", "-s"], check=True)
     tools = folder / "tools"
     tools.mkdir()
     git = shutil.which("git")
@@ -53,7 +55,8 @@ class Diod:
     """diod in the place of `shares._Server`: one process for each connection."""
 
     def __init__(self, _vm: str, _name: str, spec: ShareSpec) -> None:
-        self._spec, self._tasks, self._children = spec, Scope("diod"), []
+        self._spec, self._tasks = spec, Scope("diod")
+        self._children: list[subprocess.Popen[bytes]] = []
 
     async def start(self) -> None:
         pass
@@ -61,16 +64,13 @@ class Diod:
     def connect(self, stream: GuestStream, chosen: ninep.Chosen) -> int:
         ours, theirs = socket.socketpair()
         fd = str(theirs.fileno())
-        words = ["diod", "-f", "-n", "-N", "-r", fd, "-w", fd, "-e", self._spec.path, "-L", "stderr"]
+        words = ["diod", "-f", "-n", "-S", "-U", "root", "-r", fd, "-w", fd, "-e", self._spec.path, "-L", "stderr"]
         self._children.append(subprocess.Popen(words, pass_fds=[theirs.fileno()]))
         theirs.close()
         ours.sendall(ninep.encode(0xFFFF, ninep.Version(chosen.msize, ninep.VERSION)))
         ours.recv(int.from_bytes(ours.recv(4), "little") - 4)
         ours.setblocking(False)
-        attach = ninep.decode(ninep.Message(ninep.Type.ATTACH, 0, memoryview(chosen.rest[7:])))
-        assert isinstance(attach, ninep.Attach)
-        first = ninep.encode(chosen.tag, attach._replace(aname=self._spec.path.encode()))
-        self._tasks.start("in", shares._to_server(stream, ours, first))
+        self._tasks.start("in", shares._to_server(stream, ours, chosen.rest))
         self._tasks.start("out", shares._to_guest(stream, ours))
         return 0
 
@@ -85,11 +85,11 @@ def change(kind: str, path: str) -> ModifySettingRequest:
     return ModifySettingRequest(
         resource_path=shares.RESOURCE,
         request_type=kind,
-        settings=Plan9Share(name="0", access_name="0", path=path, port=564, flags=4),
+        settings=Plan9Share(name=path, access_name=path, path=path, port=564, flags=4),
         guest_request=GuestRequest(
             request_type=kind,
             resource_type="MappedDirectory",
-            settings=LCOWMappedDirectory(mount_path="/run/share", share_name="0", port=564),
+            settings=LCOWMappedDirectory(mount_path="/run/share", share_name=path, port=564),
         ),
     )
 
@@ -121,13 +121,14 @@ async def main() -> None:
     parser.add_argument("--server", choices=["ours", "diod"], default="ours")
     parser.add_argument("--msize", type=int, default=ninep.MAX_MSIZE)
     parser.add_argument("--only", action="append")
+    parser.add_argument("--folders", type=int, default=100, help="of 100 files each")
     args = parser.parse_args()
     ninep.MAX_MSIZE = args.msize  # type: ignore[misc]
     if args.server == "diod":
         shares._Server = Diod  # type: ignore[misc, assignment]
     folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
     try:
-        make_tree(folder)
+        make_tree(folder, args.folders)
         async with await create_lcow(default_options_lcow(memory_size_in_mb=512, processor_count=1)) as vm:
             await vm.start()
             await vm.modify(change("Add", str(folder)))
