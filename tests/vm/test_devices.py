@@ -27,6 +27,7 @@ async def test_disks_are_shared_used_again_and_grown(vm: UtilityVM, tmp_path: Pa
     await vm.run(["sh", "-c", "echo kept > /mnt/0/file"])
     os.truncate(disks[0], 32 * MIB)
     await vm.scsi.grow(disks[0])
+    assert int((await vm.run(["sh", "-c", "df -k /mnt/0 | awk 'END { print $2 }'"])).stdout) > 24 * 1024
     for _ in range(2):
         await vm.scsi.remove(disks[0])
     with pytest.raises(NotFound, match="^not attached$"):

@@ -132,17 +132,22 @@ class Scsi:
         await self._held.drop(host_path)
 
     async def grow(self, host_path: str) -> None:
-        """Let the VM look again at a file that has grown: the disk grows with it. A file system on it is the guest's business.
+        """Let the VM look again at a file that has grown: the disk grows with it.
+
+        On QEMU the guest's agent then grows the file system that it has mounted there, ext4 or xfs; elsewhere that is the guest's matter.
 
         Raises:
             NotFound: it is not attached.
             StateError: the VM is not running; or the disk is half detached.
-            Unsupported, HostError, ConnectionLost: see `UtilityVM.modify`.
+            Unsupported, HostError, GuestError, ConnectionLost: see `UtilityVM.modify`.
         """
 
         async def update(disk: Disk) -> Disk:
-            path = paths.scsi(disk.controller, disk.lun)
-            await self._owner.modify(ModifySettingRequest(resource_path=path, request_type="Update", settings=_attachment(disk)))
+            path, guest = paths.scsi(disk.controller, disk.lun), None
+            if self._owner.host.platform is Platform.QEMU:
+                guest = _request("Update", LCOWMappedVirtualDisk(mount_path=disk.guest_path, lun=disk.lun, controller=disk.controller))
+            request = ModifySettingRequest(resource_path=path, request_type="Update", settings=_attachment(disk), guest_request=guest)
+            await self._owner.modify(request)
             return disk
 
         await self._held.change(host_path, update)

@@ -158,7 +158,7 @@ async def test_the_host_looks_again_at_a_file_that_has_grown() -> None:
     async with running() as world:
         await world.vm.scsi.add("/a", "/mnt")
         await world.vm.scsi.grow("/a")
-        assert world.asked[2:] == [f"host Update {FIRST}"]
+        assert world.asked[2:] == [f"host Update {FIRST}", "guest Update MappedVirtualDisk"]
         assert world.requests()[1]["Settings"] == {"Type": "VirtualDisk", "Path": "/a"}
         with pytest.raises(NotFound):
             await world.vm.scsi.grow("/b")
