@@ -1,6 +1,7 @@
 """Disk images for tests, made by the tools that people use."""
 
 import os
+import shutil
 import subprocess  # noqa: TID251 (tests make images as a user would)
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,12 @@ from utilityvm.schema.requests import ModifySettingRequest
 MIB = 1 << 20
 
 
-def _run(*argv: object) -> None:
-    subprocess.run([str(word) for word in argv], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+_TOOLS = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # ordinary users have the latter two not in their path
+
+
+def _run(tool: str, *arguments: object) -> None:
+    argv = [shutil.which(tool, path=_TOOLS) or tool, *map(str, arguments)]
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def ext4(path: Path, mib: int = 16) -> Path:

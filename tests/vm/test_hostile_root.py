@@ -51,7 +51,14 @@ async def test_garbage_on_the_carrier_ends_the_vm_and_leaves_the_other(vm: Utili
 
 
 async def test_the_carriers_device_is_the_agents_alone(vm: UtilityVM) -> None:
-    tried = await sh(vm, "for port in /dev/vport*; do echo garbage >$port; done")
+    tried = await sh(vm, "port=$(grep -l hvsocket /sys/class/virtio-ports/*/name | cut -d/ -f5); echo garbage >/dev/$port")
     assert tried.code != 0
     assert b"busy" in tried.err.lower()
+    assert await run(vm, "echo", "untouched") == Done(0, b"untouched\n")
+
+
+async def test_garbage_in_the_place_of_shares_disturbs_nobody(vm: UtilityVM) -> None:
+    ports = "for port in $(grep -L hvsocket /sys/class/virtio-ports/*/name | cut -d/ -f5); do"
+    tried = await sh(vm, f"{ports} head -c 1000000 /dev/urandom >/dev/$port; done; echo done")
+    assert tried.out == b"done\n"
     assert await run(vm, "echo", "untouched") == Done(0, b"untouched\n")
