@@ -164,7 +164,8 @@ def _default(option: Option) -> str:
 
 def _carried_out(option: Option) -> bool:
     """Whether some other value than the default becomes a machine on QEMU: asked of the code that creates one."""
-    return any(_becomes_a_machine(msgspec.structs.replace(OptionsLCOW(), **{option.name: value})) for value in _other_values(option))
+    base = OptionsLCOW(boot_files_path="/boot")
+    return any(_becomes_a_machine(msgspec.structs.replace(base, **{option.name: value})) for value in _other_values(option))
 
 
 def _other_values(option: Option) -> Iterator[object]:

@@ -27,6 +27,14 @@ def ext4(path: Path, mib: int = 16) -> Path:
     return path
 
 
+def ext4_of(path: Path, tree: Path, mib: int) -> Path:
+    """An ext4 with the files of a folder, owned by root."""
+    path.touch(mode=0o644)
+    os.truncate(path, mib * MIB)
+    _run("mkfs.ext4", "-q", "-F", "-b", 4096, "-d", tree, "-E", "root_owner=0:0", path)
+    return path
+
+
 def xfs(path: Path, mib: int = 320) -> Path:
     """An empty xfs, which is not made smaller."""
     path.touch(mode=0o644)

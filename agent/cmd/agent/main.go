@@ -57,9 +57,11 @@ func first(k sys.Kernel, words []string, started int64) int {
 }
 
 func run(k sys.Kernel, words []string, started int64) error {
+	if err := boot.Begin(k, words); err != nil {
+		return err
+	}
 	args, err := boot.ParseArgs(words)
 	if err != nil {
-		// Nothing is mounted yet, and the console is the kernel's: it takes the message all the same.
 		return &session.Failure{What: "command line", Why: err}
 	}
 	if err := boot.Prepare(k, args); err != nil {

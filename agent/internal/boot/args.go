@@ -28,7 +28,7 @@ type ArgsError string
 
 func (e ArgsError) Error() string { return string(e) }
 
-const vsockexec, gcs = "/bin/vsockexec", "/bin/gcs"
+const vsockexec, ourGCS = "/bin/vsockexec", "/bin/gcs"
 
 // ParseArgs reads the command line without the agent's own name, in the form of the original's three programs: init with
 // its options, vsockexec with its options, gcs with its options. The agent is all three, or the first two with another program.
@@ -57,11 +57,11 @@ func ParseArgs(words []string) (*Args, error) {
 	if len(words) == 0 {
 		return nil, ArgsError("there is no program after " + vsockexec)
 	}
-	if words[0] != gcs {
+	if words[0] != ourGCS {
 		return a, a.setProgram(words, ports)
 	}
 	if ports[0] != 0 {
-		return nil, ArgsError(gcs + " reads no standard input: -i is for other programs")
+		return nil, ArgsError(ourGCS + " reads no standard input: -i is for other programs")
 	}
 	if a.LogPort = ports[2]; a.LogPort == 0 {
 		a.LogPort = ports[1]

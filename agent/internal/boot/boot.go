@@ -20,11 +20,15 @@ type mount struct {
 	mode           uint32
 }
 
-// mounts are made in this order; those of control groups follow.
-var mounts = []mount{
+// told are the file systems in which the kernel tells of the machine; they come first.
+var told = []mount{
 	{"devtmpfs", "/dev", nosuid, "mode=0755", 0o755},
 	{"proc", "/proc", nosuid | nodev | noexec, "", 0o555},
 	{"sysfs", "/sys", nosuid | nodev | noexec, "", 0o555},
+}
+
+// mounts are made in this order; those of control groups follow.
+var mounts = []mount{
 	{"devpts", "/dev/pts", nosuid | noexec, "mode=0620,gid=5,ptmxmode=0666", 0o755},
 	{"tmpfs", "/dev/shm", nosuid | nodev, "mode=1777", 0o1777},
 	{"tmpfs", "/run", nosuid | nodev, "mode=0755", 0o755},
@@ -39,7 +43,7 @@ var links = []struct{ target, path string }{
 	{"/proc/self/fd/2", "/dev/stderr"},
 }
 
-// Prepare makes a machine of a kernel that has just started: file systems, limits, loopback, and the drivers without
+// Prepare makes a machine of a kernel that has just started, after Begin: file systems, limits, loopback, and the drivers without
 // which there is no carrier.
 func Prepare(k sys.Kernel, args *Args) error {
 	for _, m := range mounts {

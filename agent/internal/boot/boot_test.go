@@ -17,9 +17,17 @@ const (
 	cmdline     = "/proc/cmdline"
 )
 
+// prepare is the whole of the set-up.
+func prepare(k *systest.Kernel, args *Args) error {
+	if err := Begin(k, nil); err != nil {
+		return err
+	}
+	return Prepare(k, args)
+}
+
 func TestTheMachineIsPreparedInOrder(t *testing.T) {
 	k := &systest.Kernel{Files: map[string]string{cmdline: "quiet", modulesFile: "net: /n.ko\nboot: /a.ko /b.ko\n\nother: /c.ko\n"}}
-	if err := Prepare(k, &Args{CorePattern: "/var/core"}); err != nil {
+	if err := prepare(k, &Args{CorePattern: "/var/core"}); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
@@ -45,12 +53,12 @@ func TestTheMachineIsPreparedInOrder(t *testing.T) {
 func TestEveryStepThatFailsIsNamed(t *testing.T) {
 	files := map[string]string{cmdline: "quiet\n", modulesFile: "boot: /a.ko /b.ko\n"}
 	good := &systest.Kernel{Files: files}
-	if err := Prepare(good, &Args{CorePattern: "/c"}); err != nil {
+	if err := prepare(good, &Args{CorePattern: "/c"}); err != nil {
 		t.Fatal(err)
 	}
 	for i, step := range good.Calls {
 		k := &systest.Kernel{Files: files, Fail: map[string]error{step: syscall.EIO}}
-		err := Prepare(k, &Args{CorePattern: "/c"})
+		err := prepare(k, &Args{CorePattern: "/c"})
 		if !errors.Is(err, syscall.EIO) || !strings.HasSuffix(err.Error(), ": input/output error") {
 			t.Errorf("%s: %v", step, err)
 		}
@@ -59,7 +67,7 @@ func TestEveryStepThatFailsIsNamed(t *testing.T) {
 		}
 	}
 	k := &systest.Kernel{Files: files, Fail: map[string]error{"read " + modulesFile: syscall.EIO}}
-	if err := Prepare(k, &Args{}); err == nil || err.Error() != "drivers: module "+modulesFile+": input/output error" {
+	if err := prepare(k, &Args{}); err == nil || err.Error() != "drivers: module "+modulesFile+": input/output error" {
 		t.Error(err)
 	}
 }
@@ -68,7 +76,7 @@ func TestWhatIsThereAlreadyIsNoFailure(t *testing.T) {
 	k := &systest.Kernel{ // and there is no list of modules
 		Files: map[string]string{cmdline: "quiet"}, Fail: map[string]error{"mount devtmpfs /dev": syscall.EBUSY},
 	}
-	if err := Prepare(k, &Args{}); err != nil {
+	if err := prepare(k, &Args{}); err != nil {
 		t.Error(err)
 	}
 }
@@ -76,7 +84,7 @@ func TestWhatIsThereAlreadyIsNoFailure(t *testing.T) {
 func TestControlGroupsOfTheFirstVersionAreMountedWhenTheKernelsLineAsks(t *testing.T) {
 	table := "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\nmemory\t0\t1\t0\npids\t0\t1\t1\n"
 	k := &systest.Kernel{Files: map[string]string{cmdline: "quiet uvm.cgroup=1 -- uvm.x=1", "/proc/cgroups": table}}
-	if err := Prepare(k, &Args{}); err != nil {
+	if err := prepare(k, &Args{}); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
@@ -88,7 +96,7 @@ func TestControlGroupsOfTheFirstVersionAreMountedWhenTheKernelsLineAsks(t *testi
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	k = &systest.Kernel{Files: map[string]string{cmdline: "uvm.cgroup=2"}}
-	if err := Prepare(k, &Args{}); err != nil || k.Calls[15] != "mount cgroup2 /sys/fs/cgroup" {
+	if err := prepare(k, &Args{}); err != nil || k.Calls[15] != "mount cgroup2 /sys/fs/cgroup" {
 		t.Errorf("%v %q", err, k.Calls)
 	}
 }
@@ -96,13 +104,13 @@ func TestControlGroupsOfTheFirstVersionAreMountedWhenTheKernelsLineAsks(t *testi
 func TestWordsForUsThatTheKernelsLineMayNotHaveAreNamed(t *testing.T) {
 	for _, word := range []string{"uvm.cgroup=3", "uvm.cgroup", "uvm.cgroups=1", "uvm.x"} {
 		k := &systest.Kernel{Files: map[string]string{cmdline: "quiet " + word + " panic=-1"}}
-		if err := Prepare(k, &Args{}); err == nil || !strings.Contains(err.Error(), "unknown word "+word+";") {
+		if err := prepare(k, &Args{}); err == nil || !strings.Contains(err.Error(), "unknown word "+word+";") {
 			t.Errorf("%s: %v", word, err)
 		}
 	}
 	for _, missing := range []string{cmdline, "/proc/cgroups"} {
 		k := &systest.Kernel{Files: map[string]string{cmdline: "uvm.cgroup=1"}, Fail: map[string]error{"read " + missing: syscall.EIO}}
-		if err := Prepare(k, &Args{}); err == nil || err.Error() != missing+": input/output error" {
+		if err := prepare(k, &Args{}); err == nil || err.Error() != missing+": input/output error" {
 			t.Errorf("%s: %v", missing, err)
 		}
 	}
@@ -110,7 +118,7 @@ func TestWordsForUsThatTheKernelsLineMayNotHaveAreNamed(t *testing.T) {
 
 func TestAnotherAgentFindsEveryDriverLoaded(t *testing.T) {
 	k := &systest.Kernel{Files: map[string]string{cmdline: "", modulesFile: "boot: /a.ko\nvsock: /v.ko\nnet: /n.ko\n"}}
-	if err := Prepare(k, &Args{Program: &session.Program{Argv: []string{"/bin/other"}}}); err != nil {
+	if err := prepare(k, &Args{Program: &session.Program{Argv: []string{"/bin/other"}}}); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := k.Calls[len(k.Calls)-3:], []string{"module /a.ko", "module /v.ko", "module /n.ko"}; !reflect.DeepEqual(got, want) {

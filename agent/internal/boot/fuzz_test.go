@@ -22,7 +22,7 @@ func FuzzArgs(f *testing.F) {
 			words = parts
 		}
 		args, err := ParseArgs(words)
-		if err == nil && (args == nil || args.Level < 0 || args.Program == nil && !strings.Contains(line, gcs)) {
+		if err == nil && (args == nil || args.Level < 0 || args.Program == nil && !strings.Contains(line, ourGCS)) {
 			t.Fatalf("%q: %+v", words, args)
 		}
 		if err != nil && err.Error() == "" {

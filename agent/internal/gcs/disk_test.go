@@ -200,7 +200,7 @@ func TestADeviceIsFoundByItsPlaceAndMountedWithoutThePageCache(t *testing.T) {
 	path := pciDevices + "/0000:00:11.0/0000:02:0a.0/virtio9/ndbus3/region3/namespace3.0/block/pmem4"
 	k.Files[pciDevices+"/0000:00:11.0/0000:02:0a.0/virtio9/ndbus3/region3/namespace_seed"] = ""
 	appears(k, pciDevices+"/0000:00:11.0/0000:02:0b.0/virtio8/driver", path)
-	if err := addPMem(k, &wire.PMem{DeviceNumber: 40, MountPath: "/p"}); err != nil {
+	if err := MountPMem(k, 40, "/p"); err != nil {
 		t.Fatal(err)
 	}
 	same(t, k, "module /pmem.ko", "events", "wait", "wait", "module /erofs.ko", "mkdir /p 700",
@@ -213,7 +213,7 @@ func TestWithoutDAXALayerIsMountedAllTheSame(t *testing.T) {
 	k.Files[pciDevices+"/0000:00:10.0/0000:01:01.0/virtio9/ndbus0/region0/namespace0.0/block/pmem0"] = ""
 	with := fmt.Sprintf("mount /dev/pmem0 ext4 /p %x dax,noload", syscall.MS_RDONLY)
 	k.Fail = map[string]error{with: syscall.EINVAL}
-	if err := addPMem(k, &wire.PMem{MountPath: "/p"}); err != nil {
+	if err := MountPMem(k, 0, "/p"); err != nil {
 		t.Fatal(err)
 	}
 	same(t, k, "module /pmem.ko", "events", "module /ext4.ko", "mkdir /p 700", with,
@@ -221,7 +221,7 @@ func TestWithoutDAXALayerIsMountedAllTheSame(t *testing.T) {
 }
 
 func TestADeviceThatDoesNotAppearIsAnError(t *testing.T) {
-	if err := addPMem(controllers(), &wire.PMem{DeviceNumber: 100, MountPath: "/p"}); wire.CodeOf(err) != wire.Timeout {
+	if err := MountPMem(controllers(), 100, "/p"); wire.CodeOf(err) != wire.Timeout {
 		t.Error(err)
 	}
 }

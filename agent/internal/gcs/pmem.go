@@ -31,7 +31,7 @@ func pmemDevice(c *call, q *wire.Modify) {
 	case d.Verity:
 		c.fail(&wire.Error{Code: wire.NotImpl, Text: "VerityInfo is not supported"})
 	case q.RequestType == "Add":
-		c.beside(q, func() error { return addPMem(k, &d) })
+		c.beside(q, func() error { return MountPMem(k, d.DeviceNumber, d.MountPath) })
 	case q.RequestType == "Remove":
 		c.beside(q, func() error { return unmount(k, d.MountPath) })
 	default:
@@ -39,16 +39,17 @@ func pmemDevice(c *call, q *wire.Modify) {
 	}
 }
 
-func addPMem(k sys.Kernel, d *wire.PMem) error {
+// MountPMem loads the drivers, waits for a device and mounts the file system on it to read, with DAX if that can.
+func MountPMem(k sys.Kernel, number uint32, target string) error {
 	if err := sys.LoadModules(k, "pmem"); err != nil {
 		return err
 	}
-	number := strconv.Itoa(int(d.DeviceNumber))
-	name, err := appear(k, "persistent memory device "+number, func() string { return usable(k, findPMem(k, d.DeviceNumber)) })
+	what := "persistent memory device " + strconv.Itoa(int(number))
+	name, err := appear(k, what, func() string { return usable(k, findPMem(k, number)) })
 	if err != nil {
 		return err
 	}
-	m := blockMount{device: "/dev/" + name, target: d.MountPath, readOnly: true, dax: true}
+	m := blockMount{device: "/dev/" + name, target: target, readOnly: true, dax: true}
 	return m.do(k)
 }
 

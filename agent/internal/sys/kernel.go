@@ -66,6 +66,10 @@ type Kernel interface {
 	AddEntropy(seed []byte) error
 	// Spawn starts a process as a session leader. The error is that of the step that failed, exec included.
 	Spawn(c *Command) (Child, error)
+	// SwitchRoot makes the file system mounted on folder the root, and frees what was in the old one, an initial RAM disk.
+	SwitchRoot(folder string) error
+	// Exec makes this process another program, with the same environment; it returns only when that fails.
+	Exec(path string, argv []string) error
 	// Kill sends a signal to one process, or to a process group whose number is -pid.
 	Kill(pid, signal int) error
 	// Executable says how access to a program goes: nil, or why not.

@@ -71,7 +71,7 @@ def _lcow(wish: Wish) -> "ComputeSystem":
         emulated=wish.emulated,
     )
     paths = boot_file_paths(options, facts.platform, facts.path_flavour)
-    facts = msgspec.structs.replace(facts, files_present=frozenset({paths.kernel, paths.root_fs}))
+    facts = msgspec.structs.replace(facts, files_present=paths.all)
     return plan_lcow(options, facts, vm_id=options.id, warn=warn).document
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from utilityvm.kit.errors import NotFound
-from utilityvm.options.lcow import KERNEL_FILE, UNCOMPRESSED_KERNEL_FILE, OptionsLCOW, RootFSType
+from utilityvm.options.lcow import INITRD_FILE, KERNEL_FILE, UNCOMPRESSED_KERNEL_FILE, OptionsLCOW, RootFSType
 from utilityvm.options.paths import PathFlavour, extension, join
 from utilityvm.options.rules import verify
 from utilityvm.plan.facts import Facts, Platform
@@ -65,14 +65,24 @@ class LcowPlan:
 
 @dataclass(frozen=True, slots=True)
 class BootFilePaths:
-    """The two files that a Linux guest boots from."""
+    """The files that a Linux guest boots from: a kernel and a root file system.
+
+    `loader` is the initrd that on QEMU loads a kernel's drivers for a root that is a disk, and goes on to it; ``""`` when the root is none.
+    A kernel that has them built in needs no such file.
+    """
 
     kernel: str
     root_fs: str
+    loader: str = ""
+
+    @property
+    def all(self) -> frozenset[str]:
+        """Every file whose existence planning asks about."""
+        return frozenset(filter(None, (self.kernel, self.root_fs, self.loader)))
 
 
 def boot_file_paths(options: OptionsLCOW, platform: Platform, flavour: PathFlavour) -> BootFilePaths:
-    """Return the paths that must be among the facts' `files_present` for a plan to succeed.
+    """Return the paths of which the kernel and the root must be among the facts' `files_present` for a plan to succeed.
 
     On QEMU a guest with a screen boots the compressed image in place of the uncompressed one, whose entry tells it of no screen.
     """
@@ -82,6 +92,7 @@ def boot_file_paths(options: OptionsLCOW, platform: Platform, flavour: PathFlavo
     return BootFilePaths(
         kernel=join(flavour, options.boot_files_path, kernel),
         root_fs=join(flavour, options.boot_files_path, options.root_fs_file),
+        loader=join(flavour, options.boot_files_path, INITRD_FILE) if platform is Platform.QEMU and _disk_root(options) else "",
     )
 
 
@@ -104,7 +115,7 @@ def plan_lcow(options: OptionsLCOW, facts: Facts, *, vm_id: str, warn: Warn) -> 
     memory, processor = plan_topology(options, facts, vm_id=vm_id, warn=warn)
     machine = VirtualMachine(
         stop_on_reset=True,
-        chipset=_chipset(options, paths, kernel_command_line(options, processor.count, facts)),
+        chipset=_chipset(options, paths, facts, kernel_command_line(options, processor.count, facts)),
         compute_topology=Topology(memory=memory, processor=processor),
         devices=_devices(options, paths, facts.path_flavour),
         storage_qos=storage_qos(options),
@@ -122,9 +133,11 @@ def plan_lcow(options: OptionsLCOW, facts: Facts, *, vm_id: str, warn: Warn) -> 
     )
 
 
-def _chipset(options: OptionsLCOW, paths: BootFilePaths, command_line: str) -> Chipset:
+def _chipset(options: OptionsLCOW, paths: BootFilePaths, facts: Facts, command_line: str) -> Chipset:
     if options.kernel_direct:
         initrd = paths.root_fs if options.preferred_root_fs_type == RootFSType.INITRD else ""
+        if paths.loader in facts.files_present:
+            initrd = paths.loader
         return Chipset(
             linux_kernel_direct=LinuxKernelDirect(kernel_file_path=paths.kernel, init_rd_path=initrd, kernel_cmd_line=command_line)
         )

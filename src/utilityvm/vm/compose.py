@@ -26,7 +26,7 @@ from utilityvm.options.paths import PathFlavour
 from utilityvm.options.rules import refuse_not_built, verify_bounds
 from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.facts import Answered, Counted, Facts, Platform, Refused
-from utilityvm.plan.lcow import LcowPlan, boot_file_paths, plan_lcow
+from utilityvm.plan.lcow import BootFilePaths, LcowPlan, boot_file_paths, plan_lcow
 from utilityvm.plan.wcow import WcowPlan, locate, paths_looked_at, plan_wcow
 from utilityvm.vm.adjusted import warn
 from utilityvm.vm.host_options import default_options_lcow, is_there
@@ -128,7 +128,7 @@ async def create_lcow_on_hcs(
     refuse_not_built(options)
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
     paths = boot_file_paths(options, Platform.HYPERV, PathFlavour.WINDOWS)
-    facts = await _hcs_facts(service, build, {paths.kernel, paths.root_fs})
+    facts = await _hcs_facts(service, build, paths.all)
     return await create_planned(options, vm_id, facts, service, output_handler, files)
 
 
@@ -188,7 +188,7 @@ async def _create(vm_id: VmId, plan: LcowPlan | WcowPlan, service: ComputeServic
 
 async def _host_facts(options: OptionsLCOW, vm_id: VmId, service: QemuService, *, require_kvm: bool, require_jail: bool) -> Facts:
     paths = boot_file_paths(options, Platform.QEMU, PathFlavour.POSIX)
-    present = _checked(options, {paths.kernel, paths.root_fs})
+    present = _checked(options, paths)
     if paths.kernel not in present:  # planning fails of that; there is nothing to probe with
         return _facts(present, Refused(reason="there is no kernel to probe the host with"), emulated=False)
     host = await service.probe(Path(paths.kernel))
@@ -211,10 +211,10 @@ def _facts(present: frozenset[str], processors: Counted | Refused, *, emulated: 
     return Facts(platform=Platform.QEMU, path_flavour=PathFlavour.POSIX, processors=processors, files_present=present, emulated=emulated)
 
 
-def _checked(options: OptionsLCOW, wanted: set[str]) -> frozenset[str]:
+def _checked(options: OptionsLCOW, paths: BootFilePaths) -> frozenset[str]:
     """Return which of the files are there; a folder that we built must be as we built it, and its kernel able to do what is asked."""
-    folder, present = Path(options.boot_files_path), frozenset(filter(is_there, wanted))
-    ours = load(folder).manifest if present == wanted and (folder / MANIFEST).exists() else None
+    folder, present = Path(options.boot_files_path), frozenset(filter(is_there, paths.all))
+    ours = load(folder).manifest if {paths.kernel, paths.root_fs} <= present and (folder / MANIFEST).exists() else None
     if ours is not None and ours.kernel.kind == "source" and options.enable_graphics_console:
         hint = "boot files with the distribution's kernel: uvm boot-files build"
         raise Unsupported(f"enable_graphics_console: the kernel in {folder} is one of our own, which knows no screen", hint=hint)

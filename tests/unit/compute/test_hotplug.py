@@ -77,12 +77,12 @@ class Qemu:
 
 
 @asynccontextmanager
-async def rig(*, other_user: bool = False) -> AsyncIterator[tuple[Hotplug, Qemu]]:
+async def rig(*, other_user: bool = False, root: str = "") -> AsyncIterator[tuple[Hotplug, Qemu]]:
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     scope, qemu = Scope("test"), Qemu(theirs)
     monitor = Monitor("vm x", ours)
-    hotplug = Hotplug(monitor, "vm x", controllers=1, pmem=64, other_user=other_user)
+    hotplug = Hotplug(monitor, "vm x", controllers=1, pmem=64, other_user=other_user, root=root)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (they are counted)
     scope.start("monitor", monitor.run())
     scope.start("qemu", qemu.run())
@@ -264,3 +264,21 @@ async def test_persistent_memory_must_fit_and_be_readable(image: str) -> None:
         with pytest.raises(NoVPMem, match="multiple of 2 MiB"):
             await hotplug.modify(pmem("Add", image))
         assert qemu.heard == []
+
+
+@pytest.mark.parametrize("kind", ["Add", "Remove"])
+async def test_the_guests_root_comes_once_and_stays(image: str, kind: str) -> None:
+    async with rig(root="pmem33") as (hotplug, qemu):
+        await hotplug.modify(pmem("Add", image))
+        with pytest.raises(Exists, match=f"{PMEM}: is the root file system that the guest runs from, and stays"):
+            await hotplug.modify(pmem(kind, image))
+        assert qemu.heard == PLUG_PMEM
+
+
+async def test_of_a_root_it_is_not_said_that_a_disk_would_do(image: str) -> None:
+    os.truncate(image, 3 << 20)
+    for root, said in (("pmem33", False), ("pmem0", True)):
+        async with rig(root=root) as (hotplug, _):
+            with pytest.raises(NoVPMem) as caught:
+                await hotplug.modify(pmem("Add", image))
+            assert ("SCSI disk" in caught.value.hint) is said

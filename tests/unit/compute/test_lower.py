@@ -27,6 +27,8 @@ BASE: dict[str, Any] = {
         "Devices": {
             "ComPorts": {"0": {"NamedPipe": "/run/console"}},
             "VideoMonitor": {"ConnectionOptions": {"NamedPipe": "/run/screen"}},
+            "Scsi": {"0": {"Attachments": {"0": {"Type": "VirtualDisk", "Path": "/disk"}}}},
+            "VirtualPMem": {"MaximumCount": 3, "Devices": {"0": {"HostPath": "/layer", "ReadOnly": True}}},
         },
     },
     "ShouldTerminateOnLastHandleClosed": True,
@@ -187,3 +189,65 @@ def test_words_carry_the_descriptors_numbers() -> None:
     assert "socket,id=monitor,fd=54" in words
     assert "memory-backend-file,id=ram0,size=64M,mem-path=/proc/self/fd/50,share=on" in words
     assert not any("<" in word for word in words)
+
+
+# -- devices from the start ---------------------------------------------------------------------------------------------
+
+
+def with_devices(**devices: object) -> ComputeSystem:
+    return with_value(("VirtualMachine", "Devices"), devices)
+
+
+def test_qemu_waits_for_what_is_plugged_in_before_its_guest_runs() -> None:
+    launch = lower(VmId("x"), document(BASE), FACTS)
+    assert "-S" in launch.argv
+    assert [(request.request_type, request.resource_path) for request in launch.present] == [
+        ("Add", "VirtualMachine/Devices/Scsi/0/Attachments/0"),
+        ("Add", "VirtualMachine/Devices/VirtualPMem/Devices/0"),
+    ]
+    bare = lower(VmId("x"), with_devices(Plan9={}), FACTS)
+    assert bare.present == ()
+    assert "-S" not in bare.argv
+
+
+@pytest.mark.parametrize(
+    ("line", "root"),
+    [
+        ("quiet root=/dev/pmem0 ro -- x", "pmem0"),
+        ("root=/dev/pmem01", ""),
+        ("quiet -- root=/dev/pmem0", ""),
+        ("-- root=/dev/pmem0", ""),
+        ("", ""),
+    ],
+)
+def test_the_root_is_what_the_kernels_line_says(line: str, root: str) -> None:
+    said = with_value(("VirtualMachine", "Chipset", "LinuxKernelDirect", "KernelCmdLine"), line)
+    assert lower(VmId("x"), said, FACTS).root == root
+
+
+DISK = {"Type": "VirtualDisk", "Path": "/d"}
+LAYER = {"HostPath": "/l", "ReadOnly": True}
+
+
+@pytest.mark.parametrize(
+    ("devices", "path", "said"),
+    [
+        ({"Scsi": {"0": {"Attachments": {"64": DISK}}}}, 'Scsi["0"].Attachments["64"]', "the machine has 1 SCSI controllers of 64 disks"),
+        ({"Scsi": {"1": {"Attachments": {"0": DISK}}}}, 'Scsi["1"].Attachments["0"]', "the machine has 1 SCSI"),
+        ({"Scsi": {"0": {"Attachments": {"a": DISK}}}}, 'Scsi["0"].Attachments["a"]', "a place is a number"),
+        ({"Scsi": {"0": {"Attachments": {"1": DISK, "01": DISK}}}}, 'Scsi["0"].Attachments["01"]', "there is another at place scsi0-1"),
+        ({"Scsi": {"0": {"Attachments": {"0": DISK | {"Type": "Iso"}}}}}, 'Scsi["0"].Attachments["0"]', "Type 'Iso': only"),
+        ({"Scsi": {"0": {"Attachments": {"0": DISK | {"Path": "d"}}}}}, 'Scsi["0"].Attachments["0"]', "'d' is no absolute path"),
+        ({"VirtualPMem": {"MaximumCount": 2, "Devices": {"2": LAYER}}}, 'VirtualPMem.Devices["2"]', "the machine has at most 2"),
+        (
+            {"VirtualPMem": {"MaximumCount": 2, "Devices": {"1": LAYER | {"ReadOnly": False}}}},
+            'VirtualPMem.Devices["1"]',
+            "ReadOnly false: persistent memory is read-only",
+        ),
+    ],
+)
+def test_a_device_that_cannot_be_there_is_refused_by_its_path(devices: dict[str, object], path: str, said: str) -> None:
+    with pytest.raises((Unsupported, InvalidOptions)) as caught:
+        check(with_devices(**devices))
+    (line,) = str(caught.value).splitlines()[1:]
+    assert line.strip().startswith(f"$.VirtualMachine.Devices.{path}: {said}")

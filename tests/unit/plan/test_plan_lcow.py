@@ -110,6 +110,26 @@ def test_a_root_disk_takes_the_first_slot_for_good(file: str, image_format: Imag
     assert json.encode(pmem.devices) == f'{{"0":{{"HostPath":"/b/{file}","ReadOnly":true,"ImageFormat":"{image_format}"}}}}'
 
 
+def initrd_of(plan: LcowPlan) -> str:
+    chipset = machine(plan).chipset
+    assert chipset is not None
+    assert chipset.linux_kernel_direct is not None
+    return chipset.linux_kernel_direct.init_rd_path
+
+
+def test_on_qemu_the_initrd_that_lies_beside_a_root_disk_loads_its_drivers() -> None:
+    asked: Asked = {"root_fs_file": "rootfs.vhd", "preferred_root_fs_type": RootFSType.VHD}
+    assert boot_file_paths(OptionsLCOW(boot_files_path="/b", **asked), Platform.QEMU, PathFlavour.POSIX).all == {
+        "/b/kernel",
+        "/b/rootfs.vhd",
+        "/b/initrd.img",
+    }
+    assert initrd_of(planned(**asked)) == "/b/initrd.img"
+    alone = msgspec.structs.replace(FACTS, files_present=FACTS.files_present - {"/b/initrd.img"})
+    assert initrd_of(planned(alone, **asked)) == ""
+    assert initrd_of(planned(msgspec.structs.replace(FACTS, platform=Platform.HYPERV), **asked)) == ""
+
+
 def test_no_vpmem_and_no_scsi_leave_no_controller() -> None:
     found = devices(planned(vpmem_device_count=0, scsi_controller_count=0))
     assert found.virtual_pmem is None

@@ -147,6 +147,14 @@ func (k *Kernel) Spawn(c *sys.Command) (sys.Child, error) {
 	return k.Child, k.call("spawn", c.Path)
 }
 
+// SwitchRoot implements sys.Kernel.
+func (k *Kernel) SwitchRoot(folder string) error { return k.call("switch root", folder) }
+
+// Exec implements sys.Kernel, but returns.
+func (k *Kernel) Exec(path string, argv []string) error {
+	return k.call(append([]string{"exec", path}, argv...)...)
+}
+
 // Kill implements sys.Kernel.
 func (k *Kernel) Kill(pid, signal int) error {
 	return k.call("kill", strconv.Itoa(pid), strconv.Itoa(signal))

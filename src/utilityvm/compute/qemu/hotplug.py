@@ -52,13 +52,22 @@ class _Plugged:
 class Hotplug:
     """The slots of one machine. `controllers` and `pmem` are how many it has; `name` is the machine's. End it with `close`.
 
-    `other_user` says that QEMU is not who we are, `bounded` that there is a throttle group for its disks.
+    `other_user` says that QEMU is not who we are, `bounded` that there is a throttle group for its disks. What is in the slot `root`
+    stays: the guest runs from it.
     """
 
     def __init__(
-        self, monitor: Monitor, name: str, *, controllers: int, pmem: int, other_user: bool = False, bounded: bool = False
+        self,
+        monitor: Monitor,
+        name: str,
+        *,
+        controllers: int,
+        pmem: int,
+        other_user: bool = False,
+        bounded: bool = False,
+        root: str = "",
     ) -> None:
-        self._other_user, self._bounded = other_user, bounded
+        self._other_user, self._bounded, self._root = other_user, bounded, root
         self._monitor, self._name = monitor, name
         self._controllers, self._pmem = controllers, pmem
         self._plugged: dict[str, _Plugged] = {}
@@ -77,6 +86,8 @@ class Hotplug:
         if slot is None:
             raise Unsupported(f"{self._name}: {request.resource_path}: {lack(request)}")
         async with self._busy[slot.id]:
+            if slot.id == self._root and slot.id in self._plugged:
+                raise Exists(f"{self._name}: {request.resource_path}: is the root file system that the guest runs from, and stays")
             match request.request_type, slot:
                 case "Add", DiskSlot():
                     await self._add(slot, partial(self._add_disk, slot, request))
@@ -147,16 +158,19 @@ class Hotplug:
         about = os.fstat(plugged.fd)
         size = image.size or about.st_size
         if size % PMEM_ALIGNMENT:
-            hint = "grow the image, truncate --size=%2M, or attach it as a SCSI disk"
+            hint = self._or_disk("grow the image, truncate --size=%2M", slot)
             raise NoVPMem(f"{path}: {size} bytes are not a multiple of 2 MiB, as persistent memory must be", hint=hint)
         if self._other_user and not about.st_mode & stat.S_IROTH:
-            hint = f"chmod o+r {path}, or attach it as a SCSI disk"
+            hint = self._or_disk(f"chmod o+r {path}", slot)
             raise NoVPMem(f"{path}: may not be read by all, and QEMU, who maps it, is a user of its own", hint=hint)
         _, number = await self._pass(plugged)
         backend = pmem_backend(slot, f"/proc/self/fd/{number}", size)
         await self._do(plugged, "object-add", backend, ("object-del", {"id": backend["id"]}))
         await self._monitor.execute("device_add", pmem_driver(slot))
         _close(plugged)  # nobody looks at it again, as at a disk that grows
+
+    def _or_disk(self, hint: str, slot: PmemSlot) -> str:
+        return hint if slot.id == self._root else f"{hint}, or attach it as a SCSI disk"
 
     # -- both -------------------------------------------------------------------------------------------------------
 

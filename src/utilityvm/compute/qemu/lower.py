@@ -11,6 +11,7 @@ from utilityvm.compute.plan9.spec import wrong_plan9
 from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.graphics import screen_path, screen_words, wrong_screen
 from utilityvm.compute.qemu.modify import SLOTS, pmem_place
+from utilityvm.compute.qemu.present import present, root_slot, wrong_present
 from utilityvm.compute.qemu.qos import group_words, is_bounded, wrong_qos
 from utilityvm.compute.qemu.services import rules_of, wrong_rule
 from utilityvm.compute.qemu.share import Share, share_of, wrong_share
@@ -18,8 +19,9 @@ from utilityvm.compute.qemu.treatment import LACKS, NOT_YET, TREATMENT
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
 from utilityvm.kit.ids import VmId
 from utilityvm.schema.devices import HvSocketServiceConfig, Plan9Share, Scsi
-from utilityvm.schema.document import ComputeSystem, Memory, VirtualMachine
+from utilityvm.schema.document import ComputeSystem, LinuxKernelDirect, Memory, Processor, VirtualMachine
 from utilityvm.schema.node import Node
+from utilityvm.schema.requests import ModifySettingRequest
 
 PORT_NAME: Final = "org.utilityvm.hvsocket"
 """Name of the virtio-serial port that carries the guest's sockets."""
@@ -78,7 +80,8 @@ class Launch:
     stands for their names in the command line; `console_path` is the socket that offers the console, ``""`` for none; `share` is what
     it may use of the host's processors; `locked` says that its memory is to be locked before it starts, `bounded` that its
     disks are held to common bounds; `folders` are those of the host that its guest may mount from the start; `rules` are those
-    of hvsocket services; `screen_path` is the socket that offers the screen, ``""`` for a machine without.
+    of hvsocket services; `screen_path` is the socket that offers the screen, ``""`` for a machine without; `present` is to be plugged in
+    before the guest runs, for which QEMU waits; `root` is the slot of the device that the guest's root file system is on, ``""`` for none.
     """
 
     argv: tuple[str | FdWord, ...]
@@ -91,6 +94,8 @@ class Launch:
     bounded: bool = False
     folders: tuple[Plan9Share, ...] = ()
     screen_path: str = ""
+    present: tuple[ModifySettingRequest, ...] = ()
+    root: str = ""
 
     def words(self, numbers: Mapping[Fd, int | str]) -> list[str]:
         """Return the command line with the descriptors' numbers and the files' names in it."""
@@ -123,20 +128,16 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
     """
     check(document, facts.address_bits)
     vm = _vm(document)
-    assert vm.chipset is not None  # noqa: S101 (checked above)
-    assert vm.chipset.linux_kernel_direct is not None  # noqa: S101
-    assert vm.compute_topology is not None  # noqa: S101
-    assert vm.compute_topology.memory is not None  # noqa: S101
-    assert vm.compute_topology.processor is not None  # noqa: S101
-    kernel, memory = vm.chipset.linux_kernel_direct, vm.compute_topology.memory
+    kernel, memory, processor = _needed(vm)
+    devices = tuple(request for _, request in present(vm))
     files = {Fd.KERNEL: kernel.kernel_file_path} | ({Fd.INITRD: kernel.init_rd_path} if kernel.init_rd_path else {})
     argv: list[str | FdWord] = [
         facts.qemu,
         *("-name", system_id),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-sandbox", SANDBOX),
-        *_machine(memory),
-        *_cpu(facts, vm.compute_topology.processor.count),
+        *_machine(memory, devices),
+        *_cpu(facts, processor.count),
         *_memory(vm, memory, facts.address_bits),
         *_boot(files, kernel.kernel_cmd_line),
         *("-chardev", FdWord("socket,id=monitor,fd=", Fd.MONITOR), "-mon", "chardev=monitor,mode=control"),
@@ -153,13 +154,25 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         memory_bytes=memory.size_in_mb * _MIB,
         files=files,
         console_path=_console_path(vm),
-        share=share_of(vm.compute_topology.processor),
+        share=share_of(processor),
         rules=rules_of(vm),
         locked=not memory.allow_overcommit,
         bounded=is_bounded(vm.storage_qos),
         folders=_folders(vm),
         screen_path=screen_path(document),
+        present=devices,
+        root=root_slot(vm),
     )
+
+
+def _needed(vm: VirtualMachine) -> tuple[LinuxKernelDirect, Memory, Processor]:
+    """Return what every machine has."""
+    assert vm.chipset is not None  # noqa: S101 (checked)
+    assert vm.chipset.linux_kernel_direct is not None  # noqa: S101
+    assert vm.compute_topology is not None  # noqa: S101
+    assert vm.compute_topology.memory is not None  # noqa: S101
+    assert vm.compute_topology.processor is not None  # noqa: S101
+    return vm.chipset.linux_kernel_direct, vm.compute_topology.memory, vm.compute_topology.processor
 
 
 def _memory(vm: VirtualMachine, memory: Memory, address_bits: int) -> Iterator[str | FdWord]:
@@ -180,7 +193,8 @@ def _balloon(memory: Memory) -> Iterator[str]:
         yield from ("-device", "virtio-balloon-pci,free-page-reporting=on")
 
 
-def _machine(memory: Memory) -> Iterator[str]:
+def _machine(memory: Memory, waits_for: tuple[ModifySettingRequest, ...]) -> Iterator[str]:
+    yield from ["-S"] if waits_for else []
     low = f",max-ram-below-4g={_BELOW_4G_MB - memory.low_mmio_gap_in_mb}M" if memory.low_mmio_gap_in_mb else ""
     yield from ("-machine", f"q35,memory-backend=ram0{low}")
     if memory.high_mmio_gap_in_mb:
@@ -287,6 +301,7 @@ def _wrong_values(document: ComputeSystem, address_bits: int | None) -> Iterator
     yield from wrong_qos(vm.storage_qos, "$.VirtualMachine.StorageQoS")
     yield from _wrong_topology(vm, address_bits)
     yield from _wrong_devices(vm)
+    yield from wrong_present(vm, scsi_count(document), pmem_count(document))
 
 
 def _wrong_boot(vm: VirtualMachine) -> Iterator[Problem]:

@@ -110,10 +110,15 @@ def attachment(request: ModifySettingRequest) -> Attachment:
     """
     wanted = settings(request, Attachment)
     _refuse_rest(request, wanted, {"type", "path", "read_only"})
+    check_attachment(request, wanted)
+    return wanted
+
+
+def check_attachment(request: ModifySettingRequest, wanted: Attachment) -> None:
+    """Refuse a disk whose values make no sense or are not carried out. See `attachment`."""
     if wanted.type not in {"VirtualDisk", "PassThru"}:
         raise Unsupported(f"{request.resource_path}: Type {wanted.type!r}: only VirtualDisk and PassThru are carried out")
     _absolute(request, wanted.path)
-    return wanted
 
 
 def pmem_device(request: ModifySettingRequest) -> VirtualPMemDevice:

@@ -122,6 +122,8 @@ class QemuMachine:
                     await self._share_transport.open(shares)
             for share in self._launch.folders:
                 await self._shares.add(share)
+            if self._launch.present:
+                await self._begin()
         except BaseException as error:
             await self._give_up(error)
             raise
@@ -235,6 +237,15 @@ class QemuMachine:
             raise ConnectionLost(f"{self._name}: was ended while it was started")
         return memory
 
+    async def _begin(self) -> None:
+        """Plug in what is there from the start, and let the guest run. Nobody pauses it meanwhile."""
+        assert self._hotplug is not None  # noqa: S101 (QEMU was started)
+        assert self._monitor is not None  # noqa: S101
+        async with self._switching:
+            for request in self._launch.present:
+                await self._hotplug.modify(request)
+            await self._monitor.execute("cont")
+
     # -- starting: nothing from here on waits, so that a machine that is starting has either no process or all that belongs to one -----
 
     def _spawn(self, memory: int, theirs: ExitStack) -> tuple[socket.socket, socket.socket]:
@@ -266,7 +277,15 @@ class QemuMachine:
         """Make what plugs things into QEMU by this monitor."""
         disks, pmem, memory = scsi_count(self._document), pmem_count(self._document), self._launch.memory_bytes >> 20
         others = Layer.OWN_USER in self.facts.jail.layers
-        self._hotplug = Hotplug(monitor, self._name, controllers=disks, pmem=pmem, other_user=others, bounded=self._launch.bounded)
+        self._hotplug = Hotplug(
+            monitor,
+            self._name,
+            controllers=disks,
+            pmem=pmem,
+            other_user=others,
+            bounded=self._launch.bounded,
+            root=self._launch.root,
+        )
         self._growth = Growth(monitor, self._name, memory, memory_place(pmem), locked=self._launch.locked)
         return monitor
 

@@ -71,7 +71,17 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         f"{_DEVICES}.EnhancedModeVideo": _R,  # a session by RDP, which a Linux guest does not have: VNC shows the one screen
         f"{_DEVICES}.Scsi": _C,
         f"{_DEVICES}.Scsi[*]": _C,
+        f"{_DEVICES}.Scsi[*].Attachments": _C,
+        f"{_DEVICES}.Scsi[*].Attachments[*]": _C,
+        f"{_DEVICES}.Scsi[*].Attachments[*].Type": _C,
+        f"{_DEVICES}.Scsi[*].Attachments[*].Path": _C,
+        f"{_DEVICES}.Scsi[*].Attachments[*].ReadOnly": _C,
         f"{_DEVICES}.VirtualPMem": _C,
+        f"{_DEVICES}.VirtualPMem.Devices": _C,
+        f"{_DEVICES}.VirtualPMem.Devices[*]": _C,
+        f"{_DEVICES}.VirtualPMem.Devices[*].HostPath": _C,
+        f"{_DEVICES}.VirtualPMem.Devices[*].ReadOnly": _C,
+        f"{_DEVICES}.VirtualPMem.Devices[*].ImageFormat": _R,  # the file's name says it, as a disk's does
         f"{_DEVICES}.VirtualPMem.MaximumCount": _R,  # a bound on what may be attached; places and addresses are kept for so many
         f"{_DEVICES}.VirtualPMem.MaximumSizeBytes": _R,  # likewise
         f"{_DEVICES}.Plan9": _C,  # 9p is spoken over the guest's sockets, which are always there
