@@ -80,7 +80,9 @@ async def run_process(start: Callable[[], Awaitable[Process]], name: str, *, dat
             finally:
                 await finish(_put_away(process), within=KILL_TIMEOUT + 1)
     except TimeoutError:
-        said = f"{name}: not done within {timeout:g} s; it was killed"
+        said = f"{name}: killed, and not gone after {KILL_TIMEOUT + 1:g} s"
+        if timeout is not None:
+            said = f"{name}: not done within {timeout:g} s; it was killed"
         raise DeadlineExceeded(said, stdout=bytes(kept[0].data), stderr=bytes(kept[1].data)) from None
     except _Full:
         said = f"{name}: more than {limit} bytes of output; it was killed"

@@ -47,25 +47,32 @@ class LoopThread:
         self._thread.start()
         atexit.register(self._end)
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` in the loop and return its result. Ctrl-C cancels it and waits until it has tidied up; a second one does not wait.
+    def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run what `make` makes in the loop, and return its result. Ctrl-C cancels it and waits until it has tidied up; a second one
+        does not wait.
 
         Raises:
-            StateError: called from the loop's own thread, in a forked child, or while the process ends; `work` was not begun.
+            StateError: called from the loop's own thread, in a forked child, or while the process ends; nothing was begun.
         """
         if (state := self._refusal()) is not None:
-            work.close()
             raise StateError(_SUBJECT, state, "wait for a call")
         future: Future[T] = Future()
         begun: list[asyncio.Task[None]] = []
-        self._loop.call_soon_threadsafe(lambda: begun.append(self._begin(work, future)))
+
+        def give_up() -> None:
+            if begun:
+                begun[0].cancel()
+            else:
+                future.cancel()  # Ctrl-C came before it was handed over
+
         try:
+            self._loop.call_soon_threadsafe(lambda: begun.append(self._begin(make, future)))
             return _result(future)
         except asyncio.CancelledError:
             raise StateError(_SUBJECT, "at the end of the process", "finish a call") from None
         except BaseException:
             if not future.done():  # not the call's failure, but something that came to our thread: Ctrl-C
-                self._loop.call_soon_threadsafe(lambda: begun[0].cancel())  # noqa: PLW0108 (it may not have begun yet)
+                self._loop.call_soon_threadsafe(give_up)
                 with suppress(BaseException):
                     _result(future)
             raise
@@ -76,7 +83,7 @@ class LoopThread:
         async def work() -> T:
             return function()
 
-        return self.run(work())
+        return self.run(work)
 
     def keep(self, thing: Closable) -> None:
         """Close `thing` at the process's end, unless `drop` came first."""
@@ -86,16 +93,15 @@ class LoopThread:
         """Forget `thing`: it was closed."""
         self._open.discard(thing)
 
-    def _begin(self, work: Coroutine[Any, Any, T], future: "Future[T]") -> asyncio.Task[None]:
+    def _begin(self, make: Callable[[], Coroutine[Any, Any, T]], future: "Future[T]") -> asyncio.Task[None]:
         async def carry() -> None:
             try:
-                future.set_result(await work)
+                future.set_result(await make())
             except BaseException as error:  # noqa: BLE001 (whatever it is, it is the caller's)
                 future.set_exception(error)
 
         def never_begun(_: asyncio.Task[None]) -> None:
             if not future.done():
-                work.close()
                 future.set_exception(asyncio.CancelledError())
 
         task = self._calls.start("call", carry())

@@ -44,7 +44,7 @@ def synchronous(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: object, **keywords: object) -> object:
         loop = loop_thread()
-        return wrap(loop.run(function(*args, **keywords)), loop)
+        return wrap(loop.run(lambda: function(*args, **keywords)), loop)
 
     return call
 
@@ -66,7 +66,7 @@ def _member(name: str, member: object) -> object:
         def begin() -> Any:  # noqa: ANN401 (whatever the method returns)
             return getattr(self._inner, name)(*args, **keywords)
 
-        result = self._loop.run(begin()) if awaited else self._loop.call(begin)
+        result = self._loop.run(begin) if awaited else self._loop.call(begin)
         if name == "close":
             self._loop.drop(self._inner)
         return wrap(result, self._loop)

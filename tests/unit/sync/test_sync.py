@@ -148,7 +148,7 @@ def test_a_calls_own_timeout_is_its_failure() -> None:
         raise TimeoutError("mine")
 
     with pytest.raises(TimeoutError, match="mine"):
-        loop_thread().run(fails())
+        loop_thread().run(fails)
 
 
 def test_a_call_may_take_longer_than_a_look_for_signals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_a_call_may_take_longer_than_a_look_for_signals(monkeypatch: pytest.Monk
             await asyncio.sleep(0.0001)
         return "done"
 
-    assert loop_thread().run(takes_turns()) == "done"
+    assert loop_thread().run(takes_turns) == "done"
 
 
 # -- what would never end -----------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_a_call_that_the_end_of_the_process_cuts_short_says_so() -> None:
         await asyncio.Event().wait()
 
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(loop.run, endless())
+        waiting = pool.submit(loop.run, endless)
         assert begun.wait(5)
         loop._end()
         with pytest.raises(StateError, match="cannot finish a call while at the end of the process"):
