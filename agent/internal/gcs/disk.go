@@ -150,15 +150,28 @@ func (s *scsiDriver) load(k sys.Kernel) error {
 	return nil
 }
 
-// findDisk waits for a disk's block device and returns its name.
+// findDisk waits for a disk's block device and returns its name. The driver hears of a disk by itself, but not always of
+// one that comes right after another has gone from its place: then it is told to look.
 func findDisk(k sys.Kernel, d *wire.Disk) (string, error) {
-	folder, err := diskFolder(k, d)
+	host, err := scsiHost(k, d.Controller)
 	if err != nil {
 		return "", err
 	}
-	what := "disk at controller " + strconv.Itoa(int(d.Controller)) + " lun " + strconv.Itoa(int(d.Lun))
-	return appear(k, what, func() string { return usable(k, blockDevice(k, folder)) })
+	folder, lun := scsiFolder(host, d), strconv.Itoa(int(d.Lun))
+	look := func() string { return usable(k, blockDevice(k, folder)) }
+	what := "disk at controller " + strconv.Itoa(int(d.Controller)) + " lun " + lun
+	name, err := appear(k, what, maxUnheard, look)
+	if wire.CodeOf(err) != wire.Timeout {
+		return name, err
+	}
+	if err := k.WriteFile(scsiHosts+"/"+host+"/scan", "0 0 "+lun); err != nil {
+		return "", &wire.Error{Code: wire.Fail, Text: "looking for the disk at " + folder, Cause: err}
+	}
+	return appear(k, what, maxAppear, look)
 }
+
+// maxUnheard is how long the driver may take to hear of a disk by itself, in milliseconds.
+const maxUnheard = 300
 
 // diskFolder returns where sysfs has, or would have, a disk.
 func diskFolder(k sys.Kernel, d *wire.Disk) (string, error) {
@@ -166,7 +179,11 @@ func diskFolder(k sys.Kernel, d *wire.Disk) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return scsiDevices + "/" + strings.TrimPrefix(host, "host") + ":0:0:" + strconv.Itoa(int(d.Lun)), nil
+	return scsiFolder(host, d), nil
+}
+
+func scsiFolder(host string, d *wire.Disk) string {
+	return scsiDevices + "/" + strings.TrimPrefix(host, "host") + ":0:0:" + strconv.Itoa(int(d.Lun))
 }
 
 // scsiHost returns the kernel's name of a controller.

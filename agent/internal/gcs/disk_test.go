@@ -139,7 +139,9 @@ func TestEveryStepOfMountingThatFailsIsNamed(t *testing.T) {
 }
 
 func TestADiskThatDoesNotAppearIsAnErrorThatSaysWhich(t *testing.T) {
-	err := addDisk(controllers(), &scsiDriver{}, &wire.Disk{MountPath: "/m", Lun: 3})
+	k := controllers()
+	err := addDisk(k, &scsiDriver{}, &wire.Disk{MountPath: "/m", Lun: 3})
+	same(t, k, "module /scsi.ko", scan9, scan10, "events", "wait", "write /sys/class/scsi_host/host9/scan 0 0 3", "events", "wait")
 	if wire.CodeOf(err) != wire.Timeout || err.Error() != "disk at controller 0 lun 3 did not appear" {
 		t.Error(err)
 	}

@@ -144,14 +144,15 @@ func makeFolders(k sys.Kernel, path string, mode uint32) error {
 	return nil
 }
 
-// appear waits until look finds something, and looks again at each announcement of a block device.
-func appear(k sys.Kernel, what string, look func() string) (string, error) {
+// appear waits until look finds something, and looks again at each announcement of a block device; patience is in
+// milliseconds.
+func appear(k sys.Kernel, what string, patience int64, look func() string) (string, error) {
 	events, err := k.DeviceEvents()
 	if err != nil {
 		return "", &wire.Error{Code: wire.Fail, Text: "device events", Cause: err}
 	}
 	defer sys.Close(events)
-	for end := sys.Now() + maxAppear*1e6; ; {
+	for end := sys.Now() + patience*1e6; ; {
 		if found := look(); found != "" {
 			return found, nil
 		}
