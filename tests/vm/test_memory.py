@@ -55,7 +55,7 @@ async def test_memory_is_resident_once_it_is_touched_and_stays_without_the_hint(
     print(f"of 1024 MiB: {before} MiB resident after the boot, {touched} with 300 in use, {after} when they were freed")
     assert before < 500
     assert touched - before >= 295
-    assert after >= touched - 30
+    assert after >= touched - 150  # a host that reclaims what is idle takes some of it; with the hint 270 are back at least
 
 
 async def test_with_the_hint_freed_memory_returns_to_the_host(boot_files: BootFiles) -> None:
