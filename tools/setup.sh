@@ -33,7 +33,8 @@ install_tools() {
     for tool in gpg gpg-agent gpgv sqv; do  # the tests sign a small archive, and have it verified by both
         command -v "$tool" >/dev/null || missing="$missing $tool"
     done
-    # The tests make disks.
+    # The tests make disks, by tools that lie where ordinary users do not look.
+    PATH=$PATH:/usr/sbin:/sbin
     command -v mkfs.ext4 >/dev/null || missing="$missing e2fsprogs"
     command -v mkfs.erofs >/dev/null || missing="$missing erofs-utils"
     command -v mkfs.xfs >/dev/null || missing="$missing xfsprogs"
