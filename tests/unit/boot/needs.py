@@ -22,7 +22,10 @@ NEEDS: Final = (
     Need("devices are plugged behind PCI bridges and ports", "HOTPLUG_PCI HOTPLUG_PCI_ACPI HOTPLUG_PCI_PCIE HOTPLUG_PCI_SHPC PCIEPORTBUS"),
     Need("memory and processors come and go", "MEMORY_HOTPLUG MEMORY_HOTREMOVE VIRTIO_MEM ACPI_HOTPLUG_MEMORY HOTPLUG_CPU"),
     Need("memory is given back", "VIRTIO_BALLOON PAGE_REPORTING BALLOON_COMPACTION"),
-    Need("layers on persistent memory, shared with the host's page cache", "LIBNVDIMM VIRTIO_PMEM BLK_DEV_PMEM ZONE_DEVICE DAX FS_DAX"),
+    Need(
+        "layers on persistent memory, shared with the host's page cache",
+        "LIBNVDIMM VIRTIO_PMEM BLK_DEV_PMEM NVDIMM_PFN ZONE_DEVICE DAX FS_DAX",
+    ),
     Need("disks", "BLOCK VIRTIO_BLK SCSI BLK_DEV_SD BLK_DEV_LOOP EFI_PARTITION"),
     Need("disks behind a controller that is looked at when one is asked for", "SCSI_VIRTIO", "m"),
     Need("encrypted scratch, verified layers", "BLK_DEV_DM DM_CRYPT DM_VERITY CRYPTO_XTS CRYPTO_AES CRYPTO_SHA256"),
