@@ -26,7 +26,7 @@ PMEM_ALIGNMENT: Final = 2 << 20
 _SCSI: Final = re.compile(r"VirtualMachine/Devices/Scsi/(\d+)/Attachments/(\d+)")
 _PMEM: Final = re.compile(r"VirtualMachine/Devices/VirtualPMem/Devices/(\d+)")
 
-N = TypeVar("N", bound=Node)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +87,13 @@ def lack(request: ModifySettingRequest) -> str:
     return next((why for start, why in _LACKS.items() if request.resource_path.startswith(start)), NOT_YET)
 
 
-def settings(request: ModifySettingRequest, kind: type[N]) -> N:
-    """Return the settings of a request.
+def settings(request: ModifySettingRequest, kind: type[T]) -> T:
+    """Return the settings of a request, which are a `kind` or what JSON has of one.
 
     Raises:
         InvalidOptions: they are not a `kind`.
     """
-    if isinstance(request.settings, kind):
+    if isinstance(request.settings, msgspec.Struct) and isinstance(request.settings, kind):
         return request.settings
     try:
         return msgspec.convert(request.settings, kind)

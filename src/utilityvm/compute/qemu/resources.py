@@ -1,16 +1,11 @@
 """Changes of a running machine's processors and memory: which request is for them, and who carries it out."""
 
-from typing import TypeVar
-
-import msgspec
-
 from utilityvm.compute.qemu.growth import Growth
+from utilityvm.compute.qemu.modify import settings
 from utilityvm.compute.qemu.processors import Processors
-from utilityvm.kit.errors import InvalidOptions, Unsupported
+from utilityvm.kit.errors import Unsupported
 from utilityvm.schema.document import CpuGroup
 from utilityvm.schema.requests import CPU_GROUP_PATH, CPU_LIMITS_PATH, MEMORY_PATH, ModifySettingRequest, ProcessorLimits
-
-SettingsT = TypeVar("SettingsT")
 
 
 def modify_processors(request: ModifySettingRequest, processors: Processors, pid: int) -> bool:
@@ -23,9 +18,9 @@ def modify_processors(request: ModifySettingRequest, processors: Processors, pid
         return False
     must_be_update(request)
     if request.resource_path == CPU_LIMITS_PATH:
-        processors.limit(settings_of(request, ProcessorLimits), pid)
+        processors.limit(settings(request, ProcessorLimits), pid)
     else:
-        processors.join(settings_of(request, CpuGroup), pid)
+        processors.join(settings(request, CpuGroup), pid)
     return True
 
 
@@ -38,7 +33,7 @@ async def modify_memory(request: ModifySettingRequest, growth: Growth) -> bool:
     if request.resource_path != MEMORY_PATH:
         return False
     must_be_update(request)
-    await growth.resize(settings_of(request, int))
+    await growth.resize(settings(request, int))
     return True
 
 
@@ -50,15 +45,3 @@ def must_be_update(request: ModifySettingRequest) -> None:
     """
     if request.request_type not in {"", "Update"}:
         raise Unsupported(f"{request.request_type} of {request.resource_path}: it can only be updated")
-
-
-def settings_of(request: ModifySettingRequest, kind: type[SettingsT]) -> SettingsT:
-    """Return what a request sets, a struct or what JSON has of one.
-
-    Raises:
-        InvalidOptions: it is not of that kind.
-    """
-    try:
-        return msgspec.convert(msgspec.to_builtins(request.settings), kind)
-    except msgspec.ValidationError as error:
-        raise InvalidOptions(f"{request.resource_path}: Settings: {error}") from error
