@@ -29,10 +29,10 @@ async def a_guest_that_powers_off_ends_its_machine(driver: Driver) -> None:
     machine = await driver.create(Then.POWER_OFF)
     await machine.start()
     status = await machine.wait()
-    _expect(status.how is ExitHow.POWERED_OFF, f"a power-off is reported as {status}")
-    _expect(status.error("vm") is None, "a power-off is an error")
+    expect(status.how is ExitHow.POWERED_OFF, f"a power-off is reported as {status}")
+    expect(status.error("vm") is None, "a power-off is an error")
     await machine.close()
-    _expect(await machine.wait() == status, "closing changed how it ended")
+    expect(await machine.wait() == status, "closing changed how it ended")
 
 
 async def a_guest_that_resets_itself_ends_its_machine(driver: Driver) -> None:
@@ -41,8 +41,8 @@ async def a_guest_that_resets_itself_ends_its_machine(driver: Driver) -> None:
     await machine.start()
     status = await machine.wait()
     await machine.close()
-    _expect(status.how is ExitHow.RESET, f"a reset is reported as {status}")
-    _expect(isinstance(status.error("vm"), HostError), "a reset is no error")
+    expect(status.how is ExitHow.RESET, f"a reset is reported as {status}")
+    expect(isinstance(status.error("vm"), HostError), "a reset is no error")
 
 
 async def terminate_ends_it_for_all_who_wait(driver: Driver) -> None:
@@ -53,7 +53,7 @@ async def terminate_ends_it_for_all_who_wait(driver: Driver) -> None:
         waiting = [group.create_task(machine.wait()) for _ in range(3)]
         await machine.terminate()
         await machine.terminate()
-    _expect({task.result().how for task in waiting} == {ExitHow.TERMINATED}, "those who waited were told different ends")
+    expect({task.result().how for task in waiting} == {ExitHow.TERMINATED}, "those who waited were told different ends")
     await machine.close()
 
 
@@ -66,7 +66,7 @@ async def a_second_start_is_refused_and_changes_nothing(driver: Driver) -> None:
     await _refused(machine)
     await machine.close()
     await _refused(machine)
-    _expect((await machine.wait()).how is ExitHow.TERMINATED, "a refused start changed how it ended")
+    expect((await machine.wait()).how is ExitHow.TERMINATED, "a refused start changed how it ended")
 
 
 async def a_machine_that_never_started_can_be_ended(driver: Driver) -> None:
@@ -75,7 +75,7 @@ async def a_machine_that_never_started_can_be_ended(driver: Driver) -> None:
     await terminated.terminate()
     await closed.close()
     for machine in (terminated, closed):
-        _expect((await machine.wait()).how is ExitHow.TERMINATED, "it does not count as terminated")
+        expect((await machine.wait()).how is ExitHow.TERMINATED, "it does not count as terminated")
         await _refused(machine)
         await machine.close()
         await machine.close()
@@ -89,7 +89,7 @@ async def it_can_be_closed_at_any_moment_of_its_start(driver: Driver) -> None:
             group.create_task(_start_that_may_fail(machine))
             await _turns(turns)
             await machine.close()
-        _expect((await machine.wait()).how is ExitHow.TERMINATED, f"closed {turns} turns into its start it is not terminated")
+        expect((await machine.wait()).how is ExitHow.TERMINATED, f"closed {turns} turns into its start it is not terminated")
         await machine.close()
 
 
@@ -102,7 +102,7 @@ async def a_cancelled_start_leaves_nothing(driver: Driver) -> None:
             await _turns(turns)
             starting.cancel()
         await machine.terminate()
-        _expect((await machine.wait()).how is ExitHow.TERMINATED, f"a start cancelled after {turns} turns is not terminated")
+        expect((await machine.wait()).how is ExitHow.TERMINATED, f"a start cancelled after {turns} turns is not terminated")
         await machine.close()
 
 
@@ -115,22 +115,22 @@ async def a_cancelled_close_is_still_carried_out(driver: Driver) -> None:
             closing = group.create_task(machine.close())
             await _turns(turns + 1)
             closing.cancel()
-        _expect((await machine.wait()).how is ExitHow.TERMINATED, f"a close cancelled after {turns + 1} turns ended nothing")
+        expect((await machine.wait()).how is ExitHow.TERMINATED, f"a close cancelled after {turns + 1} turns ended nothing")
         await machine.close()
 
 
 async def a_paused_machine_stands_still_until_it_is_resumed(driver: Driver) -> None:
     """Each of the two is refused where it would change nothing; what it says of itself follows."""
     machine = await driver.create(Then.HANG)
-    _expect(await _refuses(machine.pause()), "it was paused before its start")
+    expect(await refuses(machine.pause()), "it was paused before its start")
     await machine.start()
-    _expect(await _refuses(machine.resume()), "it was resumed while it ran")
+    expect(await refuses(machine.resume()), "it was resumed while it ran")
     for _ in range(2):
         await machine.pause()
-        _expect((await machine.properties()).state == "Paused", "it does not say that it is paused")
-        _expect(await _refuses(machine.pause()), "it was paused twice")
+        expect((await machine.properties()).state == "Paused", "it does not say that it is paused")
+        expect(await refuses(machine.pause()), "it was paused twice")
         await machine.resume()
-        _expect((await machine.properties()).state == "Running", "it does not say that it runs")
+        expect((await machine.properties()).state == "Running", "it does not say that it runs")
     await machine.close()
 
 
@@ -141,8 +141,8 @@ async def a_paused_machine_can_be_ended(driver: Driver) -> None:
         await machine.start()
         await machine.pause()
         await getattr(machine, end)()
-        _expect((await machine.wait()).how is ExitHow.TERMINATED, f"{end} did not end a paused machine")
-        _expect(await _refuses(machine.resume()) and await _refuses(machine.pause()), "an ended machine was paused or resumed")
+        expect((await machine.wait()).how is ExitHow.TERMINATED, f"{end} did not end a paused machine")
+        expect(await refuses(machine.resume()) and await refuses(machine.pause()), "an ended machine was paused or resumed")
         await machine.close()
 
 
@@ -156,7 +156,7 @@ async def a_cancelled_pause_is_carried_out(driver: Driver) -> None:
             await _turns(turns)
             pausing.cancel()
         state = (await machine.properties()).state
-        _expect(state in ({"Running", "Paused"} if turns == 0 else {"Paused"}), f"a pause cancelled after {turns} turns left it {state}")
+        expect(state in ({"Running", "Paused"} if turns == 0 else {"Paused"}), f"a pause cancelled after {turns} turns left it {state}")
         if state == "Paused":
             await machine.resume()
         await machine.close()
@@ -166,23 +166,23 @@ async def a_machine_tells_of_itself_until_it_is_closed(driver: Driver) -> None:
     """Who it is does not change; in what state it is does."""
     machine = await driver.create(Then.POWER_OFF)
     created = await machine.properties()
-    _expect((created.system_type, created.state, created.runtime_id) == ("VirtualMachine", "Created", machine.runtime_id), f"{created}")
+    expect((created.system_type, created.state, created.runtime_id) == ("VirtualMachine", "Created", machine.runtime_id), f"{created}")
     await machine.start()
     await machine.wait()
     stopped = await machine.properties()
-    _expect((stopped.id, stopped.state, stopped.stopped) == (created.id, "Stopped", True), f"{stopped}")
+    expect((stopped.id, stopped.state, stopped.stopped) == (created.id, "Stopped", True), f"{stopped}")
     await machine.close()
-    _expect(await _refuses(machine.properties()), "a closed machine told of itself")
+    expect(await refuses(machine.properties()), "a closed machine told of itself")
 
 
 async def without_an_internal_guest_connection_there_is_no_guest_to_ask(driver: Driver) -> None:
     """It is said, not waited for."""
     machine = await driver.create(Then.HANG)
-    _expect(await _refuses(machine.create_process(ProcessSpec(argv=("true",)))), "a process was run before the start")
+    expect(await refuses(machine.create_process(ProcessSpec(argv=("true",)))), "a process was run before the start")
     await machine.start()
-    _expect(await _refuses(machine.connect()), "it connected without a wish for it")
-    _expect(await _refuses(machine.create_process(ProcessSpec(argv=("true",)))), "a process was run in a guest without an agent")
-    _expect(await _refuses(machine.properties(frozenset({PropertyType.MEMORY}))), "a guest without an agent told of its memory")
+    expect(await refuses(machine.connect()), "it connected without a wish for it")
+    expect(await refuses(machine.create_process(ProcessSpec(argv=("true",)))), "a process was run in a guest without an agent")
+    expect(await refuses(machine.properties(frozenset({PropertyType.MEMORY}))), "a guest without an agent told of its memory")
     await machine.close()
 
 
@@ -205,7 +205,7 @@ async def one_who_stops_waiting_disturbs_nobody(driver: Driver) -> None:
         await _turns(2)
         leaving.cancel()
         await machine.terminate()
-    _expect(staying.result().how is ExitHow.TERMINATED, "the one who stayed was not told")
+    expect(staying.result().how is ExitHow.TERMINATED, "the one who stayed was not told")
     await machine.close()
 
 
@@ -216,23 +216,23 @@ async def listeners_end_with_their_machine(driver: Driver) -> None:
         listener = machine.listen(_PORT)
         with suppress(Exhausted):
             machine.listen(_PORT)
-            _expect(False, "a port that is taken was given away")
+            expect(False, "a port that is taken was given away")
         if start:
             await machine.start()
         async with asyncio.TaskGroup() as group:
             accepting = group.create_task(_accept_fails(listener.accept()))
             await _turns(2)
             await machine.close()
-        _expect(accepting.result(), "an accept outlived its machine")
-        _expect(await _accept_fails(machine.listen(_PORT + 1).accept()), "an ended machine can be dialled")
+        expect(accepting.result(), "an accept outlived its machine")
+        expect(await _accept_fails(machine.listen(_PORT + 1).accept()), "an ended machine can be dialled")
 
 
 async def a_machine_has_a_runtime_id_and_a_console_from_the_start(driver: Driver) -> None:
     """Addresses are made of the one before anything runs; the other is empty until then."""
     machine = await driver.create(Then.HANG)
     guid = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-    _expect(re.fullmatch(guid, machine.runtime_id) is not None, f"{machine.runtime_id} is no GUID")
-    _expect(machine.console_tail() == "", "the console spoke before the start")
+    expect(re.fullmatch(guid, machine.runtime_id) is not None, f"{machine.runtime_id} is no GUID")
+    expect(machine.console_tail() == "", "the console spoke before the start")
     await machine.close()
 
 
@@ -258,7 +258,12 @@ CASES: Final[tuple[Callable[[Driver], Awaitable[None]], ...]] = (
 """Every case."""
 
 
-def _expect(truth: bool, otherwise: str) -> None:
+def expect(truth: bool, otherwise: str) -> None:
+    """Fail with a sentence unless something is true.
+
+    Raises:
+        AssertionError: it is not.
+    """
     if not truth:
         raise AssertionError(otherwise)
 
@@ -269,10 +274,11 @@ async def _turns(count: int) -> None:
 
 
 async def _refused(machine: Machine) -> None:
-    _expect(await _refuses(machine.start()), "a start was not refused")
+    expect(await refuses(machine.start()), "a start was not refused")
 
 
-async def _refuses(call: Awaitable[object]) -> bool:
+async def refuses(call: Awaitable[object]) -> bool:
+    """Await a call, and say whether it was refused because of the machine's state."""
     try:
         await call
     except StateError:

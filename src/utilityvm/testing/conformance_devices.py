@@ -8,7 +8,7 @@ from msgspec import structs
 
 from utilityvm.compute.life import State
 from utilityvm.compute.ports import Machine
-from utilityvm.kit.errors import StateError, Unsupported, UtilityVMError
+from utilityvm.kit.errors import Unsupported, UtilityVMError
 from utilityvm.schema.devices import (
     Attachment,
     ComPort,
@@ -21,6 +21,7 @@ from utilityvm.schema.devices import (
     VirtualSmbShare,
 )
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.testing.conformance import expect, refuses
 from utilityvm.testing.kernels import Then
 
 _DEVICES: Final = "VirtualMachine/Devices"
@@ -66,9 +67,9 @@ async def a_device_of_every_kind_comes_and_goes_or_is_refused_by_its_path(driver
     for kind, addition in _additions(driver).items():
         if await _added(machine, kind, addition):
             await machine.modify(_removal(addition))
-            _expect(await _added(machine, kind, addition), f"a {kind} could be added only once")
+            expect(await _added(machine, kind, addition), f"a {kind} could be added only once")
             await machine.modify(_removal(addition))
-    _expect((await machine.properties()).state == "Running", "the machine does not run on")
+    expect((await machine.properties()).state == "Running", "the machine does not run on")
     await machine.close()
 
 
@@ -97,7 +98,7 @@ async def nothing_is_changed_where_nothing_runs(driver: DeviceDriver) -> None:
         elif state is State.CLOSED:
             await machine.close()
         for kind, addition in _additions(driver).items():
-            _expect(await _refused(machine, addition), f"a {kind} was not refused to a machine that is {state}")
+            expect(await refuses(machine.modify(addition)), f"a {kind} was not refused to a machine that is {state}")
 
 
 async def a_machine_may_end_during_any_change(driver: DeviceDriver) -> None:
@@ -110,7 +111,7 @@ async def a_machine_may_end_during_any_change(driver: DeviceDriver) -> None:
             await asyncio.sleep(0)
             await machine.terminate()
         failure = changing.result()
-        _expect(failure is None or str(failure) != "", f"a {kind} failed without a word as its machine ended")
+        expect(failure is None or str(failure) != "", f"a {kind} failed without a word as its machine ended")
         await machine.close()
 
 
@@ -137,17 +138,9 @@ async def _added(machine: Machine, kind: str, addition: ModifySettingRequest) ->
     try:
         await machine.modify(addition)
     except Unsupported as error:
-        _expect(addition.resource_path in error.message, f"a {kind} is refused without its path: {error.message}")
+        expect(addition.resource_path in error.message, f"a {kind} is refused without its path: {error.message}")
         return False
     return True
-
-
-async def _refused(machine: Machine, addition: ModifySettingRequest) -> bool:
-    try:
-        await machine.modify(addition)
-    except StateError:
-        return True
-    return False
 
 
 async def _tried(machine: Machine, addition: ModifySettingRequest) -> UtilityVMError | None:
@@ -156,8 +149,3 @@ async def _tried(machine: Machine, addition: ModifySettingRequest) -> UtilityVME
     except UtilityVMError as error:
         return error
     return None
-
-
-def _expect(truth: bool, otherwise: str) -> None:
-    if not truth:
-        raise AssertionError(otherwise)
