@@ -45,17 +45,18 @@ async def free(vm: UtilityVM) -> None:
 
 
 async def test_memory_is_resident_once_it_is_touched_and_stays_without_the_hint(boot_files: BootFiles) -> None:
+    mib = 450  # more than the boot has left free: a guest takes what it has used before first, and that is resident already
     async with running(boot_files) as vm:
         before = await unique_mib(vm)
-        await fill(vm, 300)
+        await fill(vm, mib)
         touched = await unique_mib(vm)
         await free(vm)
         await asyncio.sleep(5)  # more than a guest with the hint waits before it tells
         after = await unique_mib(vm)
-    print(f"of 1024 MiB: {before} MiB resident after the boot, {touched} with 300 in use, {after} when they were freed")
-    assert before < 500
-    assert touched - before >= 295
-    assert after >= touched - 150  # a host that reclaims what is idle takes some of it; with the hint 270 are back at least
+    print(f"of 1024 MiB: {before} MiB resident after the boot, {touched} with {mib} in use, {after} when they were freed")
+    assert before < mib
+    assert touched > mib
+    assert after >= touched - mib / 2  # a host that reclaims what is idle takes some of it; with the hint nine tenths are back
 
 
 async def test_with_the_hint_freed_memory_returns_to_the_host(boot_files: BootFiles) -> None:
