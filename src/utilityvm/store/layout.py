@@ -48,6 +48,21 @@ class Layout:
         return cls(state, cache, Path(chosen).absolute() if chosen else state / "boot")
 
     @property
+    def images(self) -> Path:
+        """The folder of images: what was pulled or imported, and the layers made of it."""
+        return self.state / "images"
+
+    @property
+    def volumes(self) -> Path:
+        """The folder of named volumes, a disk image each."""
+        return self.state / "volumes"
+
+    @property
+    def scratch(self) -> Path:
+        """The folder that containers' scratch disks are made in; they have no names there, so that nothing stays of them."""
+        return self.state / "scratch"
+
+    @property
     def packages(self) -> Path:
         """The folder of downloaded packages."""
         return self.cache / "packages"

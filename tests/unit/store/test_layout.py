@@ -17,6 +17,9 @@ def test_root_has_the_places_of_the_system() -> None:
     assert layout == Layout(Path("/var/lib/utilityvm"), Path("/var/cache/utilityvm"), Path("/var/lib/utilityvm/boot"))
     assert layout.packages == Path("/var/cache/utilityvm/packages")
     assert layout.kernels == Path("/var/cache/utilityvm/kernels")
+    assert layout.images == Path("/var/lib/utilityvm/images")
+    assert layout.volumes == Path("/var/lib/utilityvm/volumes")
+    assert layout.scratch == Path("/var/lib/utilityvm/scratch")
 
 
 def test_others_have_the_places_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
