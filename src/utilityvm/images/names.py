@@ -43,6 +43,9 @@ class Reference:
             return str(self)
         official = self.path.removeprefix(_OFFICIAL)
         path = self.path if "/" in official else official
+        first, slash, _ = path.partition("/")
+        if slash and _is_domain(first):
+            return str(self)
         return str(self).replace(self.repository, path, 1)
 
     def at(self, digest: str) -> "Reference":
@@ -63,7 +66,7 @@ def parse(text: str) -> Reference:
     if at and not _DIGEST.fullmatch(digest):
         raise _wrong(text, f"{digest!r} is not a digest: sha256: and 64 hexadecimal digits")
     first, slash, remainder = rest.partition("/")
-    if slash and (any(mark in first for mark in ".:") or first == LOCAL_DOMAIN or first != first.lower()):
+    if slash and _is_domain(first):
         domain, rest = first, remainder
     else:
         domain = DEFAULT_DOMAIN
@@ -96,6 +99,11 @@ def candidates(text: str) -> tuple[Reference, ...]:
         local = whole.path.removeprefix(_OFFICIAL) if "/" not in text.partition("@")[0] else whole.path
         return whole, replace(whole, domain=LOCAL_DOMAIN, path=local)
     return (whole,)
+
+
+def _is_domain(first: str) -> bool:
+    """Whether what stands before the first slash is a registry: docker's rule."""
+    return any(mark in first for mark in ".:") or first == LOCAL_DOMAIN or first != first.lower()
 
 
 def _wrong(text: str, why: str) -> InvalidOptions:

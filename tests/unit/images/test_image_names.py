@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utilityvm.images.names import Reference, candidates, parse
@@ -66,6 +66,7 @@ def test_what_is_no_name_is_refused_with_the_reason(text: str, why: str) -> None
         ("busybox", "busybox:latest"),
         ("docker.io/ada/tools:1", "ada/tools:1"),
         ("docker.io/library/a/b", "library/a/b:latest"),
+        ("docker.io/a.b/c", "docker.io/a.b/c:latest"),
         ("localhost/mine", "localhost/mine:latest"),
         ("quay.io/a", "quay.io/a:latest"),
         (f"busybox@{DIGEST}", f"busybox@{DIGEST}"),
@@ -84,6 +85,7 @@ NAMES = st.builds(
 )
 
 
+@settings(max_examples=500)
 @given(NAMES)
 def test_whole_and_short_names_mean_the_same_image(text: str) -> None:
     name = parse(text)
