@@ -37,15 +37,18 @@ class Words:
             raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {choices}, or the number of one)") from error
 
 
-def add_option_flags(parser: argparse.ArgumentParser, options: type[Options] = OptionsLCOW) -> None:
-    """Give `parser` a flag for every option that one word can give, and `--options`; what is not given stays out of the namespace."""
+def add_option_flags(parser: argparse.ArgumentParser, options: type[Options] = OptionsLCOW, *, short: bool = True) -> None:
+    """Give `parser` a flag for every option that one word can give, and `--options`; what is not given stays out of the namespace.
+
+    `short` adds the shorter names, which a verb may need for something else.
+    """
     verb = f"`uvm options {'wcow' if options is OptionsWCOW else 'lcow'}`"
     group = parser.add_argument_group(OPTIONS_GROUP, f"Flags win over the file. {verb} prints their defaults on this host.")
     group.add_argument("--options", metavar="FILE", help=f"read options from this TOML or JSON file, by their names in {verb}")
     for option in declared(options).values():
         if not option.spoken:
             continue  # a file or Python can give it
-        names = ["--" + option.short] * bool(option.short) + [option.flag]
+        names = ["--" + option.short] * bool(option.short and short) + [option.flag]
         group.add_argument(*names, dest=option.name, default=argparse.SUPPRESS, help=option.meaning.replace("%", "%%"), **_taking(option))
 
 
@@ -75,10 +78,12 @@ def given_file(args: argparse.Namespace) -> OptionsFile | None:
     return None if args.options is None else read_options_file(args.options)
 
 
-def wanted_options(args: argparse.Namespace) -> OptionsLCOW:
-    """Return the options of a Linux VM on this host: its defaults, then the file's, then the flags'.
+def wanted_options(args: argparse.Namespace, **usual: object) -> OptionsLCOW:
+    """Return the options of a Linux VM on this host: its defaults, then `usual`, then the file's, then the flags'.
 
     Raises:
         UtilityVMError: the file cannot be read, or the options are wrong.
     """
-    return options_of(given_options(args), given_file(args))
+    file = given_file(args)
+    unsaid = {name: value for name, value in usual.items() if file is None or name not in file.values}
+    return options_of(unsaid | given_options(args), file)

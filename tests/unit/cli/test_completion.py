@@ -135,7 +135,7 @@ def test_it_names_a_shell_that_it_does_not_know(capsys: pytest.CaptureFixture[st
         (["boot-files", "show", "--help"], {"main", "boot_files"}),
         (["cpugroup", "--help"], {"main", "cpugroup"}),
         (["stats", "--help"], {"main", "stats", "table", "values"}),
-        (["boot", "--help"], {"main", "boot", "flags", "stdio", "terminal", "timeline", "values"}),
+        (["boot", "--help"], {"main", "attach", "boot", "flags", "stdio", "terminal", "timeline", "values"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -1,0 +1,140 @@
+"""Flags of a container, with docker's names and meanings, and what is wanted by them."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from utilityvm.cli import attach
+from utilityvm.containers import wish
+from utilityvm.containers.capabilities import granted
+from utilityvm.containers.wish import Wish
+from utilityvm.kit.errors import HostError, InvalidOptions, NotFound
+
+T = TypeVar("T")
+
+CONTAINER_GROUP = "options of the container"
+
+
+@dataclass(frozen=True, slots=True)
+class _Spelled(Generic[T]):
+    """Takes a flag's value by one of the parsers of wishes."""
+
+    parse: Callable[[str], T]
+
+    def __call__(self, text: str) -> T:
+        try:
+            return self.parse(text)
+        except InvalidOptions as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            raise argparse.ArgumentTypeError(error.message + hint) from error
+
+
+def add_container_flags(parser: argparse.ArgumentParser) -> None:
+    """Describe the flags of what a container is to be."""
+    group = parser.add_argument_group(CONTAINER_GROUP, "As docker's, unless it says otherwise.")
+    add = group.add_argument
+    add(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set a variable; without a value yours is passed on, and the image's taken away if you have none",
+    )
+    add("--env-file", action="append", default=[], metavar="FILE", help="set the variables of a file, a NAME[=VALUE] a line")
+    add("-w", "--workdir", default="", metavar="PATH", help="where the command starts (default: the image's)")
+    add("-u", "--user", default="", metavar="USER[:GROUP]", help="who runs the command, by the image's names or by numbers")
+    add("--entrypoint", metavar="PROGRAM", help="the program instead of the image's entrypoint and command; empty: no entrypoint")
+    add(
+        "-v",
+        "--volume",
+        action="append",
+        default=[],
+        type=_Spelled(wish.parse_volume),
+        metavar="SOURCE:PATH[:ro]",
+        help="mount a file or folder of the host (with a slash in it) or a named volume, which is made when there is none, at PATH",
+    )
+    add(
+        "--tmpfs",
+        action="append",
+        default=[],
+        type=_Spelled(wish.parse_tmpfs),
+        metavar="PATH[:OPTIONS]",
+        help="mount a file system in memory at PATH; OPTIONS as size=64m,mode=1777,exec",
+    )
+    add("--read-only", action="store_true", help="let nothing be written to the root file system")
+    add(
+        "-m",
+        "--memory",
+        type=_Spelled(wish.parse_memory),
+        metavar="SIZE",
+        help="memory that the container may use, as 512m; the VM gets that and what its own kernel needs",
+    )
+    add(
+        "--cpus",
+        type=_Spelled(wish.parse_cpus),
+        metavar="NUMBER",
+        help="processors that the container may use, as 1.5; the VM gets as many, rounded up",
+    )
+    add("--name", type=_Spelled(_name), metavar="NAME", help="name of the container and of its VM (default: a random one)")
+    add("--hostname", type=_Spelled(wish.parse_hostname), metavar="NAME", help="its host name (default: its name)")
+    add("--cap-add", action="append", default=[], metavar="CAPABILITY", help="give a capability, as NET_ADMIN, or ALL")
+    add("--cap-drop", action="append", default=[], metavar="CAPABILITY", help="take a capability away, or ALL")
+    add("--ulimit", action="append", default=[], type=_Spelled(wish.parse_ulimit), metavar="NAME=SOFT[:HARD]", help="limit each process")
+    add(
+        "--sysctl",
+        action="append",
+        default=[],
+        type=_Spelled(wish.parse_sysctl),
+        metavar="NAME=VALUE",
+        help="set a parameter of the kernel that is the container's own",
+    )
+
+
+def wish_of(args: argparse.Namespace, environment: Mapping[str, str]) -> Wish:
+    """Return what the flags want; `environment` is ours.
+
+    Raises:
+        InvalidOptions: they contradict each other, or what a file says makes no sense.
+        NotFound, HostError: a file of variables is not there, or cannot be read.
+    """
+    granted(args.cap_add, args.cap_drop)
+    variables: list[tuple[str, str | None]] = []
+    for file in args.env_file:
+        variables += wish.parse_env_file(_read(file), file, environment)
+    variables += [wish.parse_env(word, environment) for word in args.env]
+    return Wish(
+        args=tuple(args.command),
+        entrypoint=None if args.entrypoint is None else (args.entrypoint,) * bool(args.entrypoint),
+        env=tuple(variables),
+        user=args.user,
+        cwd=args.workdir,
+        console_size=attach.terminal_size(args),
+        read_only=args.read_only,
+        volumes=tuple(args.volume),
+        tmpfs=tuple(args.tmpfs),
+        hostname=args.hostname or "",
+        memory=args.memory,
+        cpus=args.cpus,
+        cap_add=tuple(args.cap_add),
+        cap_drop=tuple(args.cap_drop),
+        ulimits=tuple(args.ulimit),
+        sysctls=tuple(args.sysctl),
+    )
+
+
+def _name(text: str) -> str:
+    return wish.parse_name(text, "a container")
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NotFound(f"--env-file: {file}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise InvalidOptions(f"--env-file: {file} is not UTF-8") from error
+    except OSError as error:
+        raise HostError(f"--env-file: {file} cannot be read: {error.strerror}") from error
