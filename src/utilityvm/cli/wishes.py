@@ -33,8 +33,13 @@ class _Spelled(Generic[T]):
 
 def add_container_flags(parser: argparse.ArgumentParser) -> None:
     """Describe the flags of what a container is to be."""
-    group = parser.add_argument_group(CONTAINER_GROUP, "As docker's, unless it says otherwise.")
-    add = group.add_argument
+    add = parser.add_argument_group(CONTAINER_GROUP, "As docker's, unless it says otherwise.").add_argument
+    _add_process(add)
+    _add_mounts(add)
+    _add_limits(add)
+
+
+def _add_process(add: Callable[..., object]) -> None:
     add(
         "-e",
         "--env",
@@ -47,6 +52,11 @@ def add_container_flags(parser: argparse.ArgumentParser) -> None:
     add("-w", "--workdir", default="", metavar="PATH", help="where the command starts (default: the image's)")
     add("-u", "--user", default="", metavar="USER[:GROUP]", help="who runs the command, by the image's names or by numbers")
     add("--entrypoint", metavar="PROGRAM", help="the program instead of the image's entrypoint and command; empty: no entrypoint")
+    add("--name", type=_Spelled(_name), metavar="NAME", help="name of the container and of its VM (default: a random one)")
+    add("--hostname", type=_Spelled(wish.parse_hostname), metavar="NAME", help="its host name (default: its name)")
+
+
+def _add_mounts(add: Callable[..., object]) -> None:
     add(
         "-v",
         "--volume",
@@ -65,6 +75,9 @@ def add_container_flags(parser: argparse.ArgumentParser) -> None:
         help="mount a file system in memory at PATH; OPTIONS as size=64m,mode=1777,exec",
     )
     add("--read-only", action="store_true", help="let nothing be written to the root file system")
+
+
+def _add_limits(add: Callable[..., object]) -> None:
     add(
         "-m",
         "--memory",
@@ -78,8 +91,6 @@ def add_container_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NUMBER",
         help="processors that the container may use, as 1.5; the VM gets as many, rounded up",
     )
-    add("--name", type=_Spelled(_name), metavar="NAME", help="name of the container and of its VM (default: a random one)")
-    add("--hostname", type=_Spelled(wish.parse_hostname), metavar="NAME", help="its host name (default: its name)")
     add("--cap-add", action="append", default=[], metavar="CAPABILITY", help="give a capability, as NET_ADMIN, or ALL")
     add("--cap-drop", action="append", default=[], metavar="CAPABILITY", help="take a capability away, or ALL")
     add("--ulimit", action="append", default=[], type=_Spelled(wish.parse_ulimit), metavar="NAME=SOFT[:HARD]", help="limit each process")
