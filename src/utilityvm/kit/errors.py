@@ -204,6 +204,14 @@ class DeadlineExceeded(UtilityVMError):
 
 
 class Corrupt(UtilityVMError):
-    """A file that we wrote is not as we wrote it."""
+    """A file is not as it was written, or as its signature or form says that it is."""
 
     kind = Kind.CORRUPT
+
+
+class BadArchive(Corrupt):
+    """An archive is not in its form, or costs more than is allowed. `entry` is the name in it that is to blame, or ``b""``."""
+
+    def __init__(self, message: str, *, entry: bytes = b"", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.entry = entry

@@ -4,6 +4,7 @@ import os
 import selectors
 import signal
 import subprocess
+import tempfile
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +15,8 @@ from typing import IO, cast
 from utilityvm.kit.errors import DeadlineExceeded, HostError, NotFound
 
 _LAST_LINES = 10
+_LAST_WORDS = 4096
+_PIPE = 1 << 16  # bytes that a pipe holds
 
 
 def run_tool(
@@ -104,6 +107,63 @@ def run_lines(
             raise
     if child.returncode != 0:
         raise HostError(f"{' '.join(words)}: ended with {child.returncode}: {chr(10).join(said) or 'it said nothing'}")
+
+
+def run_filter(argv: Sequence[str], data: Iterator[bytes], *, failed: Callable[[str], Exception]) -> Iterator[bytes]:
+    """Let `argv` read `data` on its standard input, and yield what it writes, as it comes. What is ahead is only what pipes hold.
+
+    When what is yielded is not read to its end, the tool is killed; close the iterator then.
+
+    Raises:
+        NotFound: there is no such tool.
+        Exception: what `failed` makes of its last words, when it ended with another code than 0.
+    """
+    with tempfile.TemporaryFile() as words:
+        try:
+            child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words, bufsize=0)
+        except FileNotFoundError as error:
+            raise NotFound(f"{argv[0]}: command not found") from error
+        except OSError as error:
+            raise HostError(f"{argv[0]}: cannot be run: {error.strerror}") from error
+        with child:
+            try:
+                stdin = cast("IO[bytes]", child.stdin)
+                yield from _pumped(stdin, cast("IO[bytes]", child.stdout), data)
+                stdin.close()
+                child.wait()
+            except BaseException:
+                child.kill()
+                raise
+        if child.returncode != 0:
+            words.seek(0)
+            said = " ".join(_text(words.read(_LAST_WORDS)).split())
+            raise failed(said or f"{argv[0]} ended with {child.returncode}")
+
+
+def _pumped(stdin: IO[bytes], stdout: IO[bytes], data: Iterator[bytes]) -> Iterator[bytes]:
+    """Write `data` to `stdin` when there is room, and close it at its end or when nobody reads; yield what comes from `stdout`."""
+    os.set_blocking(stdin.fileno(), False)
+    rest = memoryview(b"")
+    with selectors.DefaultSelector() as selector:
+        selector.register(stdin, selectors.EVENT_WRITE)
+        selector.register(stdout, selectors.EVENT_READ)
+        while True:
+            ready = {key.fileobj for key, _ in selector.select()}
+            if stdin in ready:
+                rest = rest or memoryview(next(data, b""))
+                try:
+                    written = os.write(stdin.fileno(), rest) if rest else 0
+                except BrokenPipeError:
+                    written = 0
+                rest = rest[written:]
+                if not written:
+                    selector.unregister(stdin)
+                    stdin.close()
+            if stdout in ready:
+                block = os.read(stdout.fileno(), _PIPE)
+                if not block:
+                    return
+                yield block
 
 
 def _lines(fd: int, within: float) -> Iterator[str]:
