@@ -43,9 +43,6 @@ QEMU_ARGUMENTS: Final = (
         "a controller would ask 256 targets who is there, 0.16 s when emulated; the agent looks at the disk that it is told of",
     ),
     PlatformArgument(
-        "initcall_blacklist=shpcd_init", "ACPI plugs into bridges; a second driver would fail at each of them, and say so on the console"
-    ),
-    PlatformArgument(
         "swiotlb=noforce", "room for memory that is plugged in makes the kernel keep 64 MiB for devices of 32 bits, of which there is none"
     ),
     PlatformArgument("memhp_default_state=online_movable", "memory that was plugged in is used at once, and can be given back"),

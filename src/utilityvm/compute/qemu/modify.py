@@ -18,7 +18,7 @@ LUNS: Final = 64
 """Disks on one controller."""
 
 SLOTS: Final = 31
-"""Places on one PCI bridge; the first, 0, stays empty."""
+"""Places on one PCI bridge for what is plugged in; the first, 0, is not among them."""
 
 PMEM_ALIGNMENT: Final = 2 << 20
 """What the size of persistent memory is a multiple of, in bytes: Linux maps it in pieces of this size."""

@@ -21,7 +21,7 @@ from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.jail import FIRST_UID, Jail, enclosure, for_kvm
 from utilityvm.compute.qemu.jail_probe import probe_jail
 from utilityvm.compute.qemu.kept import Kept, boot_id, identity
-from utilityvm.compute.qemu.lower import SANDBOX
+from utilityvm.compute.qemu.lower import FIRMWARE, SANDBOX
 from utilityvm.compute.qemu.reads import offer
 from utilityvm.kit.aio import finish
 from utilityvm.kit.child import Child
@@ -142,7 +142,7 @@ async def _try_kvm(qemu: Path, kernel: Path, jail: Jail) -> Verdict:
         machine = ("-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256M", "-nodefaults", "-no-user-config", "-display", "none")
         serial = ("-chardev", f"socket,id=console,fd={theirs.fileno()}", "-serial", "chardev:console")
         offered = offer([str(kernel)], jail, held)
-        boot = ("-no-reboot", "-kernel", offered.names[0], "-append", "console=ttyS0 panic=-1 quiet")
+        boot = ("-no-reboot", "-bios", FIRMWARE, "-kernel", offered.names[0], "-append", "console=ttyS0 panic=-1 quiet")
         around = enclosure(jail, FIRST_UID, root=os.geteuid() == 0, files=offered.shown, devices=(str(_KVM),))
         words = [str(qemu), "-sandbox", SANDBOX, *machine, *serial, *boot]
         child = Child(words, pass_fds=[theirs.fileno(), *offered.fds], enclosure=around)
