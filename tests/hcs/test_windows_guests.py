@@ -31,8 +31,8 @@ def windows(hcs: StandIn, drive: Path, monkeypatch: pytest.MonkeyPatch) -> Stand
     (drive / r"C:\scratch").touch()
     version = SimpleNamespace(build=EVERYTHING)
     monkeypatch.setattr(compose, "sys", SimpleNamespace(platform="win32", getwindowsversion=lambda: version))
-    monkeypatch.setattr(compose, "HcsService", hcs.service)
-    monkeypatch.setattr(compose, "WindowsFiles", lambda: WindowsFiles(Hcs(hcs.abi)))
+    monkeypatch.setattr("utilityvm.compute.hcs.service.HcsService", hcs.service)
+    monkeypatch.setattr("utilityvm.compute.hcs.files.WindowsFiles", lambda: WindowsFiles(Hcs(hcs.abi)))
     return hcs
 
 

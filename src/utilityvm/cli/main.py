@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     verb = next((word for word in words if not word.startswith("-")), "")
     try:
-        code = _version() if words == ["--version"] else _run(words, verb)
+        code = _version() if words == ["--version"] else _run(words, verb, own_process=argv is None)
         if sys.stdout is not None:  # which it is when it was closed
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -67,14 +67,14 @@ def _version() -> int:
     return 0
 
 
-def _run(words: Sequence[str], verb: str) -> int:
+def _run(words: Sequence[str], verb: str, *, own_process: bool) -> int:
     from utilityvm.kit.errors import EXIT_CODES, Unsupported, UtilityVMError
 
     let_go = _ended_by_ctrl_c()
     try:
         if sys.platform == "win32" and verb in _UNIX_ONLY:
             raise Unsupported(f"uvm {verb}: not on Windows", hint="uvm doctor, options and document are, and the library")
-        args = _parser(verb).parse_args(words)
+        args = (_lasting_parser(verb) if own_process else _parser(verb)).parse_args(words)
         _configure_logging(args.verbose)
         if verb in _TIDYING:
             let_go()
@@ -87,6 +87,18 @@ def _run(words: Sequence[str], verb: str) -> int:
     finally:
         let_go()
     return code
+
+
+def _lasting_parser(verb: str) -> argparse.ArgumentParser:
+    """Build the verb's parser in a process of our own: what its modules define lasts as long as that, and is not searched for garbage."""
+    import gc
+
+    gc.disable()
+    try:
+        return _parser(verb)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def whole_parser() -> argparse.ArgumentParser:

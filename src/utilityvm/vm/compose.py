@@ -1,16 +1,15 @@
 """Wires everything together: options and the host's facts become a plan, the plan a compute system, that a `UtilityVM`.
 
-The one place that knows which driver this host has.
+The one place that knows which driver this host has; only that one is loaded.
 """
 
 import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
-from utilityvm.compute.hcs.files import WindowsFiles
-from utilityvm.compute.hcs.service import HcsService
 from utilityvm.compute.ports import ComputeService, Grants, HostFiles, Machine
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.jail import hint
@@ -33,6 +32,9 @@ from utilityvm.vm.host_options import default_options_lcow, is_there
 from utilityvm.vm.look import look
 from utilityvm.vm.prepare import carry_out
 from utilityvm.vm.uvm import UtilityVM
+
+if TYPE_CHECKING:
+    from utilityvm.compute.hcs.service import HcsService
 
 
 async def create_lcow(
@@ -64,6 +66,9 @@ async def create_lcow(
             raise Unsupported(
                 "a jail is required, and there is none around the host service's VMs: their worker processes are Windows' own"
             )
+        from utilityvm.compute.hcs.files import WindowsFiles
+        from utilityvm.compute.hcs.service import HcsService
+
         return await create_lcow_on_hcs(options, HcsService(), WindowsFiles(), sys.getwindowsversion().build, output_handler)
     verify_bounds(options)
     refuse_not_built(options)
@@ -110,6 +115,9 @@ async def create_wcow(options: OptionsWCOW) -> UtilityVM:
         UtilityVMError: as `create_planned_wcow`.
     """
     if sys.platform == "win32":
+        from utilityvm.compute.hcs.files import WindowsFiles
+        from utilityvm.compute.hcs.service import HcsService
+
         return await create_wcow_on_hcs(options, HcsService(), WindowsFiles(), sys.getwindowsversion().build)
     lacks = f"Windows and its Host Compute Service (HCS), and this host is {sys.platform}"
     message = f"vm {options.id or '(new)'}: a VM with a Windows guest needs {lacks}"
@@ -117,7 +125,7 @@ async def create_wcow(options: OptionsWCOW) -> UtilityVM:
 
 
 async def create_lcow_on_hcs(
-    options: OptionsLCOW, service: HcsService, files: HostFiles, build: int, output_handler: OutputHandler | None = None
+    options: OptionsLCOW, service: "HcsService", files: HostFiles, build: int, output_handler: OutputHandler | None = None
 ) -> UtilityVM:
     """Create a utility VM with a Linux guest on the host service of a Windows of this build; nothing runs yet.
 
@@ -132,7 +140,7 @@ async def create_lcow_on_hcs(
     return await create_planned(options, vm_id, facts, service, output_handler, files)
 
 
-async def create_wcow_on_hcs(options: OptionsWCOW, service: HcsService, files: HostFiles, build: int) -> UtilityVM:
+async def create_wcow_on_hcs(options: OptionsWCOW, service: "HcsService", files: HostFiles, build: int) -> UtilityVM:
     """Create a utility VM with a Windows guest on the host service; nothing runs yet.
 
     Raises:
@@ -143,7 +151,7 @@ async def create_wcow_on_hcs(options: OptionsWCOW, service: HcsService, files: H
     return await create_planned_wcow(options, vm_id, facts, service, files)
 
 
-async def _hcs_facts(service: HcsService, build: int, look_at: Iterable[str]) -> Facts:
+async def _hcs_facts(service: "HcsService", build: int, look_at: Iterable[str]) -> Facts:
     processors: Answered | Refused
     try:
         processors = Answered(service_properties=await service.service_properties("ProcessorTopology"))
