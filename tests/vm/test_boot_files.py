@@ -20,7 +20,7 @@ from utilityvm.store.layout import Layout
 
 from .running import sh
 
-FILES = ["vmlinux", "kernel", "initrd.img", "manifest.json"]
+FILES = ["vmlinux", "kernel", "initrd.img", "busybox.tar", "manifest.json"]
 
 SCRIPT = """
 mount -t proc proc /proc

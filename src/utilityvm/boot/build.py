@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from utilityvm.boot import busybox as image_of_busybox
 from utilityvm.boot import elf, initrd, pick
 from utilityvm.boot.apt import UPDATE_HINT, Apt
 from utilityvm.boot.compile import Progress, Toolchain, find_toolchain
-from utilityvm.boot.files import ARCHITECTURE, INITRD, KERNEL, MANIFEST, VMLINUX, BootFiles, load
+from utilityvm.boot.files import ARCHITECTURE, BUSYBOX, INITRD, KERNEL, MANIFEST, VMLINUX, BootFiles, load
 from utilityvm.boot.manifest import FileRecord, KernelRecord, Manifest, PackageRecord, encode
 from utilityvm.boot.packages import Archive, Package, Packages
 from utilityvm.boot.source import source_kernel
@@ -22,6 +23,7 @@ _KERNEL = ("linux-image-amd64", r"linux-image-\d")
 _SOURCE = ("linux-source", r"linux-source-\d")
 """The package that depends on the newest kernel, or source of one, and how that one's name begins."""
 _BUSYBOX = "busybox-static"
+_GO_ARCHITECTURE = "amd64"  # what images call it
 _CRUN = "crun"
 _ELSEWHERE = "name another place: --out DIR"
 _MAKE_AGENT = "build it in a source checkout: make agent"
@@ -184,6 +186,7 @@ def _write(new: Path, parts: _Parts, agent: bytes, say: Callable[[str], None]) -
     kernel, busybox = parts.kernel, parts.busybox
     pieces = initrd.Pieces(agent, busybox.program, busybox.applets, parts.runtime.programs, kernel.release, kernel.modules)
     contents = {VMLINUX: kernel.vmlinux, KERNEL: kernel.image, INITRD: initrd.image(pieces)}
+    contents[BUSYBOX] = image_of_busybox.image(busybox.program, busybox.applets, _GO_ARCHITECTURE)
     manifest = Manifest(
         architecture=ARCHITECTURE,
         kernel=parts.kernel_record,

@@ -51,6 +51,8 @@ class Tail:
 class Child:
     """A process spawned by this call, in a session of its own, without input; its output and errors are kept together in `output`.
 
+    With `stdout`, an open descriptor, its output goes there, and only its errors are kept.
+
     It is killed when this process ends, however this process ends. That is tied to the thread that spawned it: make it only
     in the thread of an event loop that lives on. Descriptors of `pass_fds` keep their numbers in the child; ours stay open.
     `enclosure` says what it is put into.
@@ -60,7 +62,9 @@ class Child:
         HostError: the process could not be made.
     """
 
-    def __init__(self, argv: Sequence[str], *, pass_fds: Sequence[int] = (), enclosure: Enclosure = OPEN) -> None:
+    def __init__(
+        self, argv: Sequence[str], *, pass_fds: Sequence[int] = (), enclosure: Enclosure = OPEN, stdout: int | None = None
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._in_namespace = bool(enclosure.unshare)
         self.output = Tail(OUTPUT_KEPT)
@@ -73,7 +77,7 @@ class Child:
             self._process = subprocess.Popen(
                 enclosure.words(os.getpid(), argv),
                 stdin=subprocess.DEVNULL,
-                stdout=theirs,
+                stdout=theirs if stdout is None else stdout,
                 stderr=theirs,
                 pass_fds=pass_fds,
                 start_new_session=True,

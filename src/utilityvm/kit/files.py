@@ -7,6 +7,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
@@ -79,23 +81,22 @@ def _exchange(first: Path, second: Path) -> None:
 
 @final
 class FileLock:
-    """An exclusive lock on a file (made when missing) or a folder. The kernel drops it when its holder ends, however it ends.
+    """A lock on a file (made when missing) or a folder, exclusive or `shared`. The kernel drops it when its holder ends, however it ends.
 
     As a context manager it waits for the lock, unless `acquire` has it already. `acquire(wait=False)` tries once.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        self._path, self.shared = path, shared
         self._fd = -1
 
     def acquire(self, *, wait: bool = True) -> bool:
         """Take the lock; False when `wait` is False and another holds it."""
         if self._fd >= 0:
             raise RuntimeError(f"{self._path}: this lock is already held")
-        flags = os.O_RDONLY if self._path.is_dir() else os.O_RDWR | os.O_CREAT
-        fd = os.open(self._path, flags | os.O_CLOEXEC, 0o644)
+        fd = self._open()
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(fd, (fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(fd)
             return False
@@ -104,6 +105,21 @@ class FileLock:
             raise
         self._fd = fd
         return True
+
+    @contextmanager
+    def unheld(self) -> Iterator[int]:
+        """Give the open descriptor of the lock, for a program to take the lock on it; when all goes well it is held after that."""
+        fd = self._open()
+        try:
+            yield fd
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+
+    def _open(self) -> int:
+        flags = os.O_RDONLY if self._path.is_dir() else os.O_RDWR | os.O_CREAT
+        return os.open(self._path, flags | os.O_CLOEXEC, 0o644)
 
     @property
     def descriptor(self) -> int:

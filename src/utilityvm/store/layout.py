@@ -6,6 +6,7 @@ of boot files, for everybody. Nothing here makes a folder.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,6 +15,9 @@ from utilityvm.kit.errors import HostError
 
 BOOT_FILES_VARIABLE = "UVM_BOOT_FILES"
 """The variable of the environment that names another folder of boot files."""
+
+BUSYBOX_FILE = "busybox.tar"
+"""The image `busybox` among the boot files."""
 
 _NAME = "utilityvm"
 
@@ -51,6 +55,11 @@ class Layout:
     def images(self) -> Path:
         """The folder of images: what was pulled or imported, and the layers made of it."""
         return self.state / "images"
+
+    @property
+    def shipped_images(self) -> Mapping[str, Path]:
+        """The archives of images that come with the boot files, by the images' names."""
+        return {"busybox": self.boot_files / BUSYBOX_FILE}
 
     @property
     def volumes(self) -> Path:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from utilityvm.boot import cpio
+from utilityvm.boot import busybox, cpio
 from utilityvm.boot.manifest import FileRecord, KernelRecord, Manifest, encode
 
 DISTRIBUTION = KernelRecord(release="6.1.0-1-amd64")
@@ -62,6 +62,7 @@ def boot_files(folder: Path, of: KernelRecord = DISTRIBUTION) -> dict[str, bytes
     """Write a folder of boot files that is in order, and return what its files hold."""
     kernel = elf({".text": b"code"})
     contents = {"vmlinux": kernel, "kernel": kernel_image(kernel), "initrd.img": cpio.archive([cpio.file("init", b"agent", 0o755)])}
+    contents["busybox.tar"] = busybox.image(kernel, ["sh"], "amd64")
     records = {name: FileRecord(size=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in contents.items()}
     agent = FileRecord(size=5, sha256="0" * 64)
     manifest = Manifest(architecture="x86_64", kernel=of, agent=agent, files=records, packages=())

@@ -7,7 +7,7 @@ from tests.unit.boot import samples
 from utilityvm.boot.files import load
 from utilityvm.kit.errors import Corrupt, HostError, NotFound, Unsupported, UtilityVMError
 
-FILES = ["vmlinux", "kernel", "initrd.img"]
+FILES = ["vmlinux", "kernel", "initrd.img", "busybox.tar"]
 
 
 @pytest.fixture
@@ -30,8 +30,16 @@ def edit(folder: Path, **changes: object) -> None:
 
 def test_a_folder_in_order_is_accepted(folder: Path) -> None:
     found = load(folder, digests=True)
-    assert (found.vmlinux, found.kernel, found.initrd) == tuple(folder / name for name in FILES)
+    assert (found.vmlinux, found.kernel, found.initrd) == tuple(folder / name for name in FILES[:3])
     assert found.manifest.kernel.release == "6.1.0-1-amd64"
+
+
+def test_a_folder_from_before_there_was_an_image_in_it_is_accepted(folder: Path) -> None:
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    del files["busybox.tar"]
+    edit(folder, files=files)
+    (folder / "busybox.tar").unlink()
+    load(folder, digests=True)
 
 
 def test_a_missing_folder_says_how_to_build_it(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ def test_root_has_the_places_of_the_system() -> None:
     assert layout.packages == Path("/var/cache/utilityvm/packages")
     assert layout.kernels == Path("/var/cache/utilityvm/kernels")
     assert layout.images == Path("/var/lib/utilityvm/images")
+    assert layout.shipped_images == {"busybox": Path("/var/lib/utilityvm/boot/busybox.tar")}
     assert layout.volumes == Path("/var/lib/utilityvm/volumes")
     assert layout.scratch == Path("/var/lib/utilityvm/scratch")
 
