@@ -9,7 +9,7 @@ FUZZ_SECONDS = 60
 FUZZ_INPUTS = 1000000
 FUZZ_SEED =
 
-.PHONY: setup setup-source run test check lint agent go-test pure hcs unit golden parity fault vm vm-source package vm-as-user kernel-twice test-here test-elsewhere bench soak fuzz lock clean
+.PHONY: setup setup-source run test check lint agent go-test pure hcs images unit golden parity fault vm vm-source package vm-as-user kernel-twice test-here test-elsewhere bench soak fuzz lock clean
 
 setup:
 	@tools/setup.sh
@@ -64,7 +64,7 @@ soak:
 bench:
 	.venv/bin/python bench/run.py
 
-unit golden fault vm hcs package:
+unit golden fault vm hcs package images:
 	$(PYTEST) tests/$@
 
 # The same tests on our own kernel, but for those that build boot files of both kinds anyway.

@@ -38,6 +38,10 @@ install_tools() {
     command -v mkfs.ext4 >/dev/null || missing="$missing e2fsprogs"
     command -v mkfs.erofs >/dev/null || missing="$missing erofs-utils"
     command -v mkfs.xfs >/dev/null || missing="$missing xfsprogs"
+    # Images come by skopeo; the tests have a registry, and compare with what umoci unpacks.
+    for tool in skopeo docker-registry umoci; do
+        command -v "$tool" >/dev/null || missing="$missing $tool"
+    done
     command -v qemu-img >/dev/null || missing="$missing qemu-utils"
     if [ -z "$missing" ]; then say "host tools: there"; return; fi
     command -v apt-get >/dev/null || fail "missing, and there is no apt-get to install them with:$missing"

@@ -70,15 +70,9 @@ def _reason(said: str) -> str:
 _LOG_IN: Final = "log in: podman login or skopeo login, then name its file: --authfile FILE; or there is no such image"
 _MEANINGS: Final[tuple[tuple[str, type[Corrupt | Exhausted | HostError | NotFound], str], ...]] = (
     (r"no space left on device|disk quota exceeded", Exhausted, FULL_HINT),
-    (r"not found: setpriv|skopeo: not found|command not found|exec: skopeo", NotFound, "install the package skopeo"),
     (r"unauthorized|authentication required|access to the resource is denied|403 \(forbidden\)", HostError, _LOG_IN),
     (r"manifest unknown|name unknown|404 \(not found\)|repository name not known", NotFound, "look at the name and the tag"),
-    (r"no image found in .* for architecture", NotFound, "name another: --platform OS/ARCHITECTURE"),
-    (
-        r"digest did not match|digest mismatch|does not match (?:the )?(?:expected )?(?:manifest )?digest|unexpected digest",
-        Corrupt,
-        "try again",
-    ),
+    (r"digest did not match|does not match expected|does not match provided manifest digest", Corrupt, "try again"),
     (r"server gave HTTP response to HTTPS client", HostError, "if it is meant to speak HTTP: --tls-verify=false"),
     (r"x509|certificate", HostError, "name the folder of its certificates: --cert-dir DIR"),
     (r"trust policy|policy\.json", HostError, "name a signature policy: --policy FILE, see containers-policy.json(5)"),

@@ -120,6 +120,13 @@ async def test_its_words_are_kept_and_bounded() -> None:
     assert child.output.text(1) == "the end"
 
 
+async def test_its_output_may_go_elsewhere_and_its_errors_are_kept(tmp_path: Path) -> None:
+    with (tmp_path / "output").open("wb") as file:
+        child = Child(["sh", "-c", "echo out; echo err >&2"], stdout=file.fileno())
+        assert await ended(child) == 0
+    assert (child.output.text(5), (tmp_path / "output").read_text()) == ("err", "out\n")
+
+
 async def test_a_grandchild_that_keeps_the_output_open_delays_nothing(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     child = Child(["sh", "-c", f"sleep 60 & echo $! > {pid_file}; echo words"])

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -65,3 +66,25 @@ def test_the_kernel_drops_the_lock_of_a_killed_holder(tmp_path: Path) -> None:
     lock = FileLock(path)
     assert lock.acquire(wait=False)
     lock.release()
+
+
+def test_holders_of_a_shared_lock_keep_out_only_who_wants_it_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    alone = FileLock(path)
+    with FileLock(path, shared=True), FileLock(path, shared=True):
+        assert not alone.acquire(wait=False)
+    with alone:
+        assert not FileLock(path, shared=True).acquire(wait=False)
+
+
+def test_a_lock_that_a_program_takes_on_our_descriptor_is_ours(tmp_path: Path) -> None:
+    lock, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    with lock.unheld() as fd:
+        assert other.acquire(wait=False)
+        other.release()
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    assert not other.acquire(wait=False)
+    lock.release()
+    with pytest.raises(RuntimeError, match="given up"), lock.unheld():
+        raise RuntimeError("given up")
+    assert lock.descriptor == -1
