@@ -21,20 +21,33 @@ _VERBS: Final = {
     "boot-files": "build or show the guest's kernel and initial RAM disk",
     "options": "print every option with its default and meaning",
     "document": "print the HCS document of options, without a VM",
+    "pull": "bring an image from a registry",
+    "import": "make an image of an archive or a folder",
+    "export": "write an image as an archive",
+    "images": "print the images that are here",
+    "inspect": "print all that is known of images",
+    "rmi": "remove images",
+    "prune": "remove what is nobody's, and images used longest ago",
+    "df": "print what images and volumes take of the disk",
     "stats": "print what this user's VMs use of the host",
     "cpugroup": "make, list or remove groups of VMs that share processors of the host",
     "completion": "print a script that completes uvm's command line in a shell",
 }
-"""Each verb is the module of its name; it has `add_arguments(parser)`, which sets the default `run`."""
+"""Each verb is the module of its name, or the one of `_MODULES`; it has `add_arguments(parser)`, which sets the default `run`."""
+
+_MODULES: Final = {"boot-files": "boot_files", "import": "import_"}
+"""The modules of verbs whose names are none."""
+
+_OF_IMAGES: Final = frozenset({"pull", "import", "export", "images", "inspect", "rmi", "prune", "df"})
 
 _RUNNING: Final = frozenset({"boot"})
 """Verbs that end as a program in a guest did; a failure of ours must not look like the program's."""
 
-_TIDYING: Final = frozenset({"boot", "boot-files", "doctor"})
+_TIDYING: Final = frozenset({"boot", "boot-files", "doctor", "pull", "import", "export", "prune"})
 """Verbs that have something to tidy up when Ctrl-C ends them."""
 
 
-_UNIX_ONLY: Final = frozenset({"boot", "boot-files", "completion"})
+_UNIX_ONLY: Final = frozenset({"boot", "boot-files", "completion", *_OF_IMAGES})
 """Verbs that need a host of Unix: its terminals, its packages, its shells."""
 
 
@@ -82,7 +95,7 @@ def _run(words: Sequence[str], verb: str, *, own_process: bool) -> int:
     except SystemExit as said:  # argparse has printed the help, or what is wrong
         return _OURS if said.code and verb in _RUNNING else int(said.code or 0)
     except UtilityVMError as error:
-        _complain(error)
+        complain(error)
         return _OURS if verb in _RUNNING else EXIT_CODES[error.kind]
     finally:
         let_go()
@@ -120,7 +133,7 @@ def _parser(*chosen: str) -> argparse.ArgumentParser:
     for name, purpose in _VERBS.items():
         verb = verbs.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
         if name in chosen:
-            import_module(f"utilityvm.cli.{name.replace('-', '_')}").add_arguments(verb)
+            import_module(f"utilityvm.cli.{_MODULES.get(name, name)}").add_arguments(verb)
     return parser
 
 
@@ -175,7 +188,8 @@ def _discard_output() -> None:
     os.close(nowhere)
 
 
-def _complain(error: UtilityVMError) -> None:
+def complain(error: UtilityVMError) -> None:
+    """Print an error for people."""
     from utilityvm.kit.errors import InvalidOptions
 
     print(f"uvm: {error.message}", file=sys.stderr)

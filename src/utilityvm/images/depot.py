@@ -6,7 +6,8 @@
 ``names``            a record for each name, see `catalog`; what hangs on no record is nobody's
 ``work``             a folder for each piece of work that is going on
 ``locks``            a file for each manifest that is being pulled
-``lock``             held shared by those who add, exclusively by those who remove what is nobody's
+``lock``             held shared by those who add or export, exclusively by those who remove what is nobody's; they try once
+``reading``          held shared for the moment in which an image is looked up, exclusively by those who remove, who wait for it
 ===================  ==============================================================================================
 
 All comes into being in ``work`` and gets its name when it is whole; the record comes last. So whoever is killed leaves nothing but what
@@ -101,6 +102,25 @@ class Depot:
         self.make()
         with self.lock(shared=True), self.work_folder() as work:
             yield work
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let nothing be removed while this lasts, which must be short; nothing may be added in it."""
+        if not self.folder.exists():
+            yield
+            return
+        with FileLock(self.folder / "reading", shared=True):
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Let nobody add or read, so that what is nobody's can be removed; False when somebody adds."""
+        lock = self.lock(shared=False)
+        if not lock.acquire(wait=False):
+            yield False
+            return
+        with lock, FileLock(self.folder / "reading"):
+            yield True
 
     @contextmanager
     def work_folder(self) -> Iterator[Path]:
@@ -204,18 +224,12 @@ class Depot:
             raise Corrupt(f"{checked.what}: unpacked it has the digest {made.diff_id}, the image says {diff_id}")
         return made
 
-    def lock_layers(self, layers: Iterable[Path], stack: ExitStack) -> bool:
-        """Hold shared locks on layers, until `stack` is closed; False when one was removed meanwhile."""
+    def lock_layers(self, layers: Iterable[Path], stack: ExitStack) -> None:
+        """Hold shared locks on layers, until `stack` is closed; in `reading`, so that none is removed meanwhile."""
         for layer in layers:
-            try:
-                fd = os.open(layer, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return False
+            fd = os.open(layer, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, fd)
-            fcntl.flock(fd, fcntl.LOCK_SH)  # the moment in which somebody is about to remove it
-            if os.fstat(fd).st_nlink == 0:
-                return False
-        return True
+            fcntl.flock(fd, fcntl.LOCK_SH)  # waits for those who look for a moment whether it is used
 
     @contextmanager
     def unused(self, layer: Path) -> Iterator[bool]:

@@ -33,7 +33,11 @@ def export_image(depot: Depot, record: Record, stream: IO[bytes]) -> None:
         for blob in dict.fromkeys((whole, manifest.config, *manifest.layers)):
             with depot.blobs.path(blob.digest).open("rb") as file:
                 checked = Checked(file, f"{what}, {blob.digest}", size=blob.size)
-                _add(archive, blob_name(blob.digest), io.BufferedReader(checked), blob.size)
+                try:
+                    _add(archive, blob_name(blob.digest), io.BufferedReader(checked), blob.size)
+                except OSError:
+                    checked.finish(blob.digest)  # one that is too short is what tarfile stumbles over
+                    raise
                 checked.finish(blob.digest)
 
 

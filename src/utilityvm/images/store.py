@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final, final
+from typing import BinaryIO, Final, Self, final
 
 from utilityvm.images import sweep
 from utilityvm.images.archive import Kind
 from utilityvm.images.blobs import telling_what_is_wrong
 from utilityvm.images.catalog import Origin, Record
-from utilityvm.images.depot import Convert, Depot, Made, Tell, mend, tell_nobody
+from utilityvm.images.depot import Convert, Depot, Made, Tell, tell_nobody
 from utilityvm.images.export import export_image
 from utilityvm.images.formats import Platform
 from utilityvm.images.image import Image
@@ -18,11 +18,11 @@ from utilityvm.images.importing import Job, import_image, name_of, shipped_diges
 from utilityvm.images.names import Reference, candidates, parse
 from utilityvm.images.skopeo import Access
 from utilityvm.images.sweep import Removed, Usage
-from utilityvm.kit.errors import Corrupt, InvalidOptions, NotFound, StateError
+from utilityvm.kit.errors import InvalidOptions, NotFound, StateError
+from utilityvm.store.layout import Layout
 
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _SHORTEST_ID: Final = 12
-_TRIES: Final = 10
 
 
 @final
@@ -36,6 +36,16 @@ class ImageStore:
         self._depot = Depot(folder, convert or _convert)
         self._shipped = {parse(name): path for name, path in (shipped or {}).items()}
 
+    @classmethod
+    def of_user(cls) -> Self:
+        """Return the store of the user who runs this process, with the images that come with the boot files.
+
+        Raises:
+            HostError: the user has no home folder.
+        """
+        layout = Layout.of_user()
+        return cls(layout.images, layout.shipped_images)
+
     def get(self, name: str) -> Image:
         """Return the image that is called `name`; its id, or 12 digits and more of it, will also do. It counts as used now.
 
@@ -45,9 +55,9 @@ class ImageStore:
             Corrupt: a part of it is missing, or is not as it was written.
         """
         with telling_what_is_wrong(f"image {name}"):
-            record = self._record(name)
-            self._depot.records.touch(record)
-            return self._depot.image(record)
+            self._bring_shipped(name)
+            with self._depot.reading():
+                return self._used(name)
 
     @contextmanager
     def hold(self, name: str) -> Iterator[Image]:
@@ -57,14 +67,11 @@ class ImageStore:
             NotFound, InvalidOptions, Corrupt: as `get`.
         """
         with ExitStack() as stack:
-            for _ in range(_TRIES):
-                image = self.get(name)
-                with ExitStack() as locks:
-                    if self._depot.lock_layers(image.layers, locks):
-                        stack.enter_context(locks.pop_all())
-                        break
-            else:
-                raise Corrupt(f"image {name}: its layers go as fast as they come", hint=mend(image.name))
+            with telling_what_is_wrong(f"image {name}"):
+                self._bring_shipped(name)
+                with self._depot.reading():
+                    image = self._used(name)
+                    self._depot.lock_layers(image.layers, stack)
             yield image
 
     def list(self) -> list[Image]:
@@ -73,7 +80,7 @@ class ImageStore:
         Raises:
             Corrupt: a part of one is missing, or is not as it was written.
         """
-        with telling_what_is_wrong("the store of images"):
+        with telling_what_is_wrong("the store of images"), self._depot.reading():
             return sorted(map(self._depot.image, self._depot.records.all()), key=lambda image: str(image.name))
 
     def remove(self, name: str, *, force: bool = False) -> Removed:
@@ -84,7 +91,8 @@ class ImageStore:
             StateError: a VM uses it, or an id has several names, and `force` is not given; nothing was changed.
         """
         with telling_what_is_wrong(f"image {name}"):
-            records = self._meant(name)
+            with self._depot.reading():
+                records = self._meant(name)
             if len(records) > 1 and not force:
                 names = ", ".join(record.reference.short for record in records)
                 raise StateError(f"image {name}", f"it is called {names}", "be removed", hint="name one of them; or all: --force")
@@ -114,8 +122,9 @@ class ImageStore:
             Exhausted: the disk is full.
         """
         with telling_what_is_wrong(f"export {name}"):
-            record = self._record(name)
-            export_image(self._depot, record, stream)
+            self._bring_shipped(name)
+            with self._depot.adding():  # nothing is removed meanwhile
+                export_image(self._depot, self._meant(name)[0], stream)
 
     async def pull(
         self,
@@ -163,15 +172,18 @@ class ImageStore:
         Raises:
             Corrupt: an image is broken.
         """
-        return sweep.usage(self._depot)
+        with telling_what_is_wrong("the store of images"), self._depot.reading():
+            return sweep.usage(self._depot)
 
     def _import(self, source: Path | BinaryIO, name: Reference | None, kind: Kind | None, tell: Tell, origin: Origin) -> Image:
         what = str(source) if isinstance(source, Path) else "import"
         with telling_what_is_wrong(what), self._depot.adding() as work:
             return import_image(Job(self._depot, work, tell, host_platform(), name, origin), source, kind)
 
-    def _record(self, name: str) -> Record:
-        return self._meant(name)[0]
+    def _used(self, name: str) -> Image:
+        record = self._meant(name)[0]
+        self._depot.records.touch(record)
+        return self._depot.image(record)
 
     def _meant(self, name: str) -> Sequence[Record]:
         """Return the record of a name, or those of an id."""
@@ -188,25 +200,28 @@ class ImageStore:
             return records
         if problem:
             raise problem
+        if archive := self._shipped.get(parse(name)):
+            hint = "build the boot files anew: uvm boot-files build"
+            raise NotFound(f"image {name}: comes with the boot files, and those that are here have none: {archive}", hint=hint)
         raise NotFound(f"image {name}: is not here", hint=f"uvm pull {name}, or uvm import FILE {name}")
 
     def _named(self, name: Reference) -> Record | None:
         record = self._depot.records.get(name)
-        archive = self._shipped.get(name)
-        if archive and (record is None or record.origin == "shipped"):
-            if not archive.exists():
-                if record is None:
-                    hint = "build the boot files anew: uvm boot-files build"
-                    raise NotFound(
-                        f"image {name.short}: comes with the boot files, and those that are here have none: {archive}", hint=hint
-                    )
-            elif record is None or shipped_digest(archive) != record.manifest:
-                self._import(archive, name, None, tell_nobody, "shipped")
-                record = self._depot.records.get(name)
         if record is None and name.digest:
             same = (other for other in self._depot.records.all() if other.manifest == name.digest)
             record = next((other for other in same if other.reference.repository == name.repository), None)
         return record
+
+    def _bring_shipped(self, name: str) -> None:
+        """Import the image that is called `name` when it comes with the boot files, unless it is here as they have it."""
+        with suppress(InvalidOptions):
+            reference = parse(name)
+            archive = self._shipped.get(reference)
+            record = self._depot.records.get(reference)
+            if archive is None or not archive.exists() or (record and record.origin != "shipped"):
+                return
+            if record is None or shipped_digest(archive) != record.manifest:
+                self._import(archive, reference, None, tell_nobody, "shipped")
 
 
 def _convert(stream: BinaryIO, out: BinaryIO, /) -> Made:

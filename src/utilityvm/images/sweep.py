@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utilityvm.images.blobs import telling_what_is_wrong
 from utilityvm.images.catalog import Record
 from utilityvm.images.depot import Depot, mend
 from utilityvm.images.names import Reference
@@ -39,7 +38,7 @@ class Usage:
 def sweep(depot: Depot) -> tuple[int, bool]:
     """Remove what hangs on no record, and return the bytes that became free and whether something stays because it is used.
 
-    The store's lock is held exclusively by the caller.
+    The caller is alone.
     """
     freed, in_use = 0, False
     for path in _nobodys(depot):
@@ -110,12 +109,9 @@ def remove(depot: Depot, records: Sequence[Record], *, force: bool) -> Removed:
         _refuse_used(depot, records)
     for record in records:
         depot.records.remove(record.name)
-    lock = depot.lock(shared=False)
     names = tuple(record.reference for record in records)
-    if not lock.acquire(wait=False):  # somebody adds; the next to remove, or `prune`, finds what stays
-        return Removed(names, 0, in_use=True)
-    with lock:
-        return Removed(names, *sweep(depot))
+    with depot.alone() as alone:
+        return Removed(names, *sweep(depot)) if alone else Removed(names, 0, in_use=True)  # the next to remove finds what stays
 
 
 def _refuse_used(depot: Depot, records: Sequence[Record]) -> None:
@@ -147,10 +143,9 @@ def prune(depot: Depot, keep: int | None) -> Removed:
     Raises:
         StateError: somebody adds to the store.
     """
-    lock = depot.lock(shared=False)
-    if not lock.acquire(wait=False):
-        raise StateError("the store of images", "another uvm adds to it", "be pruned", hint="try again when it has ended")
-    with lock:
+    with depot.alone() as alone:
+        if not alone:
+            raise StateError("the store of images", "another uvm adds to it", "be pruned", hint="try again when it has ended")
         freed, in_use = sweep(depot)
         gone: list[Reference] = []
         oldest = sorted(depot.records.all(), key=depot.records.used)
@@ -170,17 +165,16 @@ def prune(depot: Depot, keep: int | None) -> Removed:
 
 def usage(depot: Depot) -> Usage:
     """Return what the store takes of the disk."""
-    with telling_what_is_wrong("the store of images"):
-        records = list(depot.records.all())
-        blobs, layers = _needed(depot, records)
-        there = [*depot.blobs.files(), *_in(depot.layers)]
-        others = [*_in(depot.work), *(path for path in there if path not in blobs and path not in layers)]
-        return Usage(
-            images=len({record.manifest for record in records}),
-            blobs=allocated(depot.blobs.folder),
-            layers=allocated(depot.layers),
-            leftovers=sum(map(allocated, others)),
-        )
+    records = list(depot.records.all())
+    blobs, layers = _needed(depot, records)
+    there = [*depot.blobs.files(), *_in(depot.layers)]
+    others = [*_in(depot.work), *(path for path in there if path not in blobs and path not in layers)]
+    return Usage(
+        images=len({record.manifest for record in records}),
+        blobs=allocated(depot.blobs.folder),
+        layers=allocated(depot.layers),
+        leftovers=sum(map(allocated, others)),
+    )
 
 
 def _in(folder: Path) -> list[Path]:

@@ -90,6 +90,8 @@ def test_verbs_flags_and_choices_are_completed(complete: Complete) -> None:
     assert complete("document", "lcow", "--platform", "") == ["hyperv", "qemu"]
     assert complete("boot", "--memory", "256", "--preferred-root-fs-type", "v") == ["vhd"]
     assert complete("boot", "--preferred-root-fs-type=v") == ["vhd"]
+    assert complete("pull", "--tls") == ["--tls-verify"]
+    assert complete("import", "--kind", "") == ["docker", "oci", "rootfs"]
     assert complete("completion", "") == ["bash", "fish", "zsh"]
 
 
@@ -134,6 +136,9 @@ def test_it_names_a_shell_that_it_does_not_know(capsys: pytest.CaptureFixture[st
         (["document", "lcow"], {"main", "document", "guests", "flags"}),
         (["boot-files", "show", "--help"], {"main", "boot_files"}),
         (["cpugroup", "--help"], {"main", "cpugroup"}),
+        (["pull", "--help"], {"main", "pull", "registries", "values"}),
+        (["images", "--help"], {"main", "images"}),
+        (["import", "--help"], {"main", "import_"}),
         (["stats", "--help"], {"main", "stats", "table", "values"}),
         (["boot", "--help"], {"main", "attach", "boot", "flags", "stdio", "terminal", "timeline", "values"}),
     ],

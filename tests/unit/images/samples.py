@@ -116,7 +116,7 @@ def archive(path: Path, files: Mapping[str, bytes | tarfile.TarInfo]) -> Path:
 def nobodys(store: ImageStore) -> list[str]:
     """What lies in a store and hangs on no record; looked for apart from the store's own code."""
     folder = store._depot.folder
-    needed = {"lock"}
+    needed = {"lock", "reading"}
     for record in store._depot.records.all():
         manifest, config = store._depot.parts(record.manifest, "")
         blobs = [record.manifest, manifest.config.digest, *(layer.digest for layer in manifest.layers)]

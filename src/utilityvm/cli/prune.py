@@ -1,0 +1,40 @@
+"""`uvm prune`: remove what is nobody's, and images used longest ago."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from utilityvm.images.sweep import Removed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb's command line."""
+    parser.description = (
+        "Remove what killed commands left in the store of images. With --keep remove also the images used longest ago, until all takes no "
+        "more room than that; what a VM uses stays. Volumes are left alone."
+    )
+    parser.add_argument("--keep", metavar="SIZE", help="remove images until they take no more than SIZE, as 10g; 0: all that no VM uses")
+    parser.add_argument("--json", action="store_true", help="print JSON, an object")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from utilityvm.containers.wish import parse_size
+    from utilityvm.images.store import ImageStore
+
+    removed = ImageStore.of_user().prune(None if args.keep is None else parse_size(args.keep))
+    if args.json:
+        import msgspec
+
+        print(msgspec.json.encode({"names": list(map(str, removed.names)), "freed": removed.freed, "in_use": removed.in_use}).decode())
+    else:
+        print("\n".join(_lines(removed)))
+    return 0
+
+
+def _lines(removed: "Removed") -> list[str]:
+    from utilityvm.cli.progress import human
+
+    lines = [f"removed {name.short}" for name in removed.names]
+    lines += ["some of it is in use, and stays until its VM has ended"] if removed.in_use else []
+    return [*lines, f"freed {human(removed.freed)}"]

@@ -1,0 +1,31 @@
+"""`uvm rmi`: remove images."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the verb's command line."""
+    parser.description = "Remove names of images, and what hangs on no other name. What a VM uses stays until the VM has ended."
+    parser.add_argument("-f", "--force", action="store_true", help="also images that a VM uses, and of an id all its names")
+    parser.add_argument("names", metavar="IMAGE", nargs="+", help="its name or id")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from utilityvm.cli.main import complain
+    from utilityvm.images.store import ImageStore
+    from utilityvm.kit.errors import UtilityVMError
+
+    store, failure = ImageStore.of_user(), None
+    for name in args.names:
+        try:
+            removed = store.remove(name, force=args.force)
+        except UtilityVMError as error:
+            if failure:
+                complain(failure)
+            failure = error
+        else:
+            print("\n".join(gone.short for gone in removed.names))
+    if failure:
+        raise failure
+    return 0
