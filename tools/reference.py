@@ -1,4 +1,7 @@
-"""Write docs/reference from the declarations in the code: options, command line, manual page. ``.venv/bin/python tools/reference.py``."""
+"""Write docs/reference from the declarations in the code: options, annotations, command line, manual page.
+
+``.venv/bin/python tools/reference.py``.
+"""
 
 import argparse
 import sys
@@ -15,6 +18,7 @@ from tools import command_line
 from utilityvm.cli.flags import add_option_flags
 from utilityvm.compute.qemu.lower import check
 from utilityvm.kit.errors import InvalidOptions, Unsupported
+from utilityvm.options import annotations
 from utilityvm.options.declare import Option, declared
 from utilityvm.options.defaults import default_processor_count
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
@@ -197,6 +201,37 @@ def _becomes_a_machine(options: OptionsLCOW) -> bool:
     return True
 
 
+_HEAD_ANNOTATIONS: Final = """\
+# Annotations
+
+<!-- written by tools/reference.py: change src/utilityvm/options/annotations.py instead -->
+
+What annotations of an OCI specification say of the VM for its container, and of the container. The names are hcsshim's.
+`options_from_spec(spec)` makes options of them, and of the section `Windows.Resources`, over which they win; what neither says is the
+host's default. `vm.create_container` refuses a specification whose annotations say another thing than its VM is.
+
+In the namespace `{namespace}` an annotation that is not on this page is a mistake, and so is a text that makes no sense; all mistakes
+are told together. Annotations of others are not looked at.
+
+## Of the VM
+
+| annotation | option | value | guests | sets as well |
+| --- | --- | --- | --- | --- |
+"""
+
+
+def annotations_page() -> str:
+    """Return the page of annotations."""
+    rows = "".join(
+        f"| `{one.name}` | `{one.option}` | {one.value.value} | {one.guests.value} | {one.also} |\n" for one in annotations.ANNOTATIONS
+    )
+    of_containers = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in annotations.OF_CONTAINERS.items())
+    refused = "".join(f"- `{name}`\n" for name in annotations.NOT_CARRIED_OUT)
+    head = _HEAD_ANNOTATIONS.format(namespace=annotations.NAMESPACE)
+    containers = f"\n## Of the container\n\n| annotation | meaning |\n| --- | --- |\n{of_containers}"
+    return f"{head}{rows}{containers}\n## Not carried out\n\nhcsshim's; refused by their names:\n\n{refused}"
+
+
 def _rules(ours: Sequence[Rule[Any]], originals: Sequence[Rule[Any]]) -> str:
     lists = {"Ours, checked first": ours, "The original's, in its words": originals}
     parts = [f"{head}:\n\n" + "".join(f"- {rule.text}\n" for rule in rules) for head, rules in lists.items()]
@@ -205,7 +240,7 @@ def _rules(ours: Sequence[Rule[Any]], originals: Sequence[Rule[Any]]) -> str:
 
 def pages() -> Mapping[str, str]:
     """Return every page by its name in `FOLDER`."""
-    options = {"options.md": options_page(), "options-wcow.md": options_page_wcow()}
+    options = {"options.md": options_page(), "options-wcow.md": options_page_wcow(), "annotations.md": annotations_page()}
     return options | {"cli.md": command_line.page(), "uvm.1": command_line.manual()}
 
 

@@ -21,6 +21,7 @@ TWINS: Final = {
     "GuestStream": "utilityvm.guest.transport",
     "Listener": "utilityvm.guest.transport",
     "Process": "utilityvm.guest.process",
+    "Container": "utilityvm.containers.container",
     "UtilityVM": "utilityvm.vm.uvm",
     "Scsi": "utilityvm.devices.scsi",
     "VPMem": "utilityvm.devices.vpmem",

@@ -14,6 +14,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # typing has a constant of this name, and costs more to import than all that is here
 if TYPE_CHECKING:
     from utilityvm.compute.ports import ExitStatus, MachineStatistics
+    from utilityvm.containers.container import Container, ContainerExit
     from utilityvm.devices.scsi import DiskAccess
     from utilityvm.guest.collect import Completed
     from utilityvm.guest.process import Process
@@ -41,7 +42,13 @@ if TYPE_CHECKING:
     from utilityvm.schema.properties import Properties, PropertyType
     from utilityvm.schema.requests import ProcessorLimits
     from utilityvm.vm.compose import create_lcow, create_wcow
-    from utilityvm.vm.host_options import default_options_lcow, default_options_wcow, load_options_lcow, load_options_wcow
+    from utilityvm.vm.host_options import (
+        default_options_lcow,
+        default_options_wcow,
+        load_options_lcow,
+        load_options_wcow,
+        options_from_spec,
+    )
     from utilityvm.vm.uvm import UtilityVM
 
 __version__ = "0.1.0"
@@ -53,7 +60,10 @@ _HOME = {
     "create_wcow": "vm.compose",
     "default_options_wcow": "vm.host_options",
     "load_options_wcow": "vm.host_options",
+    "options_from_spec": "vm.host_options",
     "UtilityVM": "vm.uvm",
+    "Container": "containers.container",
+    "ContainerExit": "containers.container",
     "OptionsLCOW": "options.lcow",
     "OptionsWCOW": "options.wcow",
     "DiskAccess": "devices.scsi",
@@ -96,7 +106,10 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "default_options_wcow",
     "load_options_wcow",
     "OptionsWCOW",
+    "options_from_spec",
     "UtilityVM",
+    "Container",
+    "ContainerExit",
     "DiskAccess",
     "Process",
     "Completed",

@@ -8,7 +8,7 @@ from utilityvm.compute.qemu import lower
 from utilityvm.guest.bridge import CALL_TIMEOUT
 from utilityvm.guest.client import SHUTDOWN_TIMEOUT
 from utilityvm.schema.properties import PropertyType
-from utilityvm.vm.uvm import DEFAULT_ENVIRONMENT
+from utilityvm.vm.processes import DEFAULT_ENVIRONMENT
 from utilityvm.wire import frames, gcs, packets, vsock
 
 ROOT = Path(__file__).parents[2]

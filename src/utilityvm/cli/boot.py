@@ -12,7 +12,7 @@ from utilityvm.cli.stdio import open_missing_streams
 from utilityvm.guest.spec import ProcessSpec, parameters
 from utilityvm.kit.errors import ConnectionLost, GuestError, InvalidOptions
 from utilityvm.vm.compose import create_lcow
-from utilityvm.vm.uvm import DEFAULT_ENVIRONMENT
+from utilityvm.vm.processes import DEFAULT_ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

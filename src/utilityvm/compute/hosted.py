@@ -5,6 +5,7 @@ from typing import Final, final
 
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.connection import GuestConnection
+from utilityvm.guest.container import GuestContainer
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import GuestSockets
@@ -44,6 +45,10 @@ class HostedGuest:
     async def create_process(self, spec: ProcessSpec) -> Process:
         """See `compute.ports.Hosted.create_process`."""
         return await self._there("run a process").create_process(spec)
+
+    async def create_container(self, container_id: str, settings: object) -> GuestContainer:
+        """See `compute.ports.Hosted.create_container`."""
+        return await self._there("create a container").create_container(container_id, settings)
 
     async def add_to(self, told: Properties, wanted: frozenset[PropertyType]) -> Properties:
         """Return `told` with what the connection and, for `wanted`, the guest adds. See `compute.ports.Inspected.properties`."""

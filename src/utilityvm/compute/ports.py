@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from utilityvm.compute.containers import InGuest
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
@@ -205,6 +206,16 @@ class Hosted(Protocol):
         Raises:
             StateError: it does not run, or its document has no `GuestConnection`.
             GuestError, ConnectionLost: as `guest.process.start_process`.
+        """
+        ...
+
+    async def create_container(self, container_id: str, settings: object) -> InGuest:
+        """Create a container of a document in the guest's shape, or the host service's.
+
+        Raises:
+            StateError: it does not run, or its document has no `GuestConnection`.
+            Exists: there is one of this id.
+            GuestError, HostError, ConnectionLost: it could not be created.
         """
         ...
 

@@ -63,6 +63,10 @@ class Layers:
         disk = await self._scsi.add(host_path, self._mount_of(host_path), read_only=True, options=_READ_ONLY)
         return ImageLayer(host_path, disk.guest_path, Bus.SCSI, reason)
 
+    def mount_point(self) -> str:
+        """Return a path in a Linux guest where nothing has been mounted yet."""
+        return f"/run/mounts/m{next(self._numbers)}"
+
     async def remove(self, layer: ImageLayer) -> None:
         """Give back what `add` returned. When that fails the same call may be made again.
 
@@ -107,7 +111,7 @@ class Layers:
         try:
             return self._scsi.guest_path(host_path)
         except NotFound:
-            return f"/run/mounts/m{next(self._numbers)}"
+            return self.mount_point()
 
     async def _ask(self, request_type: str, settings: CombinedLayers) -> None:
         guest = GuestRequest(request_type=request_type, resource_type="CombinedLayers", settings=settings)

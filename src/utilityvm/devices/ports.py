@@ -9,6 +9,7 @@ from utilityvm.kit.ids import VmId
 from utilityvm.options.paths import PathFlavour
 from utilityvm.plan.facts import Platform
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.store.layout import Layout
 
 Modify = Callable[[ModifySettingRequest], Awaitable[None]]
 """Changes a resource of the VM, on the host and in the guest: `UtilityVM.modify`."""
@@ -29,13 +30,17 @@ Look = Callable[[str], Seen]
 
 @dataclass(frozen=True, slots=True)
 class HostSide:
-    """The host of a VM. `grants` is None where files reach it as descriptors, so that there is nothing to grant."""
+    """The host of a VM. `grants` is None where files reach it as descriptors, so that there is nothing to grant.
+
+    `layout` says where things lie on it; it is asked when something is to be made there.
+    """
 
     platform: Platform
     build: int
     path_flavour: PathFlavour
     look: Look
     grants: Grants | None
+    layout: Callable[[], Layout] = Layout.of_user
 
 
 @dataclass(frozen=True, slots=True)

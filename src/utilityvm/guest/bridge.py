@@ -119,9 +119,13 @@ class Bridge:
         exit_ = self._exits[container_id] = asyncio.get_running_loop().create_future()
         return exit_
 
-    def forget_exit(self, container_id: str) -> None:
-        """Expect no notification of a container that is not there. A second call does nothing."""
-        self._exits.pop(container_id, None)
+    def forget_exit(self, container_id: str, expected: asyncio.Future[gcs.ContainerNotification]) -> None:
+        """Expect no notification of a container that is not there; `expected` is what `expect_exit` returned. A second call does nothing.
+
+        Another container of this name, made since this one's end was told, is expected as before.
+        """
+        if self._exits.get(container_id) is expected:
+            del self._exits[container_id]
 
     def run(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run `work` for as long as the bridge lives, e.g. to wait for a process. It may be cancelled before it begins.

@@ -165,7 +165,7 @@ class GuestClient:
 
         request = gcs.CreateRequest(container_id=container_id, ocsc=_span(), container_config=gcs.encode_json(config))
         exit_ = self._bridge.expect_exit(container_id)
-        await self._bridge.call(gcs.CREATE, request, undo=undo, gone=lambda: self._bridge.forget_exit(container_id))
+        await self._bridge.call(gcs.CREATE, request, undo=undo, gone=lambda: self._bridge.forget_exit(container_id, exit_))
         return exit_
 
     async def start_container(self, container_id: str) -> None:

@@ -12,6 +12,7 @@ from msgspec import Raw, json, structs
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.bridge import Bridge
 from utilityvm.guest.client import GuestClient
+from utilityvm.guest.container import GuestContainer
 from utilityvm.guest.process import Process, Stdio, start_process
 from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import GuestSockets, GuestStream
@@ -55,6 +56,10 @@ class GuestConnection:
     async def create_process(self, spec: ProcessSpec) -> Process:
         """Start a process in the utility VM. See `guest.process.start_process` for errors."""
         return await start_process(self.client, self._stdio, spec, self._name)
+
+    async def create_container(self, container_id: str, settings: object) -> GuestContainer:
+        """Create a container of a document in the guest's shape. See `GuestContainer.create` for errors."""
+        return await GuestContainer.create(self.client, self._stdio, container_id, settings, self._name)
 
     async def add_to(self, told: Properties, wanted: frozenset[PropertyType]) -> Properties:
         """Return `told` with what was agreed with the agent, and with what it answers about `wanted`.

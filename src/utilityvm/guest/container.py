@@ -77,6 +77,15 @@ class GuestContainer:
         """Run a process of which the guest is told `parameters`: on Linux the container's first one has only its pipes in them."""
         return await launch(self._client.inside(self.id), self._stdio, parameters, self._name)
 
+    async def first(self, *, stdin: bool, stdout: bool, stderr: bool) -> Process:
+        """Start the process that a Linux container was created with, and give it the streams that are wanted.
+
+        Raises:
+            GuestError: it could not be started.
+        """
+        pipes = gcs.ProcessParameters(create_std_in_pipe=stdin, create_std_out_pipe=stdout, create_std_err_pipe=stderr)
+        return await self.launch(pipes)
+
     async def wait(self) -> gcs.ContainerNotification:
         """Wait until it has ended and return what the guest says of it. May be called again, and by many.
 
@@ -112,6 +121,25 @@ class GuestContainer:
         The original sends UpdateContainer, which no Linux guest has ever had a handler for; this sends what they have.
         """
         await self.modify(container_constraints(resources, self.os))
+
+    async def pause(self) -> None:
+        """Let all its processes stand still. Agents other than ours refuse it.
+
+        Raises:
+            GuestError: the guest cannot.
+        """
+        await self.modify(gcs.GuestRequest(request_type="Update", resource_type="ContainerState", settings={"State": "Paused"}))
+
+    async def resume(self) -> None:
+        """Let it run on. See `pause`."""
+        await self.modify(gcs.GuestRequest(request_type="Update", resource_type="ContainerState", settings={"State": "Running"}))
+
+    async def signal_all(self, process: Process, signal: int) -> bool:
+        """Send a signal to all its processes, of which `process` is the first; say whether there were any.
+
+        Agents other than ours signal the first one alone.
+        """
+        return await process.kill(signal, group=True)
 
     async def delete_state(self) -> None:
         """Let the guest forget it after its end, before its layers and disks are removed.

@@ -67,6 +67,16 @@ class Scope:
             await asyncio.wait(tasks)  # what they start meanwhile is cancelled before it begins
 
 
+async def together(*works: Coroutine[Any, Any, T]) -> list[T]:
+    """Await all of `works` side by side and return what they return. The first failure cancels the others, and is raised alone."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from failed.exceptions[0].__cause__
+    return [task.result() for task in tasks]
+
+
 async def finish(work: Coroutine[Any, Any, T], *, within: float | None) -> T:
     """Await what must complete: cancellation of the caller waits until `work` is done, then goes on.
 

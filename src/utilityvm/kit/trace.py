@@ -18,7 +18,9 @@ from utilityvm.kit.errors import Unsupported
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
-FIELDS: Final = frozenset({"vm", "us", "error", "pid", "message", "requested", "assigned", "how", "argv", "within", "resource"})
+FIELDS: Final = frozenset(
+    {"vm", "us", "error", "pid", "message", "requested", "assigned", "how", "argv", "within", "resource", "container"}
+)
 """Every field name that an event or a span may carry."""
 
 FRAMES_KEPT: Final = 256

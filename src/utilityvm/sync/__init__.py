@@ -12,6 +12,7 @@ nobody closed is closed when the process ends.
 from inspect import iscoroutinefunction
 
 import utilityvm
+from utilityvm.containers.container import Container as _Container
 from utilityvm.devices.layers import Layers as _Layers
 from utilityvm.devices.pipes import Pipes as _Pipes
 from utilityvm.devices.plan9 import Plan9 as _Plan9
@@ -37,6 +38,7 @@ Plan9 = _twin(_Plan9)
 Vsmb = _twin(_Vsmb)
 VPci = _twin(_VPci)
 Pipes = _twin(_Pipes)
+Container = _twin(_Container)
 UtilityVM = _twin(_UtilityVM)
 
 for _name in utilityvm.__all__:

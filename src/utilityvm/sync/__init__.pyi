@@ -5,6 +5,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Self
 from utilityvm.compute.ports import JailStatus
+from utilityvm.containers.document import ContainerId
+from utilityvm.containers.life import ContainerState
+from utilityvm.containers.scratch import SCRATCH_SIZE
+from utilityvm.containers.table import FilePath
 from utilityvm.devices.layers import ImageLayer
 from utilityvm.devices.plan9 import SharedFolder
 from utilityvm.devices.scsi import Disk
@@ -16,15 +20,21 @@ from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
+from utilityvm.schema.container import HostedSystem
 from utilityvm.schema.container import Layer
 from utilityvm.schema.devices import HvSocketServiceConfig
 from utilityvm.schema.devices import NetworkAdapter
 from utilityvm.schema.devices import VirtualSmbShareOptions
+from utilityvm.schema.metrics import CgroupMetrics
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.vm.life import State
 from utilityvm.wire import gcs
+from utilityvm.wire.oci import OciProcess
+from utilityvm.wire.oci import Resources
+from utilityvm.wire.oci import Spec
 from utilityvm.compute.ports import ExitStatus as ExitStatus
 from utilityvm.compute.ports import MachineStatistics as MachineStatistics
+from utilityvm.containers.container import ContainerExit as ContainerExit
 from utilityvm.devices.scsi import DiskAccess as DiskAccess
 from utilityvm.guest.collect import Completed as Completed
 from utilityvm.kit.errors import ConnectionLost as ConnectionLost
@@ -53,8 +63,9 @@ from utilityvm.vm.host_options import default_options_lcow as default_options_lc
 from utilityvm.vm.host_options import default_options_wcow as default_options_wcow
 from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
+from utilityvm.vm.host_options import options_from_spec as options_from_spec
 
-__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'UtilityVM', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes']
+__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes']
 
 class GuestStream:
 
@@ -113,6 +124,69 @@ class Process:
         ...
 
     def close(self) -> None:
+        ...
+
+class Container:
+
+    @property
+    def id(self) -> ContainerId:
+        ...
+
+    @property
+    def state(self) -> ContainerState:
+        ...
+
+    @property
+    def released(self) -> bool:
+        ...
+
+    @property
+    def pid(self) -> int:
+        ...
+
+    def start(self, process: OciProcess | None=None, *, stdin: bool=False, stdout: bool=True, stderr: bool=True) -> Process:
+        ...
+
+    def exec(self, process: Sequence[str] | OciProcess | Mapping[str, object], *, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str | None=None, stdin: bool=False, stdout: bool=True, stderr: bool=True, console_size: tuple[int, int] | None=None) -> Process:
+        ...
+
+    def run(self, process: Sequence[str] | OciProcess | Mapping[str, object], *, input: bytes | None=None, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str | None=None, timeout: float | None=None, limit: int=OUTPUT_LIMIT) -> Completed:
+        ...
+
+    def wait(self, *, timeout: float | None=None) -> ContainerExit:
+        ...
+
+    def kill(self, signal: int=9, *, all: bool=False) -> bool:
+        ...
+
+    def pause(self) -> None:
+        ...
+
+    def resume(self) -> None:
+        ...
+
+    def update(self, resources: Resources | Mapping[str, object]) -> None:
+        ...
+
+    def stats(self) -> CgroupMetrics:
+        ...
+
+    def pids(self) -> tuple[int, ...]:
+        ...
+
+    def delete(self) -> None:
+        ...
+
+    def close(self) -> None:
+        ...
+
+    def abandon(self) -> None:
+        ...
+
+    def __enter__(self) -> Self:
+        ...
+
+    def __exit__(self, *args: object) -> None:
         ...
 
 class UtilityVM:
@@ -264,6 +338,13 @@ class UtilityVM:
     def dump_stacks(self) -> str:
         ...
 
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        ...
+
+    def create_container(self, container_id: str, spec: Spec | Mapping[str, object] | HostedSystem, *, layers: Sequence[FilePath]=(), scratch_size_in_bytes: int | None=SCRATCH_SIZE, scratch: Container | FilePath | None=None, pod: Container | None=None) -> Container:
+        ...
+
     def close_gcs_connection(self) -> None:
         ...
 
@@ -321,6 +402,9 @@ class VPMem:
 class Layers:
 
     def add(self, host_path: str) -> ImageLayer:
+        ...
+
+    def mount_point(self) -> str:
         ...
 
     def remove(self, layer: ImageLayer) -> None:

@@ -10,6 +10,7 @@ from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, MachineStatistics
 from utilityvm.guest.boot_times import BootTold
+from utilityvm.guest.container import GuestContainer
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import Listener, Transport
@@ -136,6 +137,11 @@ class FakeMachine:
         """See `compute.ports.Hosted.create_process`."""
         self._life.step(Do.USE)
         return await self._hosted.create_process(spec)
+
+    async def create_container(self, container_id: str, settings: object) -> GuestContainer:
+        """See `compute.ports.Hosted.create_container`."""
+        self._life.step(Do.USE)
+        return await self._hosted.create_container(container_id, settings)
 
     async def terminate(self) -> None:
         """See `compute.ports.ComputeSystem.terminate`."""

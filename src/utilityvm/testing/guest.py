@@ -1,8 +1,8 @@
 """A guest without a VM: the other end of the guest connection, in the same process, for tests and fault injection.
 
 It follows protocol/SPEC.md as the agent does: answers the transport reset, dials its boot ports when they are listened to, negotiates,
-runs *programs*, which are Python functions, and has containers, which only keep count of their processes. What it sends can be cut,
-delayed or replaced by `tamper`.
+runs *programs*, which are Python functions, and has containers, which keep their processes together and nothing apart. What it sends can
+be cut, delayed or replaced by `tamper`.
 """
 
 import asyncio
@@ -31,6 +31,8 @@ _OK: Final[dict[str, object]] = {"Result": 0}
 
 MEMORY_PAGES: Final = 65_536
 """What the guest says that it has, in pages of 4096 bytes; half of it is in use."""
+
+_ANSWERS: Final = {"Statistics": "LCOWMetrics"}
 
 Port = int
 
@@ -85,13 +87,21 @@ class _Config(msgspec.Struct):
 
 @dataclass(slots=True)
 class FakeContainer:
-    """A container as the guest has it: what it was created with, its first process, and how it was told to end."""
+    """A container as the guest has it: what it was created with, its processes, the first one first, and how it was told to end."""
 
     config: dict[str, object]
-    first: int | None = None
+    processes: list[int] = field(default_factory=list)
     end: str = "UnexpectedExit"
     told: bool = False
     """Whether its end was notified."""
+    paused: bool = False
+    oom_kills: int = 0
+    """What is told of its memory at its end."""
+
+    @property
+    def first(self) -> int | None:
+        """Its first process."""
+        return self.processes[0] if self.processes else None
 
     def argv(self, parameters: dict[str, object]) -> tuple[str, ...]:
         """Return what a process in it runs: what the request says, or for the first one what the container was created with."""
@@ -109,7 +119,8 @@ class FakeGuest:
     """The guest's end of the socket `sock`. `programs` maps a program's name to its body.
 
     `tamper` may change every run of bytes before it is sent; `answers` replaces the response body of a message type. With `windows` it
-    says that it is one, and its processes have a command line and know services instead of ports.
+    says that it is one, and its processes have a command line and know services instead of ports; with `ours` it is an agent of this
+    project's.
     """
 
     def __init__(
@@ -121,8 +132,9 @@ class FakeGuest:
         log: bytes = b"",
         answers: Mapping[int, bytes] | None = None,
         windows: bool = False,
+        ours: bool = False,
     ) -> None:
-        self._windows = windows
+        self._windows, self._ours = windows, ours
         self.signals: list[object] = []
         """What processes were sent: the options of each SignalProcess, None without."""
         sock.setblocking(False)
@@ -300,10 +312,8 @@ class FakeGuest:
             case gcs.NEGOTIATE.word:
                 system = "Windows" if self._windows else "Linux"
                 able = {"SignalProcessSupported": True, "DumpStacksSupported": True, "DeleteContainerStateSupported": True}
-                return _OK | {
-                    "Version": 4,
-                    "Capabilities": {"RuntimeOsType": system, "GuestDefinedCapabilities": able},
-                }
+                answer = _OK | {"Version": 4, "Capabilities": {"RuntimeOsType": system, "GuestDefinedCapabilities": able}}
+                return answer | ({"BootTimes": {"StartedUs": 1, "PreparedUs": 2, "NowUs": 3}} if self._ours else {})
             case gcs.SHUTDOWN_GRACEFUL.word | gcs.SHUTDOWN_FORCED.word if about == NULL_GUID:
                 self._sock.shutdown(socket.SHUT_RDWR)
                 return None
@@ -319,20 +329,22 @@ class FakeGuest:
                 return await self._execute(request)
             case gcs.WAIT.word | gcs.SIGNAL.word:
                 if word == gcs.SIGNAL.word:
-                    self.signals.append(request.get("Options"))
+                    self._signalled(request, container)
                 return await self._process_call(word, request["ProcessId"])
             case gcs.PROPERTIES.word | gcs.DUMP_STACKS.word:
-                return _OK | self._told(word, request)
+                return _OK | self._told(word, request, container)
             case gcs.START.word:
                 return _OK
             case gcs.MODIFY.word:
                 self.modified.append((str(request["ContainerId"]), request["Request"]))
                 refusal = await self.modifying(request["Request"])
+                if refusal is None and container is not None:
+                    refusal = _changed(container, request["Request"])
                 return _OK if refusal is None else _failure(_FAIL, refusal)
             case gcs.SHUTDOWN_GRACEFUL.word | gcs.SHUTDOWN_FORCED.word if container is not None:
                 container.end = "GracefulExit" if word == gcs.SHUTDOWN_GRACEFUL.word else "ForcedExit"
-                if container.first is not None:
-                    self._processes[container.first].cancel()
+                for pid in container.processes[:1]:
+                    self._processes[pid].cancel()
                 return _OK
             case gcs.DELETE_STATE.word if container is not None:
                 return self._delete(str(request["ContainerId"]), container)
@@ -354,22 +366,40 @@ class FakeGuest:
         return _OK
 
     def _notification(self, word: int, request: dict[str, object]) -> Frame | None:
-        """Return the notification of a container's end, once the waiting for its first process is answered."""
+        """Return the notification of a container's end, once its first process's is told, or it was ended before it had one."""
         container = self.containers.get(str(request["ContainerId"]))
-        if word != gcs.WAIT.word or container is None or container.told or request["ProcessId"] != container.first:
+        if container is None or container.told:
+            return None
+        waited = word == gcs.WAIT.word and request["ProcessId"] == container.first
+        never_began = word in {gcs.SHUTDOWN_GRACEFUL.word, gcs.SHUTDOWN_FORCED.word} and container.first is None
+        if not (waited or never_began):
             return None
         container.told = True
         told = {"ContainerId": request["ContainerId"], "ActivityId": NULL_GUID, "Type": container.end, "Operation": "None", "Result": 0}
-        return Frame(gcs.NOTIFICATION_WORD, 0, json.dumps(told).encode())
+        info = {"ResultInfo": json.dumps({"OomKills": container.oom_kills})} if container.oom_kills else {}
+        return Frame(gcs.NOTIFICATION_WORD, 0, json.dumps(told | info).encode())
 
-    def _told(self, word: int, request: dict[str, object]) -> dict[str, object]:
+    def _signalled(self, request: dict[str, object], container: FakeContainer | None) -> None:
+        """Note a signal; one to the group of a container's first process ends them all."""
+        options = request.get("Options")
+        self.signals.append(options)
+        if container is not None and request["ProcessId"] == container.first and isinstance(options, dict) and options.get("Group"):
+            for pid in container.processes:
+                self._processes[pid].cancel()
+
+    def _told(self, word: int, request: dict[str, object], container: FakeContainer | None) -> dict[str, object]:
         if word == gcs.DUMP_STACKS.word:
             return {"GuestStacks": "goroutine 1 [running]:\n"}
-        running = sorted(pid for pid, process in self._processes.items() if not process.done())
-        known: dict[str, object] = {
-            "Memory": {"VirtualMachineMemory": {"AvailableMemory": MEMORY_PAGES // 2, "AssignedMemory": MEMORY_PAGES}},
-            "ProcessList": [{"ProcessId": pid} for pid in running],
-        }
+        known: dict[str, object]
+        if container is None:
+            known = {"Memory": {"VirtualMachineMemory": {"AvailableMemory": MEMORY_PAGES // 2, "AssignedMemory": MEMORY_PAGES}}}
+            about = list(self._processes)
+        else:
+            known, about = {"LCOWMetrics": {"pids": {"current": len(container.processes)}}}, container.processes
+        known["ProcessList"] = [{"ProcessId": pid} for pid in sorted(about) if not self._processes[pid].done()]
+        if container is not None:  # statistics go by another name in the answer
+            told = [_ANSWERS.get(name, name) for name in json.loads(str(request["Query"])).get("PropertyTypes", [])]
+            return {"Properties": json.dumps({name: known[name] for name in told if name in known})}
         wanted: list[str] = json.loads(str(request["Query"])).get("PropertyTypes", [])
         return {"Properties": json.dumps({name: known[name] for name in wanted if name in known})}
 
@@ -381,6 +411,10 @@ class FakeGuest:
             process.cancel()
             return _OK
         await asyncio.wait([process])
+        for container in self.containers.values():
+            if container.first == pid:  # its end is that of the others
+                for other in container.processes[1:]:
+                    self._processes[other].cancel()
         return _OK | {"ExitCode": 137 if process.cancelled() else process.result()}
 
     async def _execute(self, request: dict[str, object]) -> dict[str, object]:
@@ -395,8 +429,8 @@ class FakeGuest:
         pid, self._next_pid = self._next_pid, self._next_pid + 1
         program = Program(argv, *ends)
         self._processes[pid] = asyncio.create_task(self._run_program(body, program))  # noqa: TID251 (killed by SignalProcess)
-        if container is not None and container.first is None:
-            container.first = pid
+        if container is not None:
+            container.processes.append(pid)
         return _OK | {"ProcessId": pid}
 
     def _ports(self, settings: dict[str, dict[str, object]]) -> dict[str, int]:
@@ -415,6 +449,16 @@ class FakeGuest:
             for end, bits in ((program.stdin, SHUT_BOTH), (program.stdout, SHUT_SEND), (program.stderr, SHUT_SEND)):
                 if end is not None and not self._gone:
                     await self.shut(end, bits)
+
+
+def _changed(container: FakeContainer, request: object) -> str | None:
+    """Pause or resume a container; other changes are only remembered. Return why it is refused, or None."""
+    match request:
+        case {"ResourceType": "ContainerState", "Settings": {"State": state}}:
+            if container.paused is (state == "Paused"):
+                return f"container is {state} already"
+            container.paused = state == "Paused"
+    return None
 
 
 def _failure(code: int, text: str) -> dict[str, object]:

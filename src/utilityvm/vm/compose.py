@@ -5,7 +5,7 @@ The one place that knows which driver this host has; only that one is loaded.
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.facts import Answered, Counted, Facts, Platform, Refused
 from utilityvm.plan.lcow import BootFilePaths, LcowPlan, boot_file_paths, plan_lcow
 from utilityvm.plan.wcow import WcowPlan, locate, paths_looked_at, plan_wcow
+from utilityvm.store.layout import Layout
 from utilityvm.vm.adjusted import warn
 from utilityvm.vm.host_options import default_options_lcow, is_there
 from utilityvm.vm.look import look
@@ -88,10 +89,12 @@ async def create_planned(
     output_handler: OutputHandler | None = None,
     grants: Grants | None = None,
     looking: Look = look,
+    layout: Callable[[], Layout] = Layout.of_user,
 ) -> UtilityVM:
     """Plan and create with facts and a service that are given; what `create_lcow` does on a real host.
 
-    `grants` lets the VM open files where it opens them itself, `looking` looks at what it is given while it runs.
+    `grants` lets the VM open files where it opens them itself, `looking` looks at what it is given while it runs, `layout` says where
+    disks of its containers are made.
 
     Raises:
         UtilityVMError: as `create_lcow`, but for the bounds on single options, which belong to the doors.
@@ -103,7 +106,7 @@ async def create_planned(
         error.hint = error.hint or BUILD_HINT
         raise
     system, listeners = await _create(vm_id, plan, service)
-    host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, grants)
+    host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, grants, layout)
     return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host)
 
 

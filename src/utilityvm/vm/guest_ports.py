@@ -5,7 +5,7 @@ import os
 from typing import Final
 
 from utilityvm.guest.logs import OutputHandler
-from utilityvm.guest.transport import GuestStream
+from utilityvm.guest.transport import GuestStream, Listener
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.kit.trace import event
 from utilityvm.wire import services
@@ -42,3 +42,23 @@ async def hand_output(handler: OutputHandler, stream: GuestStream, vm_id: str) -
         event("vm.output.failed", level=logging.ERROR, vm=vm_id, error=repr(error))
     finally:
         stream.close()
+
+
+async def accept_once(listeners: dict[int, Listener], port: int) -> GuestStream:
+    """Take the one connection that is dialled to a port of `listeners`, which it leaves then.
+
+    Raises:
+        ConnectionLost: the guest ended first.
+    """
+    listener = listeners.pop(port)
+    try:
+        return await listener.accept()
+    finally:
+        listener.close()
+
+
+def close_all(listeners: dict[int, Listener]) -> None:
+    """Listen no more."""
+    for listener in listeners.values():
+        listener.close()
+    listeners.clear()

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from utilityvm.kit.errors import HostError, NotFound
+from utilityvm.kit.errors import HostError, InvalidOptions, NotFound
+from utilityvm.options.annotations import options_said
 from utilityvm.options.defaults import DefaultsFacts, boot_files_look_at, defaults_look_at, program_boot_files
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
@@ -15,6 +16,7 @@ from utilityvm.options.read import options_lcow, options_wcow
 from utilityvm.options.text import MAX_BYTES, OptionsFile, parse
 from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.store.layout import Layout
+from utilityvm.wire.oci import Spec, read_spec
 
 _LEVEL_WORDS: Final = ((logging.DEBUG, "debug"), (logging.INFO, "info"), (logging.WARNING, "warning"))
 
@@ -62,6 +64,29 @@ def load_options_wcow(path: str | os.PathLike[str], **given: object) -> OptionsW
         NotFound, HostError, InvalidOptions: as `load_options_lcow`.
     """
     return options_wcow(_facts(None), given, read_options_file(path))
+
+
+def options_from_spec(spec: Spec | Mapping[str, object], **given: object) -> OptionsLCOW | OptionsWCOW:
+    """Return the options of the VM for a container of this OCI specification: what its annotations say, and its section Windows.Resources.
+
+    `given` wins over it, the defaults stand behind it. Without a section for Linux the guest is Windows.
+
+    Raises:
+        InvalidOptions: the specification asks for no VM; an annotation is unknown in its namespace or makes no sense; or as
+            `default_options_lcow`.
+        Unsupported: an annotation that is not carried out; or a member that the specification does not have.
+    """
+    wanted = read_spec(spec)
+    resources = wanted.windows.resources if wanted.windows else {}
+    if wanted.linux is not None:
+        return options_of({**options_said(wanted.annotations, resources, windows=False), **given}, None)
+    if wanted.windows is None:
+        raise InvalidOptions(
+            "cannot create UVM opts spec is not LCOW or WCOW", hint="it has neither a section for Linux nor one for Windows"
+        )
+    if wanted.windows.hyperv is None:
+        raise InvalidOptions("cannot create UVM opts for non-isolated spec", hint="its section for Windows has no HyperV")
+    return default_options_wcow(**{**options_said(wanted.annotations, resources, windows=True), **given})
 
 
 def options_of(given: Mapping[str, object], file: OptionsFile | None) -> OptionsLCOW:

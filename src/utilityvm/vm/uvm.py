@@ -11,8 +11,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self, final
 
+from utilityvm.compute.containers import InGuest
 from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, Machine, MachineStatistics
+from utilityvm.containers.container import Container, OfVm
+from utilityvm.containers.scratch import SCRATCH_SIZE
+from utilityvm.containers.table import Asked, Containers, FilePath
 from utilityvm.devices import resources
 from utilityvm.devices.layers import Layers
 from utilityvm.devices.pipes import Pipes
@@ -27,13 +31,12 @@ from utilityvm.devices.vsmb import SmbShare, Vsmb
 from utilityvm.guest.boot_times import BootTold, tell_boot
 from utilityvm.guest.collect import OUTPUT_LIMIT, Completed, run_process
 from utilityvm.guest.connection import GuestConnection
-from utilityvm.guest.container import container_constraints
 from utilityvm.guest.logs import OutputHandler
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec, check_bounds
 from utilityvm.guest.transport import GuestStream, Listener
 from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, InvalidOptions, StateError, Unsupported, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
@@ -41,12 +44,16 @@ from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
+from utilityvm.schema.container import HostedSystem
 from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter
 from utilityvm.schema.properties import Properties, PropertyType, property_types
 from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
-from utilityvm.vm import guest_ports, shares
+from utilityvm.vm import by_id, guest_ports, shares
+from utilityvm.vm.failed_start import Phase, start_failure
 from utilityvm.vm.life import LIFE, Do, State
+from utilityvm.vm.processes import spec_of
 from utilityvm.wire import gcs, services
+from utilityvm.wire.oci import Spec
 
 START_TIMEOUT: Final = 120.0
 """Seconds from `start` to a negotiated guest connection."""
@@ -59,8 +66,6 @@ EXIT_TIMEOUT: Final = 2.0
 
 DRAIN_TIMEOUT: Final = 2.0
 """Seconds that the log stream's handler has after the VM's end."""
-
-DEFAULT_ENVIRONMENT: Final[Mapping[str, str]] = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 
 
 @final
@@ -105,7 +110,10 @@ class UtilityVM:
         self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._fault: UtilityVMError | None = None
         self._devices = Owner(vm_id, self.os == "windows", options.fully_physically_backed, host, self.modify)
-        self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes = tables(self._devices, plan)
+        made = tables(self._devices, plan)
+        self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes = made
+        self._ours = False
+        self._containers = Containers(self._as_host(), self._devices, made, options)
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -168,7 +176,7 @@ class UtilityVM:
             DeadlineExceeded: it was not ready within `START_TIMEOUT`; it has been ended.
         """
         self._step(Do.START)
-        waiting_for = _Phase()
+        waiting_for = Phase()
         try:
             with span("vm.start", vm=self.id):
                 async with asyncio.timeout(START_TIMEOUT):
@@ -417,10 +425,8 @@ class UtilityVM:
             StateError: the VM does not run.
             GuestError, ConnectionLost, DeadlineExceeded: the guest cannot, e.g. because the container has not ended.
         """
-        self._life.step(Do.MODIFY)
-        if self._guest is None or not self.capabilities.delete_container_state_supported:
-            raise Unsupported("uvm guest connection does not support deleteContainerState")
-        await self._guest.client.delete_container_state(container_id)
+        self._step(Do.MODIFY)
+        await by_id.delete_state(self._guest, container_id)
 
     async def update_container(self, container_id: str, limits: object) -> None:
         """Change a container's limits; `limits` are the resources of its system in the OCI specification (a struct or builtins).
@@ -432,10 +438,8 @@ class UtilityVM:
             StateError: the VM does not run.
             GuestError, ConnectionLost, DeadlineExceeded: the guest cannot.
         """
-        self._life.step(Do.MODIFY)
-        if self._guest is None:
-            raise Unsupported(f"vm {self.id}: no guest connection of its own, by which a container's limits are changed")
-        await self._guest.client.modify(container_constraints(limits, self.os), container_id)
+        self._step(Do.MODIFY)
+        await by_id.update(self._guest, container_id, limits, f"vm {self.id}")
 
     async def dump_stacks(self) -> str:
         """Return what the threads of the guest's agent are doing; ``""`` when there is no connection to ask by, or the agent cannot tell.
@@ -446,6 +450,55 @@ class UtilityVM:
         """
         self._step(Do.DUMP_STACKS)
         return "" if self._guest is None else await self._guest.dump_stacks()
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        """The containers that were created and not deleted, in the order of their creation."""
+        return self._containers.there
+
+    async def create_container(
+        self,
+        container_id: str,
+        spec: Spec | Mapping[str, object] | HostedSystem,
+        *,
+        layers: Sequence[FilePath] = (),
+        scratch_size_in_bytes: int | None = SCRATCH_SIZE,
+        scratch: Container | FilePath | None = None,
+        pod: Container | None = None,
+    ) -> Container:
+        """Create a container; its first process runs from `Container.start` on. Use it as an async context.
+
+        `spec` is its OCI runtime specification, a struct (`wire.oci.Spec`) or plain builtins. Sources of its mounts are the host's where
+        their type is ``bind`` (a folder, or a single file), ``physical-disk``, ``virtual-disk``, or ``volume``: a named one, which is made
+        when there is none, of the size that its option ``size=`` says. Others are the guest's, and so is ``sandbox://``.
+
+        `layers` are images of file systems (EROFS, ext4) on the host, the topmost first; their union is the container's root. What it
+        writes goes to a new disk of `scratch_size_in_bytes`, which takes of the host what is written to it and goes with the container;
+        None: there is none, and the root can only be read. `scratch` takes its place: a disk of yours (a raw image, qcow2, VHDX, with
+        ext4 on it), which keeps what is written, or a container whose disk is shared. Without layers the root is the specification's, a
+        path in the guest.
+
+        `pod` is a container whose annotation ``io.kubernetes.cri.container-type`` is ``sandbox``: the new one shares its network, IPC and
+        host name.
+
+        `spec` may also be the whole document in the guest's own shape (it has a ``SchemaVersion``), as the original hands it over: it is
+        passed on as it is, and layers, disks and mounts are the caller's matter.
+
+        A call that fails or is cancelled leaves nothing.
+
+        Raises:
+            StateError: the VM does not run.
+            InvalidOptions: `container_id` or `spec` make no sense; `problems` has all of it.
+            Unsupported: `spec` has members that no specification of a Linux container has, or is for a guest of another system.
+            Exists: the VM has a container of this id; or a volume is another VM's.
+            NotFound: a file of the host is not there.
+            Exhausted: there is no place for a disk.
+            GuestError: the guest could not make it.
+            HostError, ConnectionLost, DeadlineExceeded: host or guest failed.
+        """
+        self._step(Do.USE)
+        with span("container.create", level=logging.DEBUG, vm=self.id):
+            return await self._containers.create(container_id, Asked(spec, layers, scratch_size_in_bytes, scratch, pod))
 
     async def close_gcs_connection(self) -> None:
         """Give up the guest connection, if the VM has one of its own: the guest runs on, but nothing can be asked of it any more.
@@ -486,14 +539,7 @@ class UtilityVM:
         await self.close()
 
     def _spec(self, argv: Sequence[str] | str, env: Mapping[str, str] | None, cwd: str | None, user: str) -> ProcessSpec:
-        windows = self.os == "windows"
-        line, words = (argv, ()) if isinstance(argv, str) else ("", tuple(argv))
-        root, usual = ("C:\\", {}) if windows else ("/", DEFAULT_ENVIRONMENT)
-        variables = usual if env is None else env
-        if not isinstance(variables, Mapping):
-            raise InvalidOptions(f"env is {type(env).__name__}, not a mapping of names to values")
-        where = root if cwd is None else cwd
-        return ProcessSpec(argv=words, command_line=line, env=tuple(variables.items()), cwd=where, user=user, windows=windows)
+        return spec_of(argv, env, cwd, user, windows=self.os == "windows")
 
     async def _start_process(self, spec: ProcessSpec) -> Process:
         self._step(Do.USE)
@@ -501,6 +547,16 @@ class UtilityVM:
             if self._hosted:
                 return await self._system.create_process(spec)
             return await self._connected(Do.USE).create_process(spec)
+
+    def _as_host(self) -> OfVm:
+        """Return what containers need of their VM."""
+
+        async def create(container_id: str, document: object) -> InGuest:
+            there = self._system if self._hosted else self._connected(Do.USE)
+            return await there.create_container(container_id, document)
+
+        over = {State.STOPPED, State.CLOSED}
+        return OfVm(self.id, lambda: self._step(Do.USE), lambda: self._life.state in over, create, lambda: self._ours)
 
     def _step(self, do: Do) -> None:
         self._check_loop(do)
@@ -514,16 +570,16 @@ class UtilityVM:
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
-    async def _start(self, phase: "_Phase") -> None:
+    async def _start(self, phase: Phase) -> None:
         with span("machine.start", level=logging.DEBUG) as machine:
             await self._system.start()
         self._scope.start("exit", self._watch_exit())
         if gcs.ENTROPY_PORT in self._listeners:
             phase.now = f"the guest to ask for entropy (port {gcs.ENTROPY_PORT})"
-            await guest_ports.feed_entropy(await self._accept(gcs.ENTROPY_PORT))
+            await guest_ports.feed_entropy(await guest_ports.accept_once(self._listeners, gcs.ENTROPY_PORT))
         if gcs.LOG_PORT in self._listeners:
             phase.now = f"the guest's log stream (port {gcs.LOG_PORT})"
-            output = guest_ports.hand_output(self._output_handler, await self._accept(gcs.LOG_PORT), self.id)
+            output = guest_ports.hand_output(self._output_handler, await guest_ports.accept_once(self._listeners, gcs.LOG_PORT), self.id)
             self._output = self._scope.start("output", output)
         told: BootTold | None = None
         if self._hosted:
@@ -531,11 +587,12 @@ class UtilityVM:
             told = await self._system.connect()
         elif self._bridge_port in self._listeners:
             phase.now = "the guest agent to dial the bridge"
-            told = await self._connect(await self._accept(self._bridge_port), phase)
+            told = await self._connect(await guest_ports.accept_once(self._listeners, self._bridge_port), phase)
+        self._ours = told is not None
         if told is not None and not tell_boot(told, machine):
             event("boot.clock.strange", level=logging.DEBUG, message="what the guest tells of its boot does not fit into this boot")
 
-    async def _connect(self, stream: GuestStream, phase: "_Phase") -> BootTold | None:
+    async def _connect(self, stream: GuestStream, phase: Phase) -> BootTold | None:
         """Agree with the guest's agent. A clone's has known its host since it was the template's; a Windows guest's is told its address."""
         phase.now = "the guest agent's answer to the first call"
         windows = isinstance(self.plan, WcowPlan)
@@ -547,31 +604,10 @@ class UtilityVM:
             await self._guest.client.modify(resources.hvsocket_address(self.runtime_id))
         return self._guest.boot
 
-    async def _accept(self, port: int) -> GuestStream:
-        listener = self._listeners.pop(port)
-        try:
-            return await listener.accept()
-        finally:
-            listener.close()
-
-    def _start_failure(self, error: BaseException, phase: "_Phase") -> UtilityVMError | None:
-        """What the caller of `start` gets instead: the VM's own end rather than the connection that it tore down."""
-        if isinstance(error, TimeoutError):
-            message = f"vm {self.id}: not ready within {START_TIMEOUT:g} s: waiting for {phase.now}"
-            return DeadlineExceeded(message + self._last_words())
-        if isinstance(error, ConnectionLost) and self._fault is not None:
-            return self._fault  # why it was ended
-        if isinstance(error, ConnectionLost) and self._exit.done():
-            status = self._exit.result()
-            how = replace(status, detail="").error(f"vm {self.id}") or f"vm {self.id}: ended while starting ({status.how.value})"
-            tail = self._system.console_tail()
-            detail = f": {status.detail}" if status.detail and status.detail not in tail else ""
-            return HostError(f"{how}, while waiting for {phase.now}{detail}{self._last_words()}")
-        return None
-
-    def _last_words(self) -> str:
+    def _start_failure(self, error: BaseException, phase: Phase) -> UtilityVMError | None:
+        status = self._exit.result() if self._exit.done() else None
         tail = self._system.console_tail()
-        return f"\nlast lines of its console:\n{tail}" if tail else "\nits console said nothing"
+        return start_failure(error, phase, f"vm {self.id}", START_TIMEOUT, fault=self._fault, status=status, console=tail)
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -662,22 +698,12 @@ class UtilityVM:
             undo.push_async_callback(self._scope.aclose)
             undo.push_async_callback(self._drain)
             undo.push_async_callback(self._close_machine)
-            undo.callback(self._close_listeners)
+            undo.callback(guest_ports.close_all, self._listeners)
+            undo.callback(self._containers.abandon)
             if self._guest is not None:
                 undo.push_async_callback(self._guest.aclose)
             await self._end()
 
-    def _close_listeners(self) -> None:
-        for listener in self._listeners.values():
-            listener.close()
-        self._listeners.clear()
-
     async def _close_machine(self) -> None:
         with span("machine.close", level=logging.DEBUG):
             await self._system.close()
-
-
-class _Phase:
-    """What `start` is waiting for, for the error that says so."""
-
-    now = "the VM to run"

@@ -38,7 +38,7 @@ from utilityvm.kit.errors import (
 from utilityvm.kit.proc import run_tool
 from utilityvm.options.declare import Option, declared
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
-from utilityvm.vm.uvm import DEFAULT_ENVIRONMENT
+from utilityvm.vm.processes import DEFAULT_ENVIRONMENT
 
 ERRORS = (
     InvalidOptions("x"),

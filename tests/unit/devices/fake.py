@@ -1,7 +1,7 @@
 """A running VM on fakes, seen from its tables of devices: what host and guest were asked for, in which order, and with what they fail."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,9 +14,10 @@ from utilityvm.devices.ports import Seen
 from utilityvm.kit.errors import NotFound, UtilityVMError
 from utilityvm.plan.facts import Platform
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.store.layout import Layout
 from utilityvm.testing.compute import FakeMachine
 from utilityvm.testing.files import FakeHostFiles
-from utilityvm.testing.guest import FakeGuest
+from utilityvm.testing.guest import Body, FakeGuest
 from utilityvm.vm.uvm import UtilityVM
 
 Answer = Callable[[str], Any]
@@ -71,12 +72,22 @@ class World:
 
 
 @asynccontextmanager
-async def running(platform: Platform = Platform.QEMU, within: float = 60, **options: Any) -> AsyncIterator[World]:  # noqa: ANN401 (options of a VM)
-    """A running VM of that platform, for at most `within` seconds."""
-    world, (of, guests) = World(), service()
+async def running(
+    platform: Platform = Platform.QEMU,
+    within: float = 60,
+    *,
+    programs: Mapping[str, Body] | None = None,
+    ours: bool = True,
+    layout: Layout | None = None,
+    **options: Any,  # noqa: ANN401 (options of a VM)
+) -> AsyncIterator[World]:
+    """A running VM of that platform, for at most `within` seconds, whose disks are made in `layout`."""
+    world, (of, guests) = World(), service(programs, ours=ours)
     facts = structs.replace(FACTS, platform=platform)
     grants = world.files if platform is Platform.HYPERV else None
-    async with asyncio.timeout(within), await create(of, facts=facts, grants=grants, looking=world.look, **options) as vm:
+    places = Layout.of_user if layout is None else lambda: layout
+    created = create(of, facts=facts, grants=grants, looking=world.look, layout=places, **options)
+    async with asyncio.timeout(within), await created as vm:
         await vm.start()
         world.vm, world.machine, world.agent = vm, of.machines[0], guests[0]
         world.machine.refuses, world.agent.modifying = world._host, world._guest

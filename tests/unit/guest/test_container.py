@@ -149,10 +149,10 @@ async def test_a_creation_is_given_up_at_each_turn_and_leaves_no_container_and_a
             await asyncio.wait([creating])
             if not creating.cancelled():
                 await client.delete_container_state("c")
-                client.bridge.forget_exit("c")
-            while "c" in client.bridge._exits:
-                await asyncio.sleep(0)
-            assert rig.guest.containers == {}, count
+                client.bridge.forget_exit("c", creating.result())
+            async with asyncio.timeout(10):
+                while "c" in client.bridge._exits or rig.guest.containers:
+                    await asyncio.sleep(0)
         assert count > 5, "the creation had no turns to be given up at"
         assert rig.lost == []
 

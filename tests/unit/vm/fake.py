@@ -10,6 +10,7 @@ from utilityvm.kit.ids import VmId
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.paths import PathFlavour
 from utilityvm.plan.facts import Counted, Facts, Platform
+from utilityvm.store.layout import Layout
 from utilityvm.testing.compute import FakeComputeService
 from utilityvm.testing.guest import Body, FakeGuest, Program
 from utilityvm.vm.compose import create_planned
@@ -39,13 +40,14 @@ def service(
     tamper: Callable[[socket.socket, bytes], bytes] | None = None,
     answers: Mapping[int, bytes] | None = None,
     windows: bool = False,
+    ours: bool = False,
 ) -> tuple[FakeComputeService, list[FakeGuest]]:
     """Return a compute service whose machines have a guest with `programs`, and the list to which each guest is added."""
     guests: list[FakeGuest] = []
 
     async def body(sock: socket.socket) -> ExitStatus | None:
         change = None if tamper is None else lambda data: tamper(sock, data)
-        guest = FakeGuest(sock, programs or {"echo": echo}, tamper=change, log=log, answers=answers, windows=windows)
+        guest = FakeGuest(sock, programs or {"echo": echo}, tamper=change, log=log, answers=answers, windows=windows, ours=ours)
         guests.append(guest)
         await guest.run()
         return None
@@ -60,8 +62,9 @@ async def create(
     facts: Facts = FACTS,
     grants: Grants | None = None,
     looking: Look = look,
+    layout: Callable[[], Layout] = Layout.of_user,
     **options: object,
 ) -> UtilityVM:
     """Create a VM on a fake service; `options` are those of `OptionsLCOW`."""
     wish = OptionsLCOW(boot_files_path="/boot", **options)  # type: ignore[arg-type]
-    return await create_planned(wish, NAME, facts, of, output_handler, grants, looking)
+    return await create_planned(wish, NAME, facts, of, output_handler, grants, looking, layout)

@@ -26,7 +26,8 @@ from utilityvm.testing.compute import RUNTIME_ID, FakeComputeService
 from utilityvm.testing.guest import FakeGuest, Program
 from utilityvm.vm import uvm
 from utilityvm.vm.life import State
-from utilityvm.vm.uvm import DEFAULT_ENVIRONMENT, UtilityVM
+from utilityvm.vm.processes import DEFAULT_ENVIRONMENT
+from utilityvm.vm.uvm import UtilityVM
 from utilityvm.wire import gcs
 from utilityvm.wire.packets import STREAM, Op
 

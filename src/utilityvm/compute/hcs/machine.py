@@ -8,6 +8,7 @@ from typing import Final, final
 from msgspec import structs
 
 from utilityvm.compute.hcs.console import PipeConsole
+from utilityvm.compute.hcs.container import HcsContainer, container_document
 from utilityvm.compute.hcs.ending import Ended, exit_status
 from utilityvm.compute.hcs.hosted import HostedProcess
 from utilityvm.compute.hcs.hvsocket import HvSockets
@@ -27,7 +28,7 @@ from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event
 from utilityvm.schema.document import ComputeSystem
-from utilityvm.schema.json import decode_answer
+from utilityvm.schema.json import decode_answer, encode
 from utilityvm.schema.properties import Properties, PropertyType
 from utilityvm.schema.requests import ModifySettingRequest
 
@@ -67,6 +68,7 @@ class HcsMachine:
         self._started: Started | None = None
         self._connected = self._terminated = False
         self._processes: set[HostedProcess] = set()
+        self._containers: list[HcsContainer] = []
         self._status: ExitStatus | None = None
         self._ended = asyncio.Event()
         self._watching = self._scope.start("exit", self._watch())
@@ -192,6 +194,22 @@ class HcsMachine:
         self._processes.add(hosted)
         return hosted.process(self._name)
 
+    async def create_container(self, container_id: str, settings: object) -> HcsContainer:
+        """See `compute.ports.Hosted.create_container`. Here it is a system of the service of its own, which this one hosts.
+
+        Raises:
+            HcsError: the service refuses.
+        """
+        self._life.step(Do.USE)
+        if not self._connected:
+            raise StateError(self._name, "without an internal guest connection", "create a container")
+        document = encode(container_document(self._system.id, settings, self._told.owner))
+        system = await HcsSystem.create(self._system.host, container_id, document)
+        os = self._told.runtime_os_type.lower() or "windows"
+        made = HcsContainer(system, self._pipes, os, self._scope, self._processes)
+        self._containers.append(made)
+        return made
+
     async def terminate(self) -> None:
         """See `compute.ports.ComputeSystem.terminate`.
 
@@ -279,19 +297,21 @@ class HcsMachine:
             undo.push_async_callback(self._system.close)
             undo.callback(self._console.close)
             undo.push_async_callback(self._sockets.aclose)
-            undo.push_async_callback(self._let_go_of_processes)
+            undo.push_async_callback(self._let_go_of_hosted)
             undo.push_async_callback(self._scope.aclose)
 
-    async def _let_go_of_processes(self) -> None:
-        async def let_go(process: HostedProcess) -> None:
+    async def _let_go_of_hosted(self) -> None:
+        async def let_go(hosted: HostedProcess | HcsContainer) -> None:
             try:
-                await process.aclose()
+                await hosted.aclose()
             except UtilityVMError as error:  # they end with the VM; its own end is what matters
                 event("hcs.process.close", level=logging.WARNING, vm=self._system.id, error=str(error))
 
         async with asyncio.TaskGroup() as group:
             for process in list(self._processes):
                 group.create_task(let_go(process))
+            for container in self._containers:
+                group.create_task(let_go(container))
 
     def _broken(self, error: Exception) -> None:
         """The watcher failed, or a process's: nobody must wait for ever."""

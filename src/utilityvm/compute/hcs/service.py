@@ -7,6 +7,7 @@ from typing import Final, final
 
 from utilityvm.compute.hcs.calls import Hcs, windows
 from utilityvm.compute.hcs.console import PipeConsole
+from utilityvm.compute.hcs.container import container_document
 from utilityvm.compute.hcs.hvsocket import Hypersockets
 from utilityvm.compute.hcs.machine import HcsMachine, read_properties
 from utilityvm.compute.hcs.pipes import NamedPipes
@@ -22,7 +23,6 @@ from utilityvm.kit.ids import VmId
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.json import decode_answer, encode
 from utilityvm.schema.properties import Properties
-from utilityvm.schema.version import Version
 
 CALLS: Final = 32
 """Calls of the service at once, of those that do not end something; more wait for their turn."""
@@ -87,13 +87,7 @@ class HcsService:
         Raises:
             UtilityVMError: as `create`.
         """
-        document = ComputeSystem(
-            owner=owner,
-            schema_version=Version(major=2, minor=1),
-            hosting_system_id=hosting_system_id,
-            hosted_system=settings,
-            should_terminate_on_last_handle_closed=True,
-        )
+        document = container_document(hosting_system_id, settings, owner)
         return await HcsSystem.create(self._host, container_id, encode(document))
 
     async def open(self, system_id: str) -> HcsSystem:

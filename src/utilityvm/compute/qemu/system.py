@@ -30,6 +30,7 @@ from utilityvm.compute.qemu.screen import Screen
 from utilityvm.compute.qemu.services import Services
 from utilityvm.compute.qemu.usage import PAGE, qemu_below, storage_of, usage_of
 from utilityvm.guest.boot_times import BootTold
+from utilityvm.guest.container import GuestContainer
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import Listener, Transport
@@ -185,6 +186,11 @@ class QemuMachine:
         """See `compute.ports.Hosted.create_process`."""
         self._life.step(Do.USE)
         return await self._guest.create_process(spec)
+
+    async def create_container(self, container_id: str, settings: object) -> GuestContainer:
+        """See `compute.ports.Hosted.create_container`."""
+        self._life.step(Do.USE)
+        return await self._guest.create_container(container_id, settings)
 
     async def terminate(self) -> None:
         """See `compute.ports.ComputeSystem.terminate`.

@@ -1,0 +1,118 @@
+"""The root file system of a container in a Linux guest: read-only layers, a disk for what is written, and their union.
+
+The guest unmounts in the reverse order: the union, the disk, the layers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, final
+
+from utilityvm.containers.document import ContainerId, folder
+from utilityvm.containers.releases import Releases
+from utilityvm.containers.scratch import SCRATCH_FORMAT, DiskFile, fill, nameless
+from utilityvm.devices.ports import Owner
+from utilityvm.devices.scsi import DiskAccess
+from utilityvm.devices.tables import Tables
+from utilityvm.kit.aio import together
+from utilityvm.kit.errors import NotFound, Unsupported
+from utilityvm.plan.facts import Platform
+from utilityvm.store.layout import Layout
+
+_DISCARD: Final = ("discard",)  # what is deleted is given back to the host
+
+
+@final
+class ScratchDisk:
+    """A disk that containers write to: where it is on the host and in the guest. Its `file`, if it is ours, goes with the last of them."""
+
+    def __init__(self, host_path: str, guest_path: str, file: DiskFile | None = None) -> None:
+        self.host_path, self.guest_path = host_path, guest_path
+        self._file, self._users = file, 0
+
+    def take(self) -> None:
+        """Count one more container."""
+        self._users += 1
+
+    def close(self) -> None:
+        """Count one less, and close the file after the last: its path may be another file's from then on."""
+        self._users -= 1
+        if self._users == 0 and self._file is not None:
+            self._file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class RootFs:
+    """A root file system in the guest: its `path`, and where on which disk what is written goes; without a disk it is read-only."""
+
+    path: str
+    scratch_path: str = ""
+    scratch: ScratchDisk | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What root file systems are made of: the VM, its tables of devices, and the host's places for what is new."""
+
+    owner: Owner
+    tables: Tables
+    layout: Callable[[], Layout]
+
+    async def mount(
+        self, container_id: ContainerId, layers: Sequence[str], scratch: "ScratchDisk | str | int | None", taken: Releases
+    ) -> RootFs:
+        """Mount layers (images on the host, the topmost first) with a disk for what is written; what is taken is put on `taken`.
+
+        `scratch` is the size of a new disk in bytes, the path of the caller's own, one that another container has, or None for none.
+
+        Raises:
+            UtilityVMError: as `Layers.add`, `Scsi.add` and `Layers.combine_lcow`, with what it was about.
+        """
+        layer_paths: dict[str, str] = {}
+        disks: list[ScratchDisk] = []
+
+        async def layer(host_path: str) -> None:
+            added = await self.tables.layers.add(host_path)
+            taken.push(f"layer {host_path}", partial(self.tables.layers.remove, added))
+            layer_paths[host_path] = added.guest_path
+
+        async def disk(wish: ScratchDisk | str | int) -> None:
+            disks.append(await self._disk(wish, taken))
+
+        await together(*map(layer, layers), *([] if scratch is None else [disk(scratch)]))
+        root = f"{folder(container_id)}/rootfs"
+        scratch_path = f"{disks[0].guest_path}/scratch/{container_id}" if disks else ""
+        await self.tables.layers.combine_lcow([layer_paths[path] for path in layers], scratch_path, root)
+        taken.push("union of layers", partial(self.tables.layers.remove_combined, root))
+        return RootFs(root, scratch_path, disks[0] if disks else None)
+
+    async def _disk(self, wish: ScratchDisk | str | int, taken: Releases) -> ScratchDisk:
+        disk = await self._new_disk(wish) if isinstance(wish, int) else self._own_disk(wish) if isinstance(wish, str) else wish
+        disk.take()
+        try:
+            await self.tables.scsi.add(disk.host_path, disk.guest_path, options=_DISCARD, access=DiskAccess.INDIVIDUAL)
+        except BaseException:
+            disk.close()
+            raise
+        taken.push(f"scratch disk {disk.host_path}", partial(self.tables.scsi.remove, disk.host_path), disk.close)
+        return disk
+
+    async def _new_disk(self, size: int) -> ScratchDisk:
+        if self.owner.host.platform is Platform.HYPERV:
+            hint = "give scratch=PATH, a VHDX of your own with ext4 on it, or no size for a read-only root"
+            raise Unsupported(f"{self.owner.name}: scratch disks are made on hosts of Linux", hint=hint)
+        layout = self.layout()
+        file = nameless(layout.scratch)
+        try:
+            await fill(file, layout.cache / "disks", size, SCRATCH_FORMAT)
+        except BaseException:
+            file.close()
+            raise
+        return ScratchDisk(file.path, self.tables.layers.mount_point(), file)
+
+    def _own_disk(self, host_path: str) -> ScratchDisk:
+        """Return the caller's disk where the guest has it, if another container writes to it already."""
+        try:
+            return ScratchDisk(host_path, self.tables.scsi.guest_path(host_path))
+        except NotFound:
+            return ScratchDisk(host_path, self.tables.layers.mount_point())

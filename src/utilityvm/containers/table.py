@@ -1,0 +1,152 @@
+"""The containers of one VM: how each is made, which there are, and what becomes of them when the VM ends."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import final
+
+from msgspec.structs import replace
+
+from utilityvm.compute.containers import InGuest
+from utilityvm.containers import document
+from utilityvm.containers.container import RELEASE_TIMEOUT, Container, OfVm
+from utilityvm.containers.document import ContainerId
+from utilityvm.containers.life import ContainerState
+from utilityvm.containers.mounts import Mounts, check_mounts
+from utilityvm.containers.releases import Releases
+from utilityvm.containers.root import Rooms, RootFs, ScratchDisk
+from utilityvm.containers.scratch import check_size
+from utilityvm.containers.volumes import Volumes
+from utilityvm.devices.ports import Owner
+from utilityvm.devices.tables import Tables
+from utilityvm.kit.aio import finish
+from utilityvm.kit.errors import Exists, InvalidOptions
+from utilityvm.options.annotations import check_annotations
+from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.wcow import OptionsWCOW
+from utilityvm.wire.oci import Root, Spec, read_spec
+
+FilePath = str | PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `UtilityVM.create_container` is asked for."""
+
+    spec: object
+    layers: Sequence[FilePath]
+    scratch_size_in_bytes: int | None
+    scratch: Container | FilePath | None
+    pod: Container | None
+
+
+@final
+class Containers:
+    """The containers of one VM, `vm`, with its devices and the options that it was made with."""
+
+    def __init__(self, vm: OfVm, owner: Owner, tables: Tables, options: OptionsLCOW | OptionsWCOW) -> None:
+        self._vm, self._owner, self._options = vm, owner, options
+        self.volumes = Volumes(tables.scsi, owner.host.layout, tables.layers.mount_point, owner.name)
+        self._rooms, self._mounts = Rooms(owner, tables, owner.host.layout), Mounts(owner, tables, self.volumes)
+        self._there: dict[ContainerId, Container] = {}
+        self._coming: set[ContainerId] = set()
+        self._left: list[Releases] = []
+
+    @property
+    def there(self) -> tuple[Container, ...]:
+        """Those that were created and not deleted, in the order of their creation."""
+        return tuple(one for one in self._there.values() if one.state is not ContainerState.DELETED)
+
+    async def create(self, container_id: str, asked: Asked) -> Container:
+        """Make a container. See `UtilityVM.create_container`."""
+        name = document.parse_container_id(container_id)
+        self._there = {other: one for other, one in self._there.items() if one.state is not ContainerState.DELETED or not one.released}
+        if name in self._coming or name in self._there:
+            raise Exists(f"container {name} already exists", hint=f"{self._owner.name} has one of this id: delete it, or take another id")
+        self._coming.add(name)
+        try:
+            made = self._there[name] = await self._make(name, asked)
+        finally:
+            self._coming.discard(name)
+        return made
+
+    def abandon(self) -> None:
+        """Let go of all of them: the VM is over."""
+        for one in self._there.values():
+            one.abandon()
+        for left in self._left:
+            left.abandon()
+        self._there.clear()
+        self._left.clear()
+        self.volumes.abandon()
+
+    async def _make(self, name: ContainerId, asked: Asked) -> Container:
+        if document.is_document(asked.spec):
+            if asked.layers or asked.scratch is not None or asked.pod is not None:
+                raise InvalidOptions(f"container {name}: layers, scratch or pod beside a document of its own, which says them itself")
+            return self._container(name, await self._vm.create(name, asked.spec), asked.spec, Releases(self._vm.id), None)
+        self._owner.needs_linux("a container of an OCI specification; a Windows guest takes a HostedSystem document")
+        spec = self._checked(asked)
+        disk = self._scratch(asked)
+        layers = list(dict.fromkeys(map(_absolute, asked.layers)))  # one that is there twice is hidden by itself
+        taken = Releases(self._vm.id)
+        try:
+            root = await self._rooms.mount(name, layers, disk, taken) if layers else None
+            mounts = await self._mounts.place(name, spec.mounts, taken)
+            spec = replace(spec, mounts=mounts)
+            path, scratch_path = _root(spec, root), root.scratch_path if root else ""
+            wanted = document.document(spec, name, root=path, scratch_path=scratch_path, ours=self._vm.is_ours())
+            return self._container(name, await self._vm.create(name, wanted), wanted, taken, root.scratch if root else None)
+        except BaseException:
+            await self._give_back(taken)
+            raise
+
+    def _container(self, name: ContainerId, guest: InGuest, wanted: object, taken: Releases, scratch: ScratchDisk | None) -> Container:
+        return Container(name, self._vm, guest, document.process_of(wanted), taken, scratch)
+
+    def _checked(self, asked: Asked) -> Spec:
+        spec = read_spec(asked.spec)
+        if asked.pod is not None:
+            spec = document.in_pod(spec, asked.pod.id)
+            spec = spec if self._vm.is_ours() else document.joined(spec, asked.pod.pid)
+        document.check(spec, layers=bool(asked.layers), scratch=asked.scratch is not None)
+        check_mounts(spec.mounts)
+        check_annotations(spec.annotations, self._options)
+        return spec
+
+    def _scratch(self, asked: Asked) -> ScratchDisk | str | int | None:
+        if isinstance(asked.scratch, Container):
+            if asked.scratch.scratch_disk is None or asked.scratch.state is ContainerState.DELETED:
+                raise InvalidOptions(f"container {asked.scratch.id} has no scratch disk to be shared")
+            return asked.scratch.scratch_disk
+        if asked.scratch is not None:
+            return _absolute(asked.scratch)
+        if asked.scratch_size_in_bytes is None:
+            return None
+        return check_size(asked.scratch_size_in_bytes, "scratch_size_in_bytes")
+
+    async def _give_back(self, taken: Releases) -> None:
+        """Undo a creation that failed. What cannot be undone goes with the VM."""
+
+        async def release() -> None:
+            await taken.release()
+
+        if not self._vm.is_over():
+            with suppress(TimeoutError):
+                await finish(release(), within=RELEASE_TIMEOUT)
+        if self._vm.is_over():
+            taken.abandon()
+        elif not taken.done:
+            self._left.append(taken)
+
+
+def _root(spec: Spec, root: RootFs | None) -> Root:
+    """Return the root that the guest is told of: that of the layers, which can be read only where there is nothing to write to."""
+    said = spec.root or Root()
+    return said if root is None else Root(path=root.path, readonly=said.readonly or root.scratch is None)
+
+
+def _absolute(path: FilePath) -> str:
+    return str(Path(path).absolute())

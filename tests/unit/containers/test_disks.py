@@ -1,0 +1,183 @@
+"""Scratch disks and named volumes: files of the host with ext4 on them."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from utilityvm.containers import scratch
+from utilityvm.containers.scratch import KEPT, SCRATCH_FORMAT, VOLUME_FORMAT, check_size, copy_sparse, fill, nameless
+from utilityvm.containers.volumes import lock_volume, make_volume, volume_file
+from utilityvm.kit.errors import Exists, HostError, InvalidOptions, NotFound
+from utilityvm.kit.proc import run_tool
+
+from .rig import LAYERS, SIZE, a_vm, config, layout_of, nothing_is_left, spec
+
+
+def features(path: Path | str) -> str:
+    """The features of the file system on a disk, which has no mistakes."""
+    run_tool(["/sbin/e2fsck", "-fn", path], within=60)
+    listing = run_tool(["/sbin/dumpe2fs", "-h", path], within=60)
+    return next(line for line in listing.splitlines() if line.startswith("Filesystem features"))
+
+
+async def test_a_scratch_disk_has_a_clean_file_system_without_a_journal_and_takes_little(tmp_path: Path) -> None:
+    file = nameless(tmp_path / "scratch")
+    await fill(file, tmp_path / "kept", 10 << 30, SCRATCH_FORMAT)
+    about = os.fstat(file.fd)
+    assert (about.st_size, about.st_nlink) == (10 << 30, 0)
+    assert about.st_blocks * 512 < 1 << 20
+    copy = tmp_path / "copy"
+    with copy.open("wb") as target:
+        copy_sparse(file.fd, target.fileno())
+    file.close()
+    file.close()
+    said = features(copy)
+    assert "has_journal" not in said
+    assert "resize_inode" not in said
+    assert "sparse_super2" in said
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+async def test_a_file_system_of_one_size_is_made_once_whoever_asks_and_few_sizes_are_kept(tmp_path: Path) -> None:
+    files = [nameless(tmp_path) for _ in range(4)]
+    await asyncio.gather(*(fill(file, tmp_path / "kept", SIZE, SCRATCH_FORMAT) for file in files))  # noqa: TID251
+    (kept,) = (tmp_path / "kept").iterdir()
+    made = kept.stat().st_mtime_ns
+    await fill(nameless(tmp_path), tmp_path / "kept", SIZE, SCRATCH_FORMAT)
+    assert kept.stat().st_mtime_ns == made
+    for at in range(KEPT):
+        await fill(nameless(tmp_path), tmp_path / "kept", SIZE + (at + 1) * 4096, SCRATCH_FORMAT)
+    assert len(list((tmp_path / "kept").glob("*.img"))) == KEPT
+    assert not kept.exists()
+
+
+async def test_a_copy_has_what_is_between_the_holes_also_where_blocks_cannot_be_shared(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    with source.open("wb") as file:
+        for at in (0, 5 << 20, 20 << 20):
+            file.seek(at)
+            file.write(b"x" * 5000)
+        file.truncate(30 << 20)
+    with source.open("rb") as one, target.open("wb") as other:
+        copy_sparse(one.fileno(), other.fileno())
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks <= source.stat().st_blocks + 16
+
+
+async def test_without_the_tool_it_is_said_which_package_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(words: list[str], **_: object) -> str:
+        raise NotFound(f"{words[0]}: command not found", hint="install the package e2fsprogs")
+
+    monkeypatch.setattr(scratch, "run_tool", none)
+    file = nameless(tmp_path)
+    with pytest.raises(NotFound, match="mkfs.ext4: command not found"):
+        await fill(file, tmp_path / "kept", SIZE, SCRATCH_FORMAT)
+    file.close()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == []
+
+
+def test_a_place_where_no_disk_can_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HostError, match="file/scratch: no disk can be made here"):
+        nameless(tmp_path / "file" / "scratch")
+
+
+@pytest.mark.parametrize("size", [0, (16 << 20) - 1, (16 << 40) + 1, True, None, "1g", 1.5])
+def test_sizes_that_no_disk_has_are_refused(size: object) -> None:
+    with pytest.raises(InvalidOptions, match="x is .*: a disk has from 16 MiB to 16 TiB"):
+        check_size(size, "x")
+
+
+def test_a_size_is_rounded_up_to_whole_blocks() -> None:
+    assert check_size((16 << 20) + 1, "x") == (16 << 20) + 4096
+
+
+# -- volumes ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_volume_is_made_once_with_a_journal_and_nothing_in_it(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path)
+    await asyncio.gather(*(make_volume(layout, "data", SIZE) for _ in range(3)))  # noqa: TID251
+    path = volume_file(layout, "data")
+    assert "has_journal" in features(path)
+    listing = run_tool(["/sbin/debugfs", "-R", "ls -p /", path], within=60)
+    assert "lost+found" not in listing
+    before = path.stat()
+    await make_volume(layout, "data", 2 * SIZE)
+    assert path.stat() == before, "a volume that was there was made again"
+    assert [entry.name for entry in path.parent.iterdir()] == ["data.img"]
+    assert VOLUME_FORMAT == ()
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", ".x", "a" * 129])
+def test_a_name_that_could_leave_its_folder_names_no_volume(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidOptions, match="cannot name a volume"):
+        volume_file(layout_of(tmp_path), name)
+
+
+async def test_a_volume_is_written_by_one_and_read_by_many(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path)
+    await make_volume(layout, "data", SIZE)
+    writer = lock_volume(layout, "data", read_only=False)
+    with pytest.raises(Exists, match="volume data: cannot be had to write: another VM has it"):
+        lock_volume(layout, "data", read_only=False)
+    with pytest.raises(Exists, match="volume data: cannot be had to read: another VM may write it"):
+        lock_volume(layout, "data", read_only=True)
+    writer.close()
+    readers = [lock_volume(layout, "data", read_only=True) for _ in range(2)]
+    with pytest.raises(Exists, match="to write"):
+        lock_volume(layout, "data", read_only=False)
+    for reader in readers:
+        reader.close()
+    lock_volume(layout, "data", read_only=False).close()
+
+
+def volume(source: str = "data", *options: str) -> dict[str, object]:
+    return {"destination": "/v", "type": "volume", "source": source, "options": list(options)}
+
+
+async def test_containers_of_one_vm_share_a_volume_which_is_free_after_the_last(tmp_path: Path) -> None:
+    async with a_vm(tmp_path) as world:
+        made = [await world.vm.create_container(name, spec(mounts=[volume("data", "size=32m")])) for name in ("a", "b")]
+        assert config(world, "a")["OciSpecification"]["mounts"] == [
+            {"destination": "/v", "type": "bind", "source": "/run/mounts/m1", "options": ["rbind"]}
+        ]
+        assert [disk.references for disk in world.vm.scsi.disks] == [2]
+        assert volume_file(layout_of(tmp_path), "data").stat().st_size == SIZE
+        with pytest.raises(Exists, match="volume data: vm fake has it to write, and cannot have it in both ways"):
+            await world.vm.create_container("c", spec(mounts=[volume("data", "ro")]))
+        with pytest.raises(Exists, match="another VM has it"):
+            lock_volume(layout_of(tmp_path), "data", read_only=False)
+        for container in made:
+            await container.close()
+        nothing_is_left(world)
+        lock_volume(layout_of(tmp_path), "data", read_only=False).close()
+
+
+async def test_a_volume_of_another_vm_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path)
+    await make_volume(layout, "data", SIZE)
+    theirs = lock_volume(layout, "data", read_only=False)
+    async with a_vm(tmp_path) as world:
+        with pytest.raises(Exists, match="^mount /v: volume data: cannot be had to write: another VM has it$") as caught:
+            await world.vm.create_container("c", spec(mounts=[volume()]), layers=LAYERS, scratch_size_in_bytes=SIZE)
+        assert "ro" in caught.value.hint
+        nothing_is_left(world)
+        theirs.close()
+        await world.vm.create_container("c", spec(mounts=[volume()]))
+
+
+async def test_the_vms_end_frees_its_volumes(tmp_path: Path) -> None:
+    async with a_vm(tmp_path) as world:
+        await world.vm.create_container("c", spec(mounts=[volume("data", "size=32m")]))
+    lock_volume(layout_of(tmp_path), "data", read_only=False).close()
+
+
+@pytest.mark.parametrize("option", ["size=", "size=x", "size=1", "size=99999999999999999999", "size=-1m"])
+async def test_a_size_that_no_volume_has_is_refused_before_anything_is_done(tmp_path: Path, option: str) -> None:
+    async with a_vm(tmp_path) as world:
+        with pytest.raises(InvalidOptions, match=r"is no size|the size of volume data is 1:"):
+            await world.vm.create_container("c", spec(mounts=[volume("data", option)]), layers=LAYERS, scratch_size_in_bytes=SIZE)
+        assert world.asked == []
