@@ -72,7 +72,7 @@ async def test_the_third_interrupt_ends_it() -> None:
     assert process.got == [signal.SIGINT, signal.SIGINT]
 
 
-async def test_a_process_that_does_not_end_of_sigterm_is_ended() -> None:
+async def test_a_process_that_does_not_end_of_sigterm_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attach, "GRACE", 0.0)
     process = Receiver()
 
