@@ -38,8 +38,8 @@ install_tools() {
     command -v mkfs.ext4 >/dev/null || missing="$missing e2fsprogs"
     command -v mkfs.erofs >/dev/null || missing="$missing erofs-utils"
     command -v mkfs.xfs >/dev/null || missing="$missing xfsprogs"
-    # Images come by skopeo; the tests have a registry, and compare with what umoci unpacks.
-    for tool in skopeo docker-registry umoci; do
+    # Images come by skopeo; the tests have a registry, a Debian of their own, and compare with what umoci unpacks.
+    for tool in skopeo docker-registry umoci debootstrap; do
         command -v "$tool" >/dev/null || missing="$missing $tool"
     done
     command -v qemu-img >/dev/null || missing="$missing qemu-utils"

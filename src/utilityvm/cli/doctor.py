@@ -74,6 +74,7 @@ def _linux() -> list[Finding]:
         _tool("setpriv", "util-linux", "ends QEMU with its owner"),
         _tool("unshare", "util-linux", "gives the jail its namespaces", needed=False),
         _tool("bwrap", "bubblewrap", "gives the jail its files", needed=False),
+        _tool("skopeo", "skopeo", "pulls images", needed=False),
         _memory(),
     ]
     files = _boot_files(Layout.of_user().boot_files)

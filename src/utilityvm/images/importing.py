@@ -10,7 +10,7 @@ from typing import IO, BinaryIO, Final, cast
 
 import msgspec
 
-from utilityvm.images import archive, formats, outer
+from utilityvm.images import archive, formats
 from utilityvm.images.archive import Archive, FolderArchive, Kind
 from utilityvm.images.blobs import CHUNK, Checked, digest_of
 from utilityvm.images.catalog import Origin, Record
@@ -20,7 +20,7 @@ from utilityvm.images.formats import ConfigFile, Descriptor, Index, Manifest, Pl
 from utilityvm.images.header import BLOCK
 from utilityvm.images.image import Image
 from utilityvm.images.limits import LIMITS
-from utilityvm.images.names import Reference, parse
+from utilityvm.images.names import Reference
 from utilityvm.images.pack import pack
 from utilityvm.kit.errors import BadArchive, Corrupt, InvalidOptions, Problem, Unsupported, UtilityVMError
 
@@ -236,25 +236,3 @@ def finish(job: Job, name: Reference, manifest: bytes, config: bytes) -> Image:
     record = Record(name=str(name), manifest=digest, id=document.config.digest, origin=job.origin)
     depot.records.put(record)
     return depot.image(record)
-
-
-def shipped_digest(path: Path) -> str:
-    """Return the digest of the manifest in an archive that ships with us: its index is its first entry, so little is read.
-
-    Raises:
-        Corrupt: it is not such an archive.
-    """
-    with path.open("rb") as file:
-        name, place = next(outer.entries(file, str(path)))
-        found = {name: place} if place else {}
-        images = archive.oci_images(archive.TarArchive(file, str(path), found)).manifests
-    return images[0].digest if images else ""
-
-
-def name_of(text: str | None) -> Reference | None:
-    """Read the name that an image is to get.
-
-    Raises:
-        InvalidOptions: it is none.
-    """
-    return parse(text) if text is not None else None

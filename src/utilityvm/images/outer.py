@@ -8,8 +8,10 @@ import os
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Final
 
+from utilityvm.images.formats import MAX_JSON
 from utilityvm.images.header import BLOCK, Header, decimal, header, records
 from utilityvm.kit.errors import BadArchive
 from utilityvm.kit.text import printable
@@ -63,6 +65,20 @@ def entries(file: IO[bytes], what: str) -> Iterator[tuple[str, Place | None]]:
         yield _clean(name), _place(head.kind, name, target, body, size)
     if not at:
         raise BadArchive(f"{what}: is empty")
+
+
+def first(path: Path) -> tuple[str, bytes]:
+    """Return the name and the content of the first entry of an archive, a small file.
+
+    Raises:
+        BadArchive: it is not a tar archive.
+    """
+    with path.open("rb") as file:
+        name, place = next(entries(file, str(path)))
+        if place is None:
+            return name, b""
+        file.seek(place.offset)
+        return name, file.read(min(place.size, MAX_JSON + 1))
 
 
 def follow(found: Mapping[str, Place], name: str, what: str) -> Place | None:

@@ -4,22 +4,22 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final, Self, final
+from typing import TYPE_CHECKING, BinaryIO, Final, Self, final
 
 from utilityvm.images import sweep
-from utilityvm.images.archive import Kind
 from utilityvm.images.blobs import telling_what_is_wrong
 from utilityvm.images.catalog import Origin, Record
 from utilityvm.images.depot import Convert, Depot, Made, Tell, tell_nobody
-from utilityvm.images.export import export_image
-from utilityvm.images.formats import Platform
+from utilityvm.images.formats import Index, Platform, decode
 from utilityvm.images.image import Image
-from utilityvm.images.importing import Job, import_image, name_of, shipped_digest
 from utilityvm.images.names import Reference, candidates, parse
 from utilityvm.images.skopeo import Access
 from utilityvm.images.sweep import Removed, Usage
 from utilityvm.kit.errors import InvalidOptions, NotFound, StateError
 from utilityvm.store.layout import Layout
+
+if TYPE_CHECKING:
+    from utilityvm.images.archive import Kind
 
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _SHORTEST_ID: Final = 12
@@ -98,7 +98,7 @@ class ImageStore:
                 raise StateError(f"image {name}", f"it is called {names}", "be removed", hint="name one of them; or all: --force")
             return sweep.remove(self._depot, records, force=force)
 
-    def import_(self, source: Path | BinaryIO, name: str | None = None, kind: Kind | None = None, *, tell: Tell = tell_nobody) -> Image:
+    def import_(self, source: Path | BinaryIO, name: str | None = None, kind: "Kind | None" = None, *, tell: Tell = tell_nobody) -> Image:
         """Import an image from an archive, in a file or a stream, or from a folder; without `kind` what it is is found by looking.
 
         `name` is what it will be called, also when that name has another image; an image's archive may say so itself.
@@ -111,7 +111,7 @@ class ImageStore:
             Exhausted: the disk is full.
             HostError: it cannot be read, or the store cannot be written.
         """
-        return self._import(source, name_of(name), kind, tell, "imported")
+        return self._import(source, parse(name) if name is not None else None, kind, tell, "imported")
 
     def export(self, name: str, stream: BinaryIO) -> None:
         """Write an image to `stream` as an OCI archive, to the byte as it came; ``docker load`` and ``podman load`` read it, too.
@@ -121,6 +121,8 @@ class ImageStore:
             Corrupt: a part of it is missing, or is not as it was written.
             Exhausted: the disk is full.
         """
+        from utilityvm.images.export import export_image  # noqa: PLC0415  (those who only look do without)
+
         with telling_what_is_wrong(f"export {name}"):
             self._bring_shipped(name)
             with self._depot.adding():  # nothing is removed meanwhile
@@ -175,7 +177,9 @@ class ImageStore:
         with telling_what_is_wrong("the store of images"), self._depot.reading():
             return sweep.usage(self._depot)
 
-    def _import(self, source: Path | BinaryIO, name: Reference | None, kind: Kind | None, tell: Tell, origin: Origin) -> Image:
+    def _import(self, source: Path | BinaryIO, name: Reference | None, kind: "Kind | None", tell: Tell, origin: Origin) -> Image:
+        from utilityvm.images.importing import Job, import_image  # noqa: PLC0415  (those who only look do without)
+
         what = str(source) if isinstance(source, Path) else "import"
         with telling_what_is_wrong(what), self._depot.adding() as work:
             return import_image(Job(self._depot, work, tell, host_platform(), name, origin), source, kind)
@@ -220,8 +224,20 @@ class ImageStore:
             record = self._depot.records.get(reference)
             if archive is None or not archive.exists() or (record and record.origin != "shipped"):
                 return
-            if record is None or shipped_digest(archive) != record.manifest:
+            if record is None or _shipped_digest(archive) != record.manifest:
                 self._import(archive, reference, None, tell_nobody, "shipped")
+
+
+def _shipped_digest(archive: Path) -> str:
+    """Return the digest of the image in an archive that ships; its index is the first entry, so little is read.
+
+    Raises:
+        Corrupt: it is not such an archive.
+    """
+    from utilityvm.images.outer import first  # noqa: PLC0415  (others do without)
+
+    name, data = first(archive)
+    return next((entry.digest for entry in decode(data, Index, f"{archive}: {name}").manifests), "")
 
 
 def _convert(stream: BinaryIO, out: BinaryIO, /) -> Made:

@@ -312,6 +312,15 @@ def test_boot_files_without_an_image_say_what_to_do(tmp_path: Path) -> None:
     assert store.get("busybox").digest == FIRST.digest
 
 
+def test_an_archive_that_ships_and_is_none_is_told(tmp_path: Path) -> None:
+    path = shipped(tmp_path, FIRST)
+    store = ImageStore(tmp_path / "images", {"busybox": path})
+    store.get("busybox")
+    path.write_bytes(tar({"index.json": b"{}"}))
+    with pytest.raises(Corrupt, match=r"busybox\.tar: index\.json: cannot be read"):
+        store.get("busybox")
+
+
 PROGRAM = """
 import pathlib, sys
 from utilityvm.images.store import ImageStore
