@@ -56,6 +56,8 @@ async def pull_image(pull: Pull, timeout: float | None) -> Image:
         async with asyncio.timeout(timeout):
             return await _pull(pull)
     except TimeoutError as error:
+        if timeout is None:  # what was to be cleaned up took too long
+            raise HostError(f"pull {pull.name}: {error}") from error
         message = f"pull {pull.name}: not at its end after {timeout:g} s"
         raise DeadlineExceeded(message, hint="the next goes on where it was") from error
 
