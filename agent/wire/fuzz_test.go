@@ -84,6 +84,10 @@ func parseAll(body []byte) {
 	if q, err := ParseModify(body); err == nil {
 		_, _ = ParseDisk(q.Settings)
 		_, _ = ParsePMem(q.Settings)
+		_, _ = ParseLayers(q.Settings)
+	}
+	if q, err := ParseCreation(body); err == nil {
+		_, _ = ParseDocument(q.Config)
 	}
 }
 

@@ -21,6 +21,8 @@ const (
 	UnsupportedProtocolVersion HResult = 0xC037010C
 	InvalidJSON                HResult = 0xC037010D
 	SystemNotFound             HResult = 0xC037010E
+	SystemAlreadyExists        HResult = 0xC037010F
+	InvalidState               HResult = 0x80370105
 )
 
 // Error is a failure that carries its HRESULT. Cause may be nil.

@@ -7,17 +7,23 @@ type MessageType uint32
 
 // The requests that have a handler.
 const (
-	ShutdownGraceful  MessageType = 0x10100301
-	ShutdownForced    MessageType = 0x10100401
-	ExecuteProcess    MessageType = 0x10100501
-	WaitForProcess    MessageType = 0x10100601
-	SignalProcess     MessageType = 0x10100701
-	ResizeConsole     MessageType = 0x10100801
-	GetProperties     MessageType = 0x10100901
-	ModifySettings    MessageType = 0x10100a01
-	NegotiateProtocol MessageType = 0x10100b01
-	DumpStacks        MessageType = 0x10100c01
+	Create               MessageType = 0x10100101
+	Start                MessageType = 0x10100201
+	ShutdownGraceful     MessageType = 0x10100301
+	ShutdownForced       MessageType = 0x10100401
+	ExecuteProcess       MessageType = 0x10100501
+	WaitForProcess       MessageType = 0x10100601
+	SignalProcess        MessageType = 0x10100701
+	ResizeConsole        MessageType = 0x10100801
+	GetProperties        MessageType = 0x10100901
+	ModifySettings       MessageType = 0x10100a01
+	NegotiateProtocol    MessageType = 0x10100b01
+	DumpStacks           MessageType = 0x10100c01
+	DeleteContainerState MessageType = 0x10100d01
 )
+
+// Exited is the notification of a container's end.
+const Exited MessageType = 0x30100101
 
 const (
 	kindMask     MessageType = 0xf0000000
@@ -154,6 +160,9 @@ type Parameters struct {
 	CreateStdOutPipe bool
 	CreateStdErrPipe bool
 	ConsoleSize      []uint32 // height, width
+	// CreateInUtilityVM asks for a process of the machine though a container is named.
+	CreateInUtilityVM bool
+	OciProcess        string // JSON text of a process of a container, "" when there is none
 }
 
 // ParseParameters reads the text of Execute.Parameters.
@@ -183,6 +192,10 @@ func ParseParameters(text string) (q Parameters, err error) {
 		case "ConsoleSize":
 			q.ConsoleSize = nil
 			r.list('[', ']', func() { q.ConsoleSize = append(q.ConsoleSize, r.uint32()) })
+		case "CreateInUtilityVM":
+			q.CreateInUtilityVM = r.boolean()
+		case "OciProcess":
+			q.OciProcess = r.raw()
 		default:
 			r.skip()
 		}
@@ -248,7 +261,7 @@ type Response struct {
 type BootTimes struct{ Started, Prepared, Now int64 }
 
 const capabilities = `,"Version":4,"Capabilities":{"SupportedSchemaVersions":[{"Major":2,"Minor":1}],"RuntimeOsType":"Linux",` +
-	`"GuestDefinedCapabilities":{"SignalProcessSupported":true,"DumpStacksSupported":true}}`
+	`"GuestDefinedCapabilities":{"SignalProcessSupported":true,"DumpStacksSupported":true,"DeleteContainerStateSupported":true}}`
 
 // AppendResponse appends the JSON text of s, which answers a request with activity, to b.
 func AppendResponse(b []byte, s Response, activity string) []byte {

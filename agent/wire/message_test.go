@@ -38,6 +38,7 @@ type messageFields struct {
 	Height         uint32           `json:"height"`
 	Width          uint32           `json:"width"`
 	PropertyTypes  []string         `json:"property_types"`
+	told
 	unread
 	Result       int32            `json:"result"`
 	ErrorMessage string           `json:"error_message"`
@@ -50,13 +51,17 @@ type messageFields struct {
 
 // unread are members of messages that have no handler here.
 type unread struct {
-	Ocsc            json.RawMessage `json:"ocsc"`
-	ContainerConfig string          `json:"container_config"`
-	Request         json.RawMessage `json:"request"`
-	Resources       string          `json:"resources"`
-	Kind            string          `json:"type"`
-	Operation       string          `json:"operation"`
-	ResultInfo      string          `json:"result_info"`
+	Ocsc      json.RawMessage `json:"ocsc"`
+	Request   json.RawMessage `json:"request"`
+	Resources string          `json:"resources"`
+	Operation string          `json:"operation"`
+}
+
+// told are members of messages about a container's beginning and end.
+type told struct {
+	ContainerConfig string `json:"container_config"`
+	Kind            string `json:"type"`
+	ResultInfo      string `json:"result_info"`
 }
 
 type propertiesFields struct {
@@ -137,6 +142,9 @@ func readRequest(kind MessageType, body []byte) (messageFields, error) {
 		return messageFields{
 			ContainerID: q.ContainerID, ActivityID: q.ActivityID, Parameters: fieldsOf(&p), StdIn: q.StdIn, StdOut: q.StdOut, StdErr: q.StdErr,
 		}, err
+	case Create:
+		q, err := ParseCreation(body)
+		return messageFields{ContainerID: q.ContainerID, ActivityID: q.ActivityID, told: told{ContainerConfig: q.Config}}, err
 	case GetProperties:
 		q, err := ParseQuery(body)
 		return messageFields{ContainerID: q.ContainerID, ActivityID: q.ActivityID, PropertyTypes: q.Types}, err
@@ -175,6 +183,21 @@ func TestGoldenResponsesAreWritten(t *testing.T) {
 		if m.Error != "" || m.Written != nil && !*m.Written {
 			continue
 		}
+		if m.Type == Exited {
+			n := Notification{ContainerID: m.Fields.ContainerID, ActivityID: m.Fields.ActivityID, Type: ExitType(m.Fields.Kind)}
+			if info := m.Fields.ResultInfo; info != "" {
+				o, err := ParseObject(info)
+				kills, again := o.Uint32("OomKills")
+				if err != nil || again != nil {
+					t.Errorf("%s: %v %v", m.Name, err, again)
+				}
+				n.OOMKills = uint64(kills)
+			}
+			if got := AppendNotification(nil, n); string(got) != m.Body {
+				t.Errorf("%s: written as\n%s, want\n%s", m.Name, got, m.Body)
+			}
+			continue
+		}
 		var s Response
 		switch code := HResult(m.Fields.Result); {
 		case code != 0:
@@ -203,6 +226,7 @@ func TestGoldenResponsesAreWritten(t *testing.T) {
 	}
 	for _, code := range []HResult{
 		NotImpl, Fail, FileNotFound, PathNotFound, AccessDenied, InvalidArg, NotFound, Timeout, UnsupportedProtocolVersion, InvalidJSON, SystemNotFound,
+		SystemAlreadyExists, InvalidState,
 	} {
 		if !codes[code] {
 			t.Errorf("no golden response has %s", Hex(uint32(code)))
@@ -243,7 +267,7 @@ func FuzzMessages(f *testing.F) {
 			return
 		}
 		common, commonErr := ParseRequest(body)
-		for _, kind := range []MessageType{NegotiateProtocol, ExecuteProcess, WaitForProcess, GetProperties, ShutdownForced} {
+		for _, kind := range []MessageType{NegotiateProtocol, Create, ExecuteProcess, WaitForProcess, GetProperties, ShutdownForced} {
 			q, err := readRequest(kind, body)
 			if err != nil && CodeOf(err) != InvalidJSON {
 				t.Fatalf("%s: %v", Hex(uint32(kind)), err)

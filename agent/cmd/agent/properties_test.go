@@ -75,12 +75,21 @@ func TestTheStacksNameTheLoop(t *testing.T) {
 
 func TestAMessageWithoutHandlerIsRefusedByItsType(t *testing.T) {
 	h := connected(t)
-	for _, kind := range []wire.MessageType{0x10100101, 0x10100201, 0x10100b01, 0x10100d01, 0x10100e01, 0x10100f01, 0x10100902, 0x10200101} {
+	for _, kind := range []wire.MessageType{0x10100b01, 0x10100e01, 0x10100f01, 0x10100902, 0x10200101} {
 		for _, id := range []string{nullGUID, "c"} {
 			code, text := h.refused(kind, map[string]any{"ContainerId": id})
 			if code != wire.NotImpl || text != "bridge: function not supported, header type: "+wire.Hex(uint32(kind)) {
 				t.Errorf("%#x: %#x %s", kind, code, text)
 			}
+		}
+	}
+}
+
+func TestTheMachineIsNoContainer(t *testing.T) {
+	h := connected(t)
+	for _, kind := range []wire.MessageType{wire.Create, wire.Start, wire.DeleteContainerState} {
+		if code, text := h.refused(kind, map[string]any{"ContainerConfig": "{}"}); code != wire.NotImpl || !strings.Contains(text, "utility VM") {
+			t.Errorf("%#x: %#x %s", kind, code, text)
 		}
 	}
 }

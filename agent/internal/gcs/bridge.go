@@ -3,6 +3,7 @@
 package gcs
 
 import (
+	"utilityvm/agent/internal/container"
 	"utilityvm/agent/internal/hvsocket"
 	"utilityvm/agent/internal/logs"
 	"utilityvm/agent/internal/loop"
@@ -28,6 +29,8 @@ type Machine struct {
 	PowerOff  func(sync bool)
 	Boot      wire.BootTimes
 	Shares    *share.Client
+	// Containers are those of the machine.
+	Containers *container.Table
 
 	directories map[string]bool // mount points of the host's folders
 	disks       scsiDriver
@@ -35,11 +38,12 @@ type Machine struct {
 
 // call is one request and where its answer goes.
 type call struct {
-	bridge   *Bridge
-	kind     wire.MessageType
-	id       uint64
-	activity string
-	body     []byte // valid until the handler returns
+	bridge    *Bridge
+	kind      wire.MessageType
+	id        uint64
+	activity  string
+	body      []byte               // valid until the handler returns
+	container *container.Container // nil when the machine itself is meant
 }
 
 type handler func(*call)
@@ -49,15 +53,18 @@ var beforeNegotiation = map[wire.MessageType]handler{
 }
 
 var afterNegotiation = map[wire.MessageType]handler{
-	wire.ExecuteProcess:   execute,
-	wire.WaitForProcess:   wait,
-	wire.SignalProcess:    signal,
-	wire.ResizeConsole:    resize,
-	wire.GetProperties:    properties,
-	wire.ModifySettings:   modify,
-	wire.DumpStacks:       dumpStacks,
-	wire.ShutdownGraceful: shutdownGraceful,
-	wire.ShutdownForced:   shutdownForced,
+	wire.Create:               create,
+	wire.Start:                start,
+	wire.ExecuteProcess:       execute,
+	wire.WaitForProcess:       wait,
+	wire.SignalProcess:        signal,
+	wire.ResizeConsole:        resize,
+	wire.GetProperties:        properties,
+	wire.ModifySettings:       modify,
+	wire.DumpStacks:           dumpStacks,
+	wire.ShutdownGraceful:     shutdownGraceful,
+	wire.ShutdownForced:       shutdownForced,
+	wire.DeleteContainerState: deleteState,
 }
 
 // Bridge serves one connection of the host, from negotiation to its end. It is the user of its stream.
@@ -118,17 +125,47 @@ func (c *call) refuseType() {
 	c.fail(&wire.Error{Code: wire.NotImpl, Text: "bridge: function not supported, header type: " + wire.Hex(uint32(c.kind))})
 }
 
-// admit takes note of what every request carries and checks whom it is for: only the utility VM itself exists. Unless
-// it returns true the call has been answered.
+// admit takes note of what every request carries and finds whom it is for: a container, or the machine itself. Unless it returns true the
+// call has been answered.
 func (c *call) admit(q *wire.Request, err error) bool {
 	c.activity = q.ActivityID
 	if err == nil && q.ContainerID != wire.NullGUID {
-		err = &wire.Error{Code: wire.SystemNotFound, Text: "no such container: " + q.ContainerID}
+		c.container, err = c.bridge.machine.Containers.Find(q.ContainerID)
 	}
 	if err != nil {
 		c.fail(err)
 	}
 	return err == nil
+}
+
+// admitMachine admits what can only be asked of the machine.
+func (c *call) admitMachine(q *wire.Request, err error) bool {
+	if !c.admit(q, err) {
+		return false
+	}
+	if c.container != nil {
+		c.fail(&wire.Error{Code: wire.NotImpl, Text: "this can be asked of the utility VM only, not of a container"})
+	}
+	return c.container == nil
+}
+
+// admitInside admits what can only be asked of a container.
+func (c *call) admitInside(q *wire.Request, err error) bool {
+	if !c.admit(q, err) {
+		return false
+	}
+	if c.container == nil {
+		c.fail(&wire.Error{Code: wire.NotImpl, Text: "this can be asked of a container only, not of the utility VM"})
+	}
+	return c.container != nil
+}
+
+// owner is who has the processes that the request is about.
+func (c *call) owner() string {
+	if c.container == nil {
+		return wire.NullGUID
+	}
+	return c.container.ID
 }
 
 func (c *call) fail(err error) { c.answer(wire.Response{Err: err}) }
@@ -147,6 +184,16 @@ func (c *call) answer(s wire.Response) {
 		return wire.AppendResponse(out, s, c.activity)
 	})
 	b.stream.Ready()
+}
+
+// tell sends the notification of a container's end, and reports whether it did.
+func (b *Bridge) tell(n wire.Notification) bool {
+	if b.closed {
+		return false
+	}
+	b.answers = wire.AppendFrame(b.answers, wire.Exited, 0, func(out []byte) []byte { return wire.AppendNotification(out, n) })
+	b.stream.Ready()
+	return true
 }
 
 // Fill implements hvsocket.User.

@@ -15,7 +15,18 @@ func execute(c *call) {
 	if !c.admit(&q.Request, err) {
 		return
 	}
-	spec, ports, err := plan(&q)
+	p, err := wire.ParseParameters(q.Parameters)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	ports := portsOf(&q, &p)
+	if c.container != nil && !p.CreateInUtilityVM {
+		c.executeInside(&p, ports)
+		return
+	}
+	c.container = nil
+	spec, err := plan(&p)
 	if err != nil {
 		c.fail(err)
 		return
@@ -48,23 +59,21 @@ func (c *call) start(spec *process.Spec, stdio *process.Stdio) {
 	c.answer(wire.Response{Member: "ProcessId", Number: uint32(pid)})
 }
 
-// plan turns the request into what is to be started and which ports are to be dialled.
-func plan(q *wire.Execute) (*process.Spec, process.Ports, error) {
-	p, err := wire.ParseParameters(q.Parameters)
-	if err != nil {
-		return nil, process.Ports{}, err
-	}
+// plan turns the request into what is to be started.
+func plan(p *wire.Parameters) (*process.Spec, error) {
 	spec := &process.Spec{Args: p.CommandArgs, Env: p.Environment, Dir: p.WorkingDirectory, User: p.User, Console: p.EmulateConsole}
 	if len(spec.Args) == 0 {
 		words, ok := wire.SplitWords(p.CommandLine)
 		if !ok {
-			return nil, process.Ports{}, invalid(`failed to parse command line string "` + p.CommandLine + `"`)
+			return nil, invalid(`failed to parse command line string "` + p.CommandLine + `"`)
 		}
 		spec.Args = words
 	}
-	if err := check(spec, p.ConsoleSize); err != nil {
-		return nil, process.Ports{}, err
-	}
+	return spec, check(spec, p.ConsoleSize)
+}
+
+// portsOf returns the ports that are to be dialled.
+func portsOf(q *wire.Execute, p *wire.Parameters) process.Ports {
 	ports := process.Ports{In: q.StdIn, Out: q.StdOut, Err: q.StdErr}
 	if !p.CreateStdInPipe {
 		ports.In = 0
@@ -75,7 +84,47 @@ func plan(q *wire.Execute) (*process.Spec, process.Ports, error) {
 	if !p.CreateStdErrPipe || p.EmulateConsole {
 		ports.Err = 0
 	}
-	return spec, ports, nil
+	return ports
+}
+
+// executeInside starts a container's first process, or one more.
+func (c *call) executeInside(p *wire.Parameters, ports process.Ports) {
+	m := c.bridge.machine
+	what, err := wire.ParseObject(p.OciProcess)
+	terminal := c.container.Terminal()
+	if err == nil && len(what) > 0 {
+		terminal, err = what.Bool("terminal")
+	}
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	if terminal {
+		ports.Err = 0
+	}
+	started := func(pid int, err error) {
+		switch {
+		case err != nil:
+			c.fail(err)
+		case c.bridge.closed: // nobody knows of it
+			_ = m.Processes.Signal(c.container.ID, uint32(pid), 0, false)
+		default:
+			c.answer(wire.Response{Member: "ProcessId", Number: uint32(pid)})
+		}
+	}
+	stdio := process.Connect(m.Loop, m.Dialler, ports)
+	stdio.Then(func(err error) {
+		switch {
+		case err != nil:
+			c.fail(err)
+		case c.bridge.closed:
+			stdio.Reset()
+		case len(what) > 0:
+			m.Containers.Exec(c.container, what, stdio, started)
+		default:
+			m.Containers.Start(c.container, stdio, started)
+		}
+	})
 }
 
 // check refuses what no kernel could start, and takes the console's size.

@@ -20,7 +20,7 @@ func properties(c *call) {
 	for _, name := range q.Types {
 		switch name {
 		case "ProcessList":
-			p.Listed, p.Processes = true, m.Processes.Running()
+			p.Listed, p.Processes = true, m.Processes.Running(c.owner())
 			if left := len(p.Processes) - wire.MaxProcesses; left > 0 {
 				m.Log.Write(logs.Warning, "too many processes for an answer", logs.Field{Key: "left_out", Value: strconv.Itoa(left)})
 			}

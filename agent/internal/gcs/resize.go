@@ -6,6 +6,6 @@ import "utilityvm/agent/wire"
 func resize(c *call) {
 	q, err := wire.ParseProcessRequest(c.body)
 	if c.admit(&q.Request, err) {
-		c.answer(wire.Response{Err: c.bridge.machine.Processes.Resize(q.ProcessID, q.Height, q.Width)})
+		c.answer(wire.Response{Err: c.bridge.machine.Processes.Resize(c.owner(), q.ProcessID, q.Height, q.Width)})
 	}
 }

@@ -2,15 +2,20 @@ package gcs
 
 import "utilityvm/agent/wire"
 
-// shutdownGraceful writes file systems to their disks and powers the VM off. There is no answer.
+// shutdownGraceful asks a container to end. For the machine it writes file systems to their disks and powers it off, without an answer.
 func shutdownGraceful(c *call) { c.shutdown(true) }
 
-// shutdownForced powers the VM off at once. There is no answer.
+// shutdownForced makes a container end. For the machine it powers it off at once, without an answer.
 func shutdownForced(c *call) { c.shutdown(false) }
 
-func (c *call) shutdown(sync bool) {
+func (c *call) shutdown(graceful bool) {
 	q, err := wire.ParseRequest(c.body)
-	if c.admit(&q, err) {
-		c.bridge.machine.PowerOff(sync)
+	if !c.admit(&q, err) {
+		return
 	}
+	if c.container != nil {
+		c.answer(wire.Response{Err: c.bridge.machine.Containers.Shutdown(c.container, graceful)})
+		return
+	}
+	c.bridge.machine.PowerOff(graceful)
 }

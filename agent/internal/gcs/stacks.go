@@ -9,7 +9,7 @@ import (
 // dumpStacks tells what every goroutine of the agent is doing.
 func dumpStacks(c *call) {
 	q, err := wire.ParseRequest(c.body)
-	if !c.admit(&q, err) {
+	if !c.admitMachine(&q, err) {
 		return
 	}
 	text := make([]byte, wire.MaxText)

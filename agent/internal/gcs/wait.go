@@ -13,12 +13,15 @@ func wait(c *call) {
 	}
 	b := c.bridge
 	var w *process.Waiter
-	w = b.machine.Processes.Wait(q.ProcessID, q.TimeoutInMs, func(code int, err error) {
+	w = b.machine.Processes.Wait(c.owner(), q.ProcessID, q.TimeoutInMs, func(code int, err error) {
 		delete(b.waiters, w)
 		if err != nil {
 			c.fail(err)
 		} else {
 			c.answer(wire.Response{Member: "ExitCode", Number: uint32(code)})
+			if c.container != nil { // another bridge may have heard nothing of its end
+				b.machine.Containers.TellEnd(c.container, b.tell)
+			}
 		}
 	})
 	if w != nil {

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -52,84 +51,4 @@ func codeOf(err error) wire.HResult {
 		return wire.InvalidArg
 	}
 	return wire.CodeOf(err)
-}
-
-// users looks accounts up.
-type users struct{ kernel sys.Kernel }
-
-// find returns the credentials for name, uid, name:group or uid:group; nil for the agent's own when who is empty.
-// A uid without an account has gid 0.
-func (u users) find(who string) (*sys.Credential, error) {
-	if who == "" {
-		return nil, nil
-	}
-	name, group, hasGroup := strings.Cut(who, ":")
-	c := &sys.Credential{}
-	account := u.entry("/etc/passwd", name, 2)
-	if account != nil {
-		name = account[0]
-	}
-	uid, ok := number(account, 2, name)
-	if !ok {
-		return nil, &wire.Error{Code: wire.InvalidArg, Text: "no such user: " + who}
-	}
-	c.UID = uid
-	c.GID, _ = number(account, 3, "0")
-	if !hasGroup {
-		c.Groups = u.memberships(name)
-		return c, nil
-	}
-	if c.GID, ok = number(u.entry("/etc/group", group, 2), 2, group); !ok {
-		return nil, &wire.Error{Code: wire.InvalidArg, Text: "no such group: " + who}
-	}
-	return c, nil
-}
-
-// number returns field i of entry, or the number other when there is no entry.
-func number(entry []string, i int, other string) (uint32, bool) {
-	if entry != nil {
-		other = entry[i]
-	}
-	n, err := strconv.ParseUint(other, 10, 32)
-	return uint32(n), err == nil
-}
-
-// entry returns the line of a colon-separated file whose name, or else whose number in the field id, is key.
-func (u users) entry(path, key string, id int) []string {
-	var byNumber []string
-	for _, fields := range u.lines(path) {
-		if fields[0] == key {
-			return fields
-		}
-		if fields[id] == key && byNumber == nil {
-			byNumber = fields
-		}
-	}
-	return byNumber
-}
-
-// memberships returns the groups that list the account name.
-func (u users) memberships(name string) (groups []uint32) {
-	for _, fields := range u.lines("/etc/group") {
-		for _, member := range strings.Split(fields[3], ",") {
-			if gid, ok := number(fields, 2, ""); ok && member == name {
-				groups = append(groups, gid)
-			}
-		}
-	}
-	return groups
-}
-
-// lines returns the well-formed lines of a colon-separated file, cut into fields. A missing file has none.
-func (u users) lines(path string) (out [][]string) {
-	text, err := u.kernel.ReadFile(path)
-	if err != nil {
-		return nil
-	}
-	for _, line := range strings.Split(string(text), "\n") {
-		if fields := strings.Split(line, ":"); len(fields) >= 4 && !strings.HasPrefix(line, "#") {
-			out = append(out, fields)
-		}
-	}
-	return out
 }

@@ -12,37 +12,6 @@ import (
 	"utilityvm/agent/wire"
 )
 
-var accounts = map[string]string{
-	"/etc/passwd": "root:x:0:0:root:/root:/bin/sh\n# comment:x:9:9:\nbroken\nann:x:1000:100:Ann:/home/ann:/bin/sh\n7:x:70:71::/:\n",
-	"/etc/group":  "root:x:0:\nusers:x:100:\nwheel:x:10:root,ann\ndisk:x:6:ann\nbad:x:no:ann\n",
-}
-
-func TestUsersAreLookedUp(t *testing.T) {
-	u := users{&systest.Kernel{Files: accounts}}
-	for who, want := range map[string]sys.Credential{
-		"root":       {UID: 0, GID: 0, Groups: []uint32{10}},
-		"ann":        {UID: 1000, GID: 100, Groups: []uint32{10, 6}},
-		"1000":       {UID: 1000, GID: 100, Groups: []uint32{10, 6}},
-		"7":          {UID: 70, GID: 71}, // a name first, then a number
-		"4242":       {UID: 4242},
-		"ann:wheel":  {UID: 1000, GID: 10},
-		"4242:6":     {UID: 4242, GID: 6},
-		"4242:54321": {UID: 4242, GID: 54321},
-	} {
-		if got, err := u.find(who); err != nil || !reflect.DeepEqual(*got, want) {
-			t.Errorf("%s: %+v %v, want %+v", who, got, err, want)
-		}
-	}
-	for _, who := range []string{"bob", "bob:wheel", "ann:nogroup", ":wheel", "ann:", "-1", "4294967296"} {
-		if got, err := u.find(who); wire.CodeOf(err) != wire.InvalidArg {
-			t.Errorf("%s: %+v %v", who, got, err)
-		}
-	}
-	if got, err := u.find(""); got != nil || err != nil {
-		t.Errorf("nobody: %+v %v", got, err)
-	}
-}
-
 func TestProgramsAreLookedUp(t *testing.T) {
 	k := &systest.Kernel{Files: map[string]string{
 		"/bin/ls": "program", "/usr/local/bin/ls": "text", "/opt/x": "program", "/w/bin/y": "program", "/w/z": "program", "/bin/text": "text",
@@ -90,7 +59,7 @@ func TestWhatIsAskedOfTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sys.Close(other)
-	k := &systest.Kernel{Files: map[string]string{"/bin/prog": "program", "/etc/passwd": accounts["/etc/passwd"]}, Child: sys.Child{PID: 4242, Event: event}}
+	k := &systest.Kernel{Files: map[string]string{"/bin/prog": "program", "/etc/passwd": "ann:x:1000:100::/:\n"}, Child: sys.Child{PID: 4242, Event: event}}
 	table, l := newTable(t, k)
 	pid, err := table.Start(&Spec{Args: []string{"prog", "arg"}, Env: []string{"PATH=/bin", "A=1"}, User: "4242:6"}, Connect(l, nil, Ports{}))
 	if err != nil || pid != 4242 || len(k.Spawned) != 1 {
@@ -102,14 +71,14 @@ func TestWhatIsAskedOfTheKernel(t *testing.T) {
 	if !reflect.DeepEqual(k.Spawned[0], want) {
 		t.Errorf("%+v, want %+v", k.Spawned[0], want)
 	}
-	if err := table.Signal(4242, 15, false); err != nil || k.Calls[len(k.Calls)-1] != "kill 4242 15" {
+	if err := table.Signal(wire.NullGUID, 4242, 15, false); err != nil || k.Calls[len(k.Calls)-1] != "kill 4242 15" {
 		t.Errorf("%v %q", err, k.Calls)
 	}
-	if err := table.Signal(4242, 15, true); err != nil || k.Calls[len(k.Calls)-1] != "kill -4242 15" {
+	if err := table.Signal(wire.NullGUID, 4242, 15, true); err != nil || k.Calls[len(k.Calls)-1] != "kill -4242 15" {
 		t.Errorf("%v %q", err, k.Calls)
 	}
 	k.Fail = map[string]error{"kill 4242 9": syscall.EPERM}
-	if err := table.Signal(4242, 0, false); wire.CodeOf(err) != wire.Fail || !errors.Is(err, syscall.EPERM) {
+	if err := table.Signal(wire.NullGUID, 4242, 0, false); wire.CodeOf(err) != wire.Fail || !errors.Is(err, syscall.EPERM) {
 		t.Error(err)
 	}
 }

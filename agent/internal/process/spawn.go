@@ -35,11 +35,19 @@ func (f *files) closeAll(started bool) {
 	}
 }
 
-// open makes pipes for the streams that stdio has, and /dev/null for the others.
-func (f *files) open(stdio *Stdio, null int) (err error) {
-	for i, e := range []*end{&stdio.in.end, &stdio.out.end, &stdio.err.end} {
+// Wanted says which standard streams a process has: input, output and errors.
+type Wanted [3]bool
+
+// Wants returns which streams the host has asked for.
+func (s *Stdio) Wants() Wanted {
+	return Wanted{s.in.stream != nil, s.out.stream != nil, s.err.stream != nil}
+}
+
+// open makes pipes for the streams that are wanted, and /dev/null for the others.
+func (f *files) open(wanted Wanted, null int) (err error) {
+	for i, want := range wanted {
 		f.ours[i], f.child[i] = -1, null
-		if e.stream == nil {
+		if !want {
 			continue
 		}
 		if f.ours[i], f.child[i], err = sys.Pipe(i != 0); err != nil {
@@ -77,7 +85,7 @@ func (f *files) openConsole(spec *Spec) error {
 // spawn starts the process and returns it with our ends of its streams.
 func (t *Table) spawn(spec *Spec, stdio *Stdio) (child sys.Child, f *files, err error) {
 	f = &files{}
-	open := func() error { return f.open(stdio, t.null) }
+	open := func() error { return f.open(stdio.Wants(), t.null) }
 	if spec.Console {
 		open = func() error { return f.openConsole(spec) }
 	}
@@ -89,7 +97,7 @@ func (t *Table) spawn(spec *Spec, stdio *Stdio) (child sys.Child, f *files, err 
 }
 
 func (t *Table) start(spec *Spec, f *files) (sys.Child, error) {
-	user, err := t.users.find(spec.User)
+	user, err := t.users.Find(spec.User)
 	if err != nil {
 		return sys.Child{}, err
 	}

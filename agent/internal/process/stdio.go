@@ -27,13 +27,42 @@ type Stdio struct {
 	waiting int
 	done    func(error)
 	running bool // the process has not ended
+	drained func()
+}
+
+// unconnected are the streams of a process that has none, or none yet.
+func unconnected(l *loop.Loop) *Stdio {
+	s := &Stdio{loop: l, in: &input{fd: -1, loop: l}}
+	s.out, s.err = &output{fd: -1, stdio: s}, &output{fd: -1, stdio: s}
+	return s
+}
+
+// drain calls done once all that was written until now is on its way to the host, which may be now.
+func (s *Stdio) drain(done func()) {
+	s.drained = done
+	outputs := []*output{s.out, s.err}
+	for _, o := range outputs {
+		o.draining = o.fd >= 0
+	}
+	for _, o := range outputs {
+		if o.draining {
+			o.Ready(0)
+		}
+	}
+	s.settle()
+}
+
+func (s *Stdio) settle() {
+	if done := s.drained; done != nil && !s.out.draining && !s.err.draining {
+		s.drained = nil
+		done()
+	}
 }
 
 // Connect dials the ports. Then says what follows. A stream that the host has promised is not waited for: while the answer to
 // its dial comes, the program starts.
 func Connect(l *loop.Loop, dialler Dialler, ports Ports) *Stdio {
-	s := &Stdio{loop: l, in: &input{fd: -1, loop: l}}
-	s.out, s.err = &output{fd: -1, stdio: s}, &output{fd: -1, stdio: s}
+	s := unconnected(l)
 	dial := func(port uint32, e *end, name string, user hvsocket.User) {
 		if port != 0 {
 			e.opened = func() {}
@@ -184,6 +213,16 @@ type output struct {
 	fd    int  // -1 before it is attached and after it is closed
 	large bool // the pipe was enlarged: it had held more than was asked for
 	hung  func()
+
+	draining bool // what is left in the pipe is waited for
+}
+
+// dry notes that nothing is left in the pipe.
+func (o *output) dry() {
+	if o.draining {
+		o.draining = false
+		o.stdio.settle()
+	}
 }
 
 func (o *output) attach(fd int) {
@@ -210,6 +249,7 @@ func (o *output) Fill(p []byte) (int, bool) {
 	n, errno := sys.Read(o.fd, p)
 	switch {
 	case errno == sys.Again:
+		o.dry()
 		return 0, false
 	case n > 0:
 		if n == len(p) && !o.large {
@@ -254,4 +294,5 @@ func (o *output) close(bits uint32) {
 	default:
 		o.stream.Shutdown(bits)
 	}
+	o.dry()
 }

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"utilityvm/agent/internal/account"
 	"utilityvm/agent/internal/loop"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
@@ -22,21 +23,27 @@ type Waiter struct {
 // Process is one process that the host started, and its exit code until somebody has asked for it.
 type Process struct {
 	pid     int
-	event   int // becomes readable when it ends
+	owner   string // the container's id, that of the machine itself, or "" for the agent's own
+	event   int    // becomes readable when it ends
 	stdio   *Stdio
 	console bool
+	drains  bool // its end is told after what it wrote
 	ended   bool
+	told    bool
 	code    int
 	waiters []*Waiter
+	ending  func() // called at its end, before anybody is told
+	over    func() // called when those who wait were told
 }
 
 // Table holds the processes. It also reaps every orphan of the machine.
 type Table struct {
 	loop   *loop.Loop
 	kernel sys.Kernel
-	users  users
+	users  account.Read
 	byPID  map[int]*Process
 	ended  []*Process // those whose exit code nobody has asked for, oldest first
+	strays strays
 	null   int
 }
 
@@ -46,8 +53,11 @@ func NewTable(l *loop.Loop, kernel sys.Kernel) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Table{loop: l, kernel: kernel, users: users{kernel}, byPID: make(map[int]*Process), null: null}, nil
+	return &Table{loop: l, kernel: kernel, users: kernel.ReadFile, byPID: make(map[int]*Process), null: null}, nil
 }
+
+// Null is a descriptor of /dev/null for programs.
+func (t *Table) Null() int { return t.null }
 
 // Start starts a process on connected streams. When that fails the streams are reset.
 func (t *Table) Start(spec *Spec, stdio *Stdio) (pid int, err error) {
@@ -56,7 +66,7 @@ func (t *Table) Start(spec *Spec, stdio *Stdio) (pid int, err error) {
 		stdio.Reset()
 		return 0, err
 	}
-	p := &Process{pid: child.PID, event: child.Event, stdio: stdio, console: spec.Console}
+	p := &Process{pid: child.PID, owner: wire.NullGUID, event: child.Event, stdio: stdio, console: spec.Console}
 	if err := t.loop.Watch(p.event, sys.In, t); err != nil {
 		t.loop.Stop(err) // without the event its end would go unnoticed
 	}
@@ -65,16 +75,16 @@ func (t *Table) Start(spec *Spec, stdio *Stdio) (pid int, err error) {
 	return p.pid, nil
 }
 
-// Launch starts a program whose streams are not ours to relay, and calls ended with its exit code.
-func (t *Table) Launch(c *sys.Command, ended func(code int)) error {
+// Launch starts a program whose streams are not ours to relay, and calls ended with its exit code. It returns the process's id.
+func (t *Table) Launch(c *sys.Command, ended func(code int)) (pid int, err error) {
 	child, err := t.kernel.Spawn(c)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	p := &Process{pid: child.PID, event: child.Event, stdio: &Stdio{loop: t.loop, in: &input{fd: -1, loop: t.loop}}}
+	p := &Process{pid: child.PID, event: child.Event, stdio: unconnected(t.loop)}
 	p.waiters = []*Waiter{{process: p, done: func(code int, _ error) { ended(code) }}}
 	t.byPID[p.pid] = p
-	return t.loop.Watch(p.event, sys.In, t)
+	return p.pid, t.loop.Watch(p.event, sys.In, t)
 }
 
 // Ready implements loop.Source: a process has ended.
@@ -88,32 +98,52 @@ func (t *Table) Reap() (some bool) {
 		if !ok {
 			return some
 		}
-		if p := t.byPID[pid]; p != nil {
+		if p := t.byPID[pid]; p != nil && !p.ended {
 			t.exited(p, code)
+		} else {
+			t.strays.note(pid, code)
 		}
 	}
 }
 
 func (t *Table) exited(p *Process, code int) {
 	p.ended, p.code = true, code
-	t.loop.Close(p.event)
+	if p.event >= 0 {
+		t.loop.Close(p.event)
+	}
 	p.stdio.running = false
 	p.stdio.in.close()
+	if p.ending != nil {
+		p.ending()
+	}
+	if p.drains {
+		p.stdio.drain(func() { t.tell(p) })
+	} else {
+		t.tell(p)
+	}
+}
+
+// tell hands the exit code of an ended process to those who wait for it, or keeps it for the first who will.
+func (t *Table) tell(p *Process) {
+	p.told = true
 	waiters := p.waiters
 	p.waiters = nil
 	for _, w := range waiters {
 		t.loop.Cancel(w.timer)
 		w.process = nil
-		w.done(code, nil)
+		w.done(p.code, nil)
 	}
 	if len(waiters) > 0 {
 		delete(t.byPID, p.pid)
-		return
+	} else {
+		if len(t.ended) == maxEnded {
+			t.forget(t.ended[0])
+		}
+		t.ended = append(t.ended, p)
 	}
-	if len(t.ended) == maxEnded {
-		t.forget(t.ended[0])
+	if p.over != nil {
+		p.over()
 	}
-	t.ended = append(t.ended, p)
 }
 
 // forget drops an ended process. Its number may have a new owner already.
@@ -129,22 +159,22 @@ func (t *Table) forget(p *Process) {
 	}
 }
 
-func (t *Table) find(pid uint32) (*Process, error) {
-	if p := t.byPID[int(pid)]; p != nil {
+func (t *Table) find(owner string, pid uint32) (*Process, error) {
+	if p := t.byPID[int(pid)]; p != nil && p.owner == owner {
 		return p, nil
 	}
 	return nil, &wire.Error{Code: wire.NotFound, Text: "no such process: " + strconv.FormatUint(uint64(pid), 10)}
 }
 
-// Wait calls done with the exit code of pid, or with an error after ms milliseconds (wire.NoTimeout: never). The
+// Wait calls done with the exit code of pid, a process of owner, or with an error after ms milliseconds (wire.NoTimeout: never). The
 // process is forgotten once somebody has its code. The returned waiter is nil when done was called already.
-func (t *Table) Wait(pid, ms uint32, done func(code int, err error)) *Waiter {
-	p, err := t.find(pid)
+func (t *Table) Wait(owner string, pid, ms uint32, done func(code int, err error)) *Waiter {
+	p, err := t.find(owner, pid)
 	if err != nil {
 		done(0, err)
 		return nil
 	}
-	if p.ended {
+	if p.told {
 		t.forget(p)
 		done(p.code, nil)
 		return nil
@@ -177,8 +207,8 @@ func (t *Table) Cancel(w *Waiter) {
 }
 
 // Signal sends a signal to pid, SIGKILL for 0; with group to all of the process group that pid was started as.
-func (t *Table) Signal(pid, signal uint32, group bool) error {
-	p, err := t.find(pid)
+func (t *Table) Signal(owner string, pid, signal uint32, group bool) error {
+	p, err := t.find(owner, pid)
 	if err != nil {
 		return err
 	}
@@ -203,8 +233,8 @@ func (t *Table) Signal(pid, signal uint32, group bool) error {
 }
 
 // Resize sets the size of the terminal of pid in characters.
-func (t *Table) Resize(pid uint32, height, width uint32) error {
-	p, err := t.find(pid)
+func (t *Table) Resize(owner string, pid uint32, height, width uint32) error {
+	p, err := t.find(owner, pid)
 	switch {
 	case err != nil:
 		return err

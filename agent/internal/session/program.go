@@ -62,7 +62,8 @@ func (s *Session) start(p *Program) error {
 		}
 		c.Files[i] = theirs[port]
 	}
-	return s.processes.Launch(c, func(code int) { s.programEnded(p, code) })
+	_, err := s.processes.Launch(c, func(code int) { s.programEnded(p, code) })
+	return err
 }
 
 func (s *Session) programEnded(p *Program, code int) {

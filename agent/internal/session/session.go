@@ -5,6 +5,7 @@ package session
 import (
 	"strconv"
 
+	"utilityvm/agent/internal/container"
 	"utilityvm/agent/internal/gcs"
 	"utilityvm/agent/internal/hvsocket"
 	"utilityvm/agent/internal/logs"
@@ -69,7 +70,7 @@ func Run(carrier int, endless bool, options Options, log *logs.Logger, kernel sy
 	s.relay = relay.New(l, kernel, s.socket, s.notRelayed)
 	s.processes = table
 	s.machine = &gcs.Machine{Kernel: kernel, Loop: l, Dialler: s.socket, Processes: table, Log: log, PowerOff: s.powerOff, Boot: options.Boot,
-		Shares: share.NewClient(kernel)}
+		Shares: share.NewClient(kernel), Containers: container.NewTable(l, kernel, table)}
 	l.Serve(s.socket, table.Reap)
 	return l.Run()
 }

@@ -15,6 +15,14 @@ type Command struct {
 // Child is a process that was started. Event is a descriptor that becomes readable when it has ended.
 type Child struct{ PID, Event int }
 
+// Device is a device's file: 'c' for characters, 'b' for blocks, and 'd' for a folder, which has nothing else.
+type Device struct {
+	Kind         byte
+	Major, Minor uint32
+	Mode         uint32
+	UID, GID     uint32
+}
+
 // Credential is who a process runs as.
 type Credential struct {
 	UID, GID uint32
@@ -25,12 +33,22 @@ type Credential struct {
 type Kernel interface {
 	// Mkdir makes a folder; an existing one is no error.
 	Mkdir(path string, mode uint32) error
+	// MakeDir makes a folder, where nothing may be.
+	MakeDir(path string, mode uint32) error
+	// MakeDirsBelow makes a folder and those above it, below root. Links on the way are an error.
+	MakeDirsBelow(root, path string, mode uint32) error
+	// CreateFile makes a file, or replaces its content. A link in its place is an error.
+	CreateFile(path, text string, mode uint32) error
+	// RemoveTree removes a file or a folder with all that is in it, but for other file systems; nothing there is no error.
+	RemoveTree(path string) error
 	// Symlink makes path a link to target; an existing entry is no error.
 	Symlink(target, path string) error
 	// Mount mounts a file system.
 	Mount(fstype, target string, flags uintptr, data string) error
 	// MountDevice mounts the file system on a block device.
 	MountDevice(device, fstype, target string, flags uintptr, data string) error
+	// Bind makes a file or folder visible at another one, too.
+	Bind(source, target string, readOnly bool) error
 	// Unmount takes off what is mounted last on target.
 	Unmount(target string) error
 	// RemoveDir removes an empty folder.
@@ -41,6 +59,14 @@ type Kernel interface {
 	ReadHead(path string, n int) ([]byte, error)
 	// ReadFile returns a whole file.
 	ReadFile(path string) ([]byte, error)
+	// ReadBelow returns a whole regular file of at most max bytes, whose path and links are those of a program whose root folder is root.
+	ReadBelow(root, path string, max int) ([]byte, error)
+	// IsReadOnly reports whether nobody can write to the file system that path is on.
+	IsReadOnly(path string) bool
+	// WriteFIFO writes to a named pipe; that nobody reads it is an error.
+	WriteFIFO(path, text string) error
+	// Device tells what a device's file stands for.
+	Device(path string) (Device, error)
 	// WriteFile writes text to an existing file.
 	WriteFile(path, text string) error
 	// ReadDir returns the names in a folder, sorted.
@@ -66,6 +92,10 @@ type Kernel interface {
 	AddEntropy(seed []byte) error
 	// Spawn starts a process as a session leader. The error is that of the step that failed, exec included.
 	Spawn(c *Command) (Child, error)
+	// OpenProcess returns a descriptor that becomes readable when the process has ended.
+	OpenProcess(pid int) (int, error)
+	// RemoveGroup ends all processes in a control group and in those below, and removes them; nothing there is no error.
+	RemoveGroup(path string) error
 	// SwitchRoot makes the file system mounted on folder the root, and frees what was in the old one, an initial RAM disk.
 	SwitchRoot(folder string) error
 	// Exec makes this process another program, with the same environment; it returns only when that fails.

@@ -236,7 +236,10 @@ def test_successes_are_read(case: Message) -> None:
     if isinstance(answer, gcs.NegotiateResponse):
         assert (list(msgspec.structs.astuple(answer.boot_times)) if answer.boot_times else None) == boot_times
         assert answer.capabilities == gcs.Capabilities(
-            runtime_os_type="Linux", guest_defined=gcs.GuestDefinedCapabilities(signal_process_supported=True, dump_stacks_supported=True)
+            runtime_os_type="Linux",
+            guest_defined=gcs.GuestDefinedCapabilities(
+                signal_process_supported=True, dump_stacks_supported=True, delete_container_state_supported=True
+            ),
         )
 
 

@@ -19,6 +19,8 @@ type Kernel struct {
 	Spawned []sys.Command
 	Child   sys.Child      // what Spawn returns
 	Sockets map[uint32]int // by port, what ListenVsock returns
+
+	ReadOnly map[string]bool // file systems that cannot be written, by path
 }
 
 var _ sys.Kernel = (*Kernel)(nil)
@@ -32,6 +34,81 @@ func (k *Kernel) call(words ...string) error {
 // Mkdir implements sys.Kernel.
 func (k *Kernel) Mkdir(path string, mode uint32) error {
 	return k.call("mkdir", path, strconv.FormatUint(uint64(mode), 8))
+}
+
+// MakeDir implements sys.Kernel.
+func (k *Kernel) MakeDir(path string, mode uint32) error {
+	return k.call("new folder", path, strconv.FormatUint(uint64(mode), 8))
+}
+
+// MakeDirsBelow implements sys.Kernel.
+func (k *Kernel) MakeDirsBelow(root, path string, mode uint32) error {
+	return k.call("folders", root, path, strconv.FormatUint(uint64(mode), 8))
+}
+
+// CreateFile implements sys.Kernel: the file can be read.
+func (k *Kernel) CreateFile(path, text string, mode uint32) error {
+	err := k.call("create", path, strconv.FormatUint(uint64(mode), 8))
+	if err == nil {
+		if k.Files == nil {
+			k.Files = map[string]string{}
+		}
+		k.Files[path] = text
+	}
+	return err
+}
+
+// RemoveTree implements sys.Kernel.
+func (k *Kernel) RemoveTree(path string) error {
+	for file := range k.Files {
+		if file == path || strings.HasPrefix(file, path+"/") {
+			delete(k.Files, file)
+		}
+	}
+	return k.call("remove", path)
+}
+
+// Bind implements sys.Kernel.
+func (k *Kernel) Bind(source, target string, readOnly bool) error {
+	return k.call("bind", source, target, strconv.FormatBool(readOnly))
+}
+
+// ReadBelow implements sys.Kernel. It is not recorded.
+func (k *Kernel) ReadBelow(root, path string, max int) ([]byte, error) {
+	text, err := k.ReadFile(root + path)
+	if len(text) > max {
+		return nil, syscall.EFBIG
+	}
+	return text, err
+}
+
+// IsReadOnly implements sys.Kernel: where ReadOnly says so.
+func (k *Kernel) IsReadOnly(path string) bool { return k.ReadOnly[path] }
+
+// WriteFIFO implements sys.Kernel.
+func (k *Kernel) WriteFIFO(path, text string) error { return k.call("release", path, text) }
+
+// Device implements sys.Kernel: Files has "c MAJOR MINOR" or "b MAJOR MINOR". It is not recorded.
+func (k *Kernel) Device(path string) (sys.Device, error) {
+	if _, err := k.ReadDir(path); err == nil {
+		return sys.Device{Kind: 'd'}, nil
+	}
+	text, err := k.ReadFile(path)
+	if err != nil {
+		return sys.Device{}, err
+	}
+	words := strings.Fields(string(text))
+	if len(words) != 3 {
+		return sys.Device{}, syscall.ENODEV
+	}
+	major, _ := strconv.Atoi(words[1])
+	minor, _ := strconv.Atoi(words[2])
+	return sys.Device{Kind: words[0][0], Major: uint32(major), Minor: uint32(minor), Mode: 0o600}, nil
+}
+
+// OpenProcess implements sys.Kernel.
+func (k *Kernel) OpenProcess(pid int) (int, error) {
+	return k.Child.Event, k.call("open process", strconv.Itoa(pid))
 }
 
 // Symlink implements sys.Kernel.
@@ -146,6 +223,9 @@ func (k *Kernel) Spawn(c *sys.Command) (sys.Child, error) {
 	k.Spawned = append(k.Spawned, *c)
 	return k.Child, k.call("spawn", c.Path)
 }
+
+// RemoveGroup implements sys.Kernel.
+func (k *Kernel) RemoveGroup(path string) error { return k.call("remove group", path) }
 
 // SwitchRoot implements sys.Kernel.
 func (k *Kernel) SwitchRoot(folder string) error { return k.call("switch root", folder) }

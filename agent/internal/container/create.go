@@ -1,0 +1,210 @@
+package container
+
+import (
+	"strings"
+
+	"utilityvm/agent/internal/account"
+	"utilityvm/agent/internal/process"
+	"utilityvm/agent/internal/sys"
+	"utilityvm/agent/wire"
+)
+
+// bundles is where the bundles of containers are, each in a folder of its own or deeper.
+const bundles = "/run/gcs/"
+
+// Create makes a container whose first process waits to be started. Its id is taken until Delete, or until done says that it failed.
+func (t *Table) Create(id, activity string, d *wire.Document, tell Tell, done func(error)) {
+	c, err := t.admit(id, d)
+	if err != nil {
+		done(err)
+		return
+	}
+	c.activity, c.tell = activity, tell
+	t.byID[id] = c
+	fail := func(err error) {
+		delete(t.byID, id)
+		done(err)
+	}
+	var config string
+	t.beside(func() (err error) {
+		if err = t.crun.prepare(t.kernel); err == nil {
+			config, err = t.prepare(c)
+		}
+		return err
+	}, func(err error) {
+		if err == nil {
+			err = t.make(c, config, done, fail)
+		}
+		if err != nil {
+			t.sweep(c, func(error) { fail(err) })
+		}
+	})
+}
+
+// admit checks what can be checked without looking at the machine.
+func (t *Table) admit(id string, d *wire.Document) (*Container, error) {
+	switch {
+	case !wire.IsContainerID(id):
+		return nil, invalid("ContainerId must be a name of at most 128 letters, digits and _-.+: '" + id + "'")
+	case t.byID[id] != nil:
+		return nil, &wire.Error{Code: wire.SystemAlreadyExists, Text: "there is a container " + id + " already"}
+	case len(t.byID) == maxContainers:
+		return nil, &wire.Error{Code: wire.Fail, Text: "there are 512 containers already"}
+	case !wire.IsPlace(d.Bundle) || !strings.HasPrefix(d.Bundle, bundles):
+		return nil, invalid("OciBundlePath must be a folder below " + bundles + ": '" + d.Bundle + "'")
+	}
+	s, err := readSpec(d.Spec, d.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{ID: id, spec: s, bundle: d.Bundle, state: Creating, exit: wire.UnexpectedExit}
+	switch s.kind {
+	case Workload:
+		err = t.enter(c)
+	case Sandbox:
+		c.shared = c.bundle + "/sandboxMounts"
+	}
+	return c, err
+}
+
+// enter makes a workload share the namespaces of its sandbox.
+func (t *Table) enter(c *Container) error {
+	box, err := t.Find(c.spec.sandbox)
+	if err != nil {
+		return err
+	}
+	if box.spec.kind != Sandbox {
+		return invalid(sandboxAnnotation + ": " + box.ID + " is no sandbox")
+	}
+	if err := box.must("a sandbox of others", Created, Starting, Running, Paused); err != nil {
+		return err
+	}
+	c.shared = box.shared
+	return c.spec.join(box.first.PID())
+}
+
+// prepare makes the container's files and returns the specification for crun; beside the loop.
+func (t *Table) prepare(c *Container) (string, error) {
+	k, s := t.kernel, c.spec
+	// What an earlier container of this name has left is nobody's any more.
+	if err := k.RemoveTree(folder(c.ID)); err != nil {
+		return "", &wire.Error{Code: wire.Fail, Text: "emptying " + folder(c.ID), Cause: err}
+	}
+	if err := k.MakeDir(folder(c.ID), 0o700); err != nil {
+		return "", &wire.Error{Code: wire.Fail, Text: "folder " + folder(c.ID), Cause: err}
+	}
+	if err := makeFolders(k, c.bundle); err != nil {
+		return "", err
+	}
+	if s.process.Text("env") == "" {
+		s.process.Set("env", "[]")
+	}
+	if err := resolveUser(k, s.root, s.who, &s.process); err != nil {
+		return "", err
+	}
+	if err := s.resolveDevices(k); err != nil {
+		return "", err
+	}
+	if s.kind == Sandbox {
+		if err := makeShared(k, c.shared); err != nil {
+			return "", err
+		}
+	}
+	if err := s.shareMounts(k, c.shared); err != nil {
+		return "", err
+	}
+	owner := s.sandbox
+	if s.kind != Workload {
+		owner = c.ID
+		if err := writeFiles(k, owner, s.hostname); err != nil {
+			return "", err
+		}
+	}
+	s.bindFiles(k, owner)
+	return s.encode(c.ID), nil
+}
+
+// resolveUser puts a user's numbers in the place of its name, as the lists in the container's own root have it, and says where its home is.
+// crun would look for that as well, but opens whatever is in the list's place: of a pipe it would never come back.
+func resolveUser(k sys.Kernel, root, who string, of *wire.Object) error {
+	read := account.Read(func(path string) ([]byte, error) { return k.ReadBelow(root, path, account.MaxFile) })
+	found, err := read.Find(who)
+	if err == nil && found != nil {
+		err = runAs(of, found)
+	}
+	if err != nil {
+		return err
+	}
+	user, err := of.Object("user")
+	if err != nil {
+		return err
+	}
+	uid, err := user.Uint32("uid")
+	if err != nil {
+		return err
+	}
+	return setHome(of, func() string { return read.Home(uid) })
+}
+
+func makeFolders(k sys.Kernel, path string) error {
+	for i := 1; i <= len(path); i++ {
+		if i == len(path) || path[i] == '/' {
+			if err := k.Mkdir(path[:i], 0o700); err != nil {
+				return &wire.Error{Code: wire.Fail, Text: "folder " + path[:i], Cause: err}
+			}
+		}
+	}
+	return nil
+}
+
+// make lets crun make the container. An error that it returns is of the time before crun; later ones are told to fail.
+func (t *Table) make(c *Container, config string, done, fail func(error)) error {
+	e := t.errand(c)
+	if err := t.kernel.CreateFile(e.path+".json", config, 0o600); err != nil {
+		return &wire.Error{Code: wire.Fail, Text: "writing the specification", Cause: err}
+	}
+	words := []string{"create", "--no-pivot", "--bundle", c.bundle, "--config", e.path + ".json", "--pid-file", e.path + ".pid"}
+	var err error
+	if c.spec.terminal {
+		c.streams, err = t.processes.Console(e.path + ".tty")
+		words = append(words, "--console-socket", e.path+".tty")
+	} else {
+		c.streams, err = t.processes.Streams(process.Wanted{true, true, true})
+	}
+	if err != nil {
+		return err
+	}
+	enough := t.processes.Expect()
+	e.run(c.streams.Theirs(), func(err error) {
+		if err == nil {
+			err = t.adopt(c, e)
+		}
+		enough()
+		e.clean()
+		if err != nil {
+			c.streams.Close()
+			t.sweep(c, func(error) { fail(err) })
+			return
+		}
+		done(nil)
+	}, append(words, c.ID)...)
+	return nil
+}
+
+// adopt takes over the first process, which waits.
+func (t *Table) adopt(c *Container, e *errand) error {
+	if err := c.streams.Started(); err != nil {
+		return err
+	}
+	pid, err := e.pid()
+	if err != nil {
+		return err
+	}
+	c.first, err = t.processes.Adopt(c.ID, pid, func() { t.ended(c) }, func() { t.finish(c) })
+	if err != nil {
+		return err
+	}
+	c.state = Created
+	t.processes.Begin(c.first)
+	return nil
+}

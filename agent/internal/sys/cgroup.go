@@ -1,0 +1,68 @@
+package sys
+
+import (
+	"strings"
+	"syscall"
+	"unsafe"
+)
+
+// groupPatience is how long killed processes may take to leave their control group, in milliseconds.
+const groupPatience = 10_000
+
+// RemoveGroup implements Kernel.
+func (Linux) RemoveGroup(path string) error {
+	if err := (Linux{}).WriteFile(path+"/cgroup.kill", "1"); err != nil {
+		return unlessAbsent(err)
+	}
+	if err := awaitEmpty(path + "/cgroup.events"); err != nil {
+		return err
+	}
+	return removeGroups(path)
+}
+
+// awaitEmpty waits until the kernel says that nobody is in a control group any more.
+func awaitEmpty(events string) error {
+	fd, err := syscall.Open(events, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer Close(fd)
+	var text [256]byte
+	for end := Now() + groupPatience*1e6; ; {
+		n, err := syscall.Pread(fd, text[:], 0)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(string(text[:n]), "populated 0") {
+			return nil
+		}
+		left := end - Now()
+		if left <= 0 {
+			return syscall.EBUSY
+		}
+		changed := struct {
+			fd              int32
+			events, returns int16
+		}{fd: int32(fd), events: syscall.EPOLLPRI}
+		limit := syscall.NsecToTimespec(left)
+		_, _, _ = syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&changed)), 1, uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+	}
+}
+
+// removeGroups removes a control group and those below it.
+func removeGroups(path string) error {
+	err := syscall.Rmdir(path)
+	if err != syscall.EBUSY {
+		return unlessAbsent(err)
+	}
+	names, _ := Linux{}.ReadDir(path)
+	for _, name := range names {
+		var found syscall.Stat_t
+		if syscall.Lstat(path+"/"+name, &found) == nil && found.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+			if err := removeGroups(path + "/" + name); err != nil {
+				return err
+			}
+		}
+	}
+	return unlessAbsent(syscall.Rmdir(path))
+}
