@@ -68,6 +68,29 @@ func ParsePMem(settings string) (d PMem, err error) {
 	return d, r.end()
 }
 
+// PCI are the settings of VPCIDevice. Placed says that a Place was named.
+type PCI struct {
+	VMBusGUID string
+	Place     uint32
+	Placed    bool
+}
+
+// ParsePCI reads the settings of a device of the host.
+func ParsePCI(settings string) (d PCI, err error) {
+	r := newJSONReader(orNothing(settings))
+	r.object(func(key string) {
+		switch key {
+		case "VMBusGUID":
+			d.VMBusGUID = r.str()
+		case "Place":
+			d.Place, d.Placed = r.uint32(), true
+		default:
+			r.skip()
+		}
+	})
+	return d, r.end()
+}
+
 // orNothing stands for settings that were left out.
 func orNothing(settings string) string {
 	if settings == "" {

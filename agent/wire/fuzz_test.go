@@ -84,6 +84,7 @@ func parseAll(body []byte) {
 	if q, err := ParseModify(body); err == nil {
 		_, _ = ParseDisk(q.Settings)
 		_, _ = ParsePMem(q.Settings)
+		_, _ = ParsePCI(q.Settings)
 		_, _ = ParseLayers(q.Settings)
 	}
 	if q, err := ParseCreation(body); err == nil {

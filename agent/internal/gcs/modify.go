@@ -14,6 +14,7 @@ var resources = map[string]resource{
 	"MappedDirectory":   mappedDirectory,
 	"MappedVirtualDisk": mappedDisk,
 	"SCSIDevice":        scsiDevice,
+	"VPCIDevice":        pciDevice,
 	"VPMemDevice":       pmemDevice,
 }
 

@@ -144,9 +144,9 @@ func makeFolders(k sys.Kernel, path string, mode uint32) error {
 	return nil
 }
 
-// appear waits until look finds something, and looks again at each announcement of a block device; patience is in
+// appear waits until look finds something, and looks again at each announcement of a device of that sort; patience is in
 // milliseconds.
-func appear(k sys.Kernel, what string, patience int64, look func() string) (string, error) {
+func appear(k sys.Kernel, sort, what string, patience int64, look func() string) (string, error) {
 	events, err := k.DeviceEvents()
 	if err != nil {
 		return "", &wire.Error{Code: wire.Fail, Text: "device events", Cause: err}
@@ -157,7 +157,7 @@ func appear(k sys.Kernel, what string, patience int64, look func() string) (stri
 			return found, nil
 		}
 		left := (end - sys.Now()) / 1e6
-		if left <= 0 || !k.WaitEvent(events, "block", int(left)) {
+		if left <= 0 || !k.WaitEvent(events, sort, int(left)) {
 			return "", &wire.Error{Code: wire.Timeout, Text: what + " did not appear"}
 		}
 	}

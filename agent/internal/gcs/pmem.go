@@ -45,7 +45,7 @@ func MountPMem(k sys.Kernel, number uint32, target string) error {
 		return err
 	}
 	what := "persistent memory device " + strconv.Itoa(int(number))
-	name, err := appear(k, what, maxAppear, func() string { return usable(k, findPMem(k, number)) })
+	name, err := appear(k, "block", what, maxAppear, func() string { return usable(k, findPMem(k, number)) })
 	if err != nil {
 		return err
 	}
@@ -53,16 +53,21 @@ func MountPMem(k sys.Kernel, number uint32, target string) error {
 	return m.do(k)
 }
 
-// findPMem returns the name of the block device in a place behind the host's bridges, "" while there is none.
-func findPMem(k sys.Kernel, number uint32) string {
+// findPlace returns the folder of the PCI device in a place behind the host's bridges, "" while there is none.
+func findPlace(k sys.Kernel, number uint32) string {
 	const digits = "0123456789abcdef"
 	bridge, place := firstBridge+number/placesOnBridge, number%placesOnBridge+1
 	if bridge > lastBridge {
 		return ""
 	}
 	ending := ":" + digits[place>>4:place>>4+1] + digits[place&15:place&15+1] + ".0"
-	folder := child(k, pciDevices+"/0000:00:"+digits[bridge>>4:bridge>>4+1]+digits[bridge&15:bridge&15+1]+".0",
+	return child(k, pciDevices+"/0000:00:"+digits[bridge>>4:bridge>>4+1]+digits[bridge&15:bridge&15+1]+".0",
 		func(name string) bool { return strings.HasSuffix(name, ending) })
+}
+
+// findPMem returns the name of the block device of the persistent memory in a place, "" while there is none.
+func findPMem(k sys.Kernel, number uint32) string {
+	folder := findPlace(k, number)
 	for _, step := range []string{"virtio", "ndbus", "region", "namespace", "block"} {
 		if folder == "" {
 			return ""

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -21,12 +21,18 @@ from utilityvm.schema.requests import ModifySettingRequest
 HOST_TIMEOUT: Final = 120.0
 """Seconds that the host's half may take, and so may taking it back."""
 
-Host = Callable[[ModifySettingRequest], Awaitable[None]]
+T = TypeVar("T")
+Told = Mapping[str, object] | None
+"""What the host says that the guest must know of its half: members for the settings of the guest's request."""
+
+Host = Callable[[ModifySettingRequest], Awaitable[Told]]
 Guest = Callable[[object], Awaitable[None]]
 
 
-async def in_two_halves(request: ModifySettingRequest, host: Host, guest: Guest | None, name: str) -> None:
+async def in_two_halves(request: ModifySettingRequest, host: Host, guest: Guest | None, name: str) -> Told:
     """Carry out `request` by `host` and, for its guest request, by `guest`; `name` is the VM's. No `guest`: the host has the connection.
+
+    Returns what the host tells for the guest, to whom it was said if there is a request for it.
 
     What is added is there on the host before the guest hears of it, and is taken back when the guest fails or the caller gives up.
     What is removed is given up by the guest first; when the host fails after that, the same request may be made again. An update reaches
@@ -39,20 +45,20 @@ async def in_two_halves(request: ModifySettingRequest, host: Host, guest: Guest 
     """
     half, mine = (request, None) if guest is None else (structs.replace(request, guest_request=None), request.guest_request)
     if guest is None or mine is None:
-        await (_add(half, host, name) if request.request_type == "Add" else _finish(host(half), half, name))
-        return
+        return await (_add(half, host, name) if request.request_type == "Add" else _finish(host(half), half, name))
+    told: Told = None
 
     async def tell(*, half_done: bool = False) -> None:
         with _during("guest modify", half_done=half_done):
-            await guest(mine)
+            await guest(_with(mine, told))
 
     if not request.resource_path:
         await tell()
-        return
+        return None
     match request.request_type:
         case "Add":
             with _during("adding VM resources"):
-                await _add(half, host, name)
+                told = await _add(half, host, name)
             try:
                 await tell()
             except BaseException as error:
@@ -72,19 +78,29 @@ async def in_two_halves(request: ModifySettingRequest, host: Host, guest: Guest 
             with _during("updating VM resources"):
                 await _finish(host(half), half, name)
             await tell(half_done=True)
+    return told
 
 
-async def _add(half: ModifySettingRequest, host: Host, name: str) -> None:
+def _with(request: object, told: Told) -> object:
+    """Return the guest's request with what the host tells, in whichever shape it is."""
+    if not told:
+        return request
+    plain = msgspec.to_builtins(request)
+    return {**plain, "Settings": {**plain.get("Settings", {}), **told}}
+
+
+async def _add(half: ModifySettingRequest, host: Host, name: str) -> Told:
     """Carry out an addition. One that is done when its caller has given up is taken back."""
     there = False
 
-    async def add() -> None:
+    async def add() -> Told:
         nonlocal there
-        await host(half)
+        told = await host(half)
         there = True
+        return told
 
     try:
-        await _finish(add(), half, name)
+        return await _finish(add(), half, name)
     except asyncio.CancelledError:
         if there:
             await _taken_back(host(structs.replace(half, request_type="Remove")), half, name)
@@ -98,7 +114,7 @@ def _removal(added: object) -> object:
     return {**added, "RequestType": "Remove"} if isinstance(added, Mapping) else added
 
 
-async def _taken_back(removal: Awaitable[None], added: ModifySettingRequest, name: str) -> bool:
+async def _taken_back(removal: Awaitable[object], added: ModifySettingRequest, name: str) -> bool:
     """Undo half of an addition, and say whether it is gone. When that fails too, the caller's own reason says more."""
     try:
         await _finish(removal, added, name)
@@ -108,12 +124,12 @@ async def _taken_back(removal: Awaitable[None], added: ModifySettingRequest, nam
     return True
 
 
-async def _finish(work: Awaitable[None], half: ModifySettingRequest, name: str) -> None:
-    async def run() -> None:
-        await work
+async def _finish(work: Awaitable[T], half: ModifySettingRequest, name: str) -> T:
+    async def run() -> T:
+        return await work
 
     try:
-        await finish(run(), within=HOST_TIMEOUT)
+        return await finish(run(), within=HOST_TIMEOUT)
     except TimeoutError as error:
         what = f"{half.request_type or 'change'} of {half.resource_path}"
         raise DeadlineExceeded(f"{name}: {what}: the host was not done within {HOST_TIMEOUT:g} s") from error

@@ -171,10 +171,11 @@ class Measured(Protocol):
 class Modifiable(Protocol):
     """What can be given things, and have them taken away, while it runs."""
 
-    async def modify(self, request: ModifySettingRequest) -> None:
+    async def modify(self, request: ModifySettingRequest) -> Mapping[str, object] | None:
         """Change the resource that `request` names; done when this returns. A failed one has changed nothing.
 
-        A guest request in it is relayed only with an internal guest connection (see `compute.modify`).
+        A guest request in it is relayed only with an internal guest connection (see `compute.modify`). Returns members for the settings
+        of the guest's request, without which the guest does not find what has come; None: there are none.
 
         Raises:
             StateError: it does not run, and is not paused.

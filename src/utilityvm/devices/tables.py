@@ -31,4 +31,4 @@ def tables(owner: Owner, plan: LcowPlan | WcowPlan) -> Tables:
     lcow, wcow = (plan, None) if isinstance(plan, LcowPlan) else (None, plan)
     scsi = Scsi(owner, plan.scsi_controller_count, wcow.slots if wcow else ())
     vpmem, vsmb = VPMem(owner, lcow), Vsmb(owner, wcow.shares if wcow else ())
-    return Tables(scsi, vpmem, Layers(owner, vpmem, scsi), Plan9(owner), vsmb, VPci(owner), Pipes(owner))
+    return Tables(scsi, vpmem, Layers(owner, vpmem, scsi), Plan9(owner), vsmb, VPci(owner, lcow.assigned if lcow else {}), Pipes(owner))

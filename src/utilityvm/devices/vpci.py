@@ -1,5 +1,6 @@
 """Devices of the host that are given to the guest whole, each at a place of the guest's bus that has a GUID."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -25,11 +26,13 @@ class AssignedDevice:
 
 @final
 class VPci:
-    """The devices of the host that one VM has."""
+    """The devices of the host that one VM has. `assigned` are those that it has from its start, by the GUIDs of their places."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, assigned: Mapping[str, str]) -> None:
         self._owner = owner
         self._held = Holdings[AssignedDevice](owner.id, "assigned device", _Effects(owner))
+        for guid, device_id in assigned.items():
+            self._held.adopt(device_id, AssignedDevice(device_id, guid))
 
     @property
     def devices(self) -> tuple[AssignedDevice, ...]:
@@ -39,10 +42,13 @@ class VPci:
     async def assign(self, device_id: str) -> AssignedDevice:
         """Give the guest a device of the host: on Windows by its instance path, on Linux by its PCI address (``0000:01:00.0``).
 
-        A Linux guest has seen it when this returns. A device that is given is counted once more.
+        A Linux guest has seen it when this returns. A device that is given is counted once more. On QEMU it can be given only to a VM
+        that was created with it (`OptionsLCOW.assigned_devices`) and gave it back: its jail shows no other.
 
         Raises:
-            StateError, Unsupported, NotFound, HostError, GuestError, ConnectionLost, DeadlineExceeded: see `UtilityVM.modify`.
+            StateError: the VM is not running; or the device, or one of its IOMMU group, is bound to another driver than vfio-pci.
+            Unsupported: the VM was not created with the device, or may have less memory than it says, or the host has no IOMMU at work.
+            NotFound, Exhausted, HostError, GuestError, ConnectionLost, DeadlineExceeded: see `UtilityVM.modify`.
         """
         return _now(await self._held.take(device_id, lambda: AssignedDevice(device_id, new_guid())))
 

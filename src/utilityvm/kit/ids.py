@@ -22,6 +22,11 @@ def new_guid() -> str:
     return str(uuid.uuid4())
 
 
+def guid_of(text: str) -> str:
+    """Return the GUID of a text, always the same (version 5), lower-case, without braces."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, text))
+
+
 def parse_vm_id(text: str) -> VmId:
     """Check a caller's VM id: it becomes part of names outside (cgroup, tap, directory).
 

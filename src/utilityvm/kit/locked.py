@@ -10,7 +10,8 @@ from typing import Final, final
 from utilityvm.kit.errors import HostError
 
 _STEP: Final = 16 << 20  # bytes locked before the event loop has its turn: some milliseconds
-_CAP_IPC_LOCK: Final = 14
+CAP_IPC_LOCK: Final = 14
+CAP_SYS_RESOURCE: Final = 24
 _EVERYBODY: Final = "4294967295"  # ids of the first user namespace, whose capabilities alone count
 
 
@@ -49,12 +50,20 @@ def why_not_locked(size: int, proc: Path = Path("/proc/self")) -> str:
     import resource  # noqa: PLC0415  # Unix alone has it
 
     soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-    first = (proc / "uid_map").read_text().split()[2] == _EVERYBODY
-    if resource.RLIM_INFINITY in (soft, hard) or (first and int(status["CapEff"], 16) >> _CAP_IPC_LOCK & 1):
+    if resource.RLIM_INFINITY in (soft, hard) or has_capability(CAP_IPC_LOCK, proc):
         return ""
-    locked = int(status["VmLck"].split()[0]) << 10
+    locked = int(_status(proc)["VmLck"].split()[0]) << 10
     if locked + size > hard:
         return f"this process may lock {hard >> 10} KiB (RLIMIT_MEMLOCK), of which {locked >> 10} are locked already"
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
     return ""
+
+
+def has_capability(number: int, proc: Path = Path("/proc/self")) -> bool:
+    """Say whether this process has a capability over the whole host, not in a user namespace alone."""
+    first = (proc / "uid_map").read_text().split()[2] == _EVERYBODY
+    return first and bool(int(_status(proc)["CapEff"], 16) >> number & 1)
+
+
+def _status(proc: Path) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())

@@ -71,6 +71,13 @@ class OptionsLCOW(Options, frozen=True, kw_only=True, forbid_unknown_fields=True
         bool, option("Let the guest tell which memory it does not use, so that the host takes it back.", go="EnableColdDiscardHint")
     ] = False
     vpci_enabled: Annotated[bool, option("Leave the guest's PCI on. On QEMU it always is: devices sit on it.", go="VPCIEnabled")] = False
+    assigned_devices: Annotated[
+        tuple[str, ...],
+        option(
+            "Devices of the host that the VM has from its start: on QEMU by PCI address, as 0000:01:00.0. Needs allow_overcommit false.",
+            value="DEVICE",
+        ),
+    ] = ()
     is_template: Annotated[bool, option("The VM will be saved as a template for clones.")] = False
     is_clone: Annotated[bool, option("Create the VM from a template.")] = False
     template_config: Annotated["TemplateConfig | None", option("The template that a clone is made from.")] = None

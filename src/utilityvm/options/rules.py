@@ -96,6 +96,17 @@ BOUNDS: tuple[Rule[OptionsLCOW], ...] = (
         lambda options, _: bool(options.graphics_pipe) and not options.enable_graphics_console,
         reads=("enable_graphics_console",),
     ),
+    Rule(
+        "assigned_devices",
+        "assigned_devices needs allow_overcommit false: a device writes into the guest's memory, all of which must be there",
+        lambda options, _: bool(options.assigned_devices) and options.allow_overcommit,
+        reads=("allow_overcommit",),
+    ),
+    Rule(
+        "assigned_devices",
+        "assigned_devices names a device twice",
+        lambda options, _: len(set(options.assigned_devices)) < len(options.assigned_devices),
+    ),
     IDLE_TEMPLATE,
 )
 

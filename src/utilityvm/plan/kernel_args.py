@@ -21,12 +21,16 @@ _SERIAL: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PlatformArgument:
-    """A kernel argument that the platform adds, and why; `emulated_only`: not under KVM; `lone_only`: for one processor."""
+    """A kernel argument that the platform adds, and why.
+
+    `emulated_only`: not under KVM; `lone_only`: for one processor; `virtual_only`: not with devices of the host.
+    """
 
     text: str
     reason: str
     emulated_only: bool = False
     lone_only: bool = False
+    virtual_only: bool = False
 
 
 QEMU_ARGUMENTS: Final = (
@@ -43,7 +47,9 @@ QEMU_ARGUMENTS: Final = (
         "a controller would ask 256 targets who is there, 0.16 s when emulated; the agent looks at the disk that it is told of",
     ),
     PlatformArgument(
-        "swiotlb=noforce", "room for memory that is plugged in makes the kernel keep 64 MiB for devices of 32 bits, of which there is none"
+        "swiotlb=noforce",
+        "room for memory that is plugged in makes the kernel keep 64 MiB for devices of 32 bits, of which only a host can have one",
+        virtual_only=True,
     ),
     PlatformArgument("memhp_default_state=online_movable", "memory that was plugged in is used at once, and can be given back"),
     PlatformArgument(
@@ -75,9 +81,9 @@ def kernel_command_line(options: OptionsLCOW, processor_count: int, facts: Facts
     pieces = (
         _root(options),
         *_consoles(options, facts.platform),
-        *_platform(facts, processor_count),
+        *_platform(options, facts, processor_count),
         *([options.kernel_boot_options] if options.kernel_boot_options else []),
-        *(["pci=off"] if facts.platform is Platform.HYPERV and not options.vpci_enabled else []),
+        *(["pci=off"] if facts.platform is Platform.HYPERV and not (options.vpci_enabled or options.assigned_devices) else []),
         f"nr_cpus={processor_count}",
         "brd.rd_nr=0",
         *_timer(facts.platform),
@@ -109,12 +115,17 @@ def _consoles(options: OptionsLCOW, platform: Platform) -> list[str]:
     return pieces
 
 
-def _platform(facts: Facts, processor_count: int) -> list[str]:
+def _platform(options: OptionsLCOW, facts: Facts, processor_count: int) -> list[str]:
     """Platform arguments come before the user's, so that the user's win."""
     if facts.platform is Platform.HYPERV:
         return []
-    fit = (argument for argument in QEMU_ARGUMENTS if facts.emulated or not argument.emulated_only)
-    return [argument.text for argument in fit if processor_count == 1 or not argument.lone_only]
+    return [
+        argument.text
+        for argument in QEMU_ARGUMENTS
+        if (facts.emulated or not argument.emulated_only)
+        and (processor_count == 1 or not argument.lone_only)
+        and not (argument.virtual_only and options.assigned_devices)
+    ]
 
 
 def _init_arguments(options: OptionsLCOW) -> str:

@@ -1,8 +1,10 @@
 """A Linux guest's options become a document: pure, in the original's order of steps, so that errors come in its order too."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from utilityvm.kit.errors import NotFound
+from utilityvm.kit.ids import guid_of
 from utilityvm.options.lcow import INITRD_FILE, KERNEL_FILE, UNCOMPRESSED_KERNEL_FILE, OptionsLCOW, RootFSType
 from utilityvm.options.paths import PathFlavour, extension, join
 from utilityvm.options.rules import verify
@@ -21,6 +23,8 @@ from utilityvm.schema.devices import (
     RdpConnectionOptions,
     Scsi,
     VideoMonitor,
+    VirtualPciDevice,
+    VirtualPciFunction,
     VirtualPMemController,
     VirtualPMemDevice,
 )
@@ -50,7 +54,8 @@ class VPMemSlot:
 class LcowPlan:
     """What is to be created, and what the VM object begins with.
 
-    `listen_ports` are in the order of listening; memory is in MiB; `vpmem_root` is in slot 0 when the root file system is a disk.
+    `listen_ports` are in the order of listening; memory is in MiB; `vpmem_root` is in slot 0 when the root file system is a disk;
+    `assigned` are the host's devices that the VM has from its start, by the GUID of their place.
     """
 
     document: ComputeSystem
@@ -61,6 +66,7 @@ class LcowPlan:
     vpmem_max_count: int
     vpmem_max_size_bytes: int
     vpmem_root: VPMemSlot | None
+    assigned: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +119,12 @@ def plan_lcow(options: OptionsLCOW, facts: Facts, *, vm_id: str, warn: Warn) -> 
         raise NotFound(f"boot file: '{paths.root_fs}' not found")
     verify(options, facts.build)
     memory, processor = plan_topology(options, facts, vm_id=vm_id, warn=warn)
+    assigned = {guid_of(f"{vm_id} {device}"): device for device in options.assigned_devices}
     machine = VirtualMachine(
         stop_on_reset=True,
         chipset=_chipset(options, paths, facts, kernel_command_line(options, processor.count, facts)),
         compute_topology=Topology(memory=memory, processor=processor),
-        devices=_devices(options, paths, facts.path_flavour),
+        devices=_devices(options, paths, facts.path_flavour, assigned),
         storage_qos=storage_qos(options),
         guest_connection=_guest_connection(options),
     )
@@ -130,6 +137,7 @@ def plan_lcow(options: OptionsLCOW, facts: Facts, *, vm_id: str, warn: Warn) -> 
         vpmem_max_count=options.vpmem_device_count,
         vpmem_max_size_bytes=options.vpmem_size_bytes,
         vpmem_root=VPMemSlot(paths.root_fs, "/", removable=False) if _disk_root(options) else None,
+        assigned=assigned,
     )
 
 
@@ -150,7 +158,7 @@ def _chipset(options: OptionsLCOW, paths: BootFilePaths, facts: Facts, command_l
     return Chipset(uefi=Uefi(boot_this=entry))
 
 
-def _devices(options: OptionsLCOW, paths: BootFilePaths, flavour: PathFlavour) -> Devices:
+def _devices(options: OptionsLCOW, paths: BootFilePaths, flavour: PathFlavour, assigned: Mapping[str, str]) -> Devices:
     graphics = options.enable_graphics_console
     return Devices(
         com_ports={"0": ComPort(named_pipe=options.console_pipe)} if options.console_pipe else {},
@@ -161,6 +169,7 @@ def _devices(options: OptionsLCOW, paths: BootFilePaths, flavour: PathFlavour) -
         hv_socket=hv_socket(),
         enhanced_mode_video=EnhancedModeVideo() if graphics else None,
         plan9=Plan9(),
+        virtual_pci={guid: VirtualPciDevice(functions=[VirtualPciFunction(device_instance_path=path)]) for guid, path in assigned.items()},
     )
 
 

@@ -26,6 +26,7 @@ class Case(msgspec.Struct, forbid_unknown_fields=True):
     root: bool
     files: tuple[str, ...]
     devices: tuple[str, ...]
+    gids: tuple[int, ...] = ()
     kvm: Device | None = None
 
 
@@ -35,7 +36,7 @@ def test_there_are_cases() -> None:
 
 def chain(case: Case) -> str:
     jail = for_kvm(case.jail, mode=case.kvm.mode, gid=case.kvm.gid) if case.kvm else case.jail
-    around = enclosure(jail, FIRST_UID + 5, root=case.root, files=case.files, devices=case.devices)
+    around = enclosure(jail, FIRST_UID + 5, root=case.root, files=case.files, devices=case.devices, gids=case.gids)
     lacks = [f"lacks: {layer}: {reason}" for layer, reason in jail.lacks.items()]
     return "\n".join([*around.words(4711, ["QEMU"]), "", *lacks, f"hint: {hint(jail) or '-'}", ""])
 

@@ -30,6 +30,8 @@ def lowered(case: Path) -> str:
         return f"{type(error).__name__}: {error}\n"
     lines = [*map(str, launch.argv), "", f"memory: {launch.memory_bytes} bytes", f"console: {launch.console_path or '-'}"]
     lines += [f"share: quota {launch.share.quota}, weight {launch.share.weight}, group {launch.share.group or '-'}"] * launch.share.wanted
+    lines += [f"plugs in: {request.resource_path}" for request in launch.present]
+    lines += [f"gives: {address}" for address in launch.assigned.values()]
     return "\n".join([*lines, *(f"reads: {file}" for file in launch.files.values()), ""])
 
 

@@ -187,6 +187,8 @@ def test_every_option_that_one_word_can_give_has_its_flag(option: Option) -> Non
         assert parse(option.flag, "-7") == {option.name: -7}
         for word in option.words:
             assert parse(option.flag, word) == {option.name: word}
+    elif option.kind is tuple:
+        assert parse(option.flag, "word", option.flag, "other") == {option.name: ["word", "other"]}
     else:
         assert option.kind is str
         assert parse(option.flag, "word") == {option.name: "word"}

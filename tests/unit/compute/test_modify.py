@@ -1,11 +1,14 @@
 """A change in two halves: their order, and what is taken back."""
 
 import asyncio
+from collections.abc import Mapping
 
+import msgspec
 import pytest
 
 from utilityvm.compute.modify import in_two_halves
 from utilityvm.kit.errors import GuestError, HostError, InvalidOptions, UtilityVMError
+from utilityvm.schema.guest_requests import GuestRequest, LCOWMappedVPCIDevice
 from utilityvm.schema.requests import ModifySettingRequest
 
 PATH = "VirtualMachine/Devices/Scsi/0/Attachments/0"
@@ -17,16 +20,20 @@ class Both:
 
     def __init__(self, **fails: UtilityVMError) -> None:
         self.asked: list[str] = []
+        self.tells: Mapping[str, object] | None = None
+        self.told: list[object] = []
         self._fails = fails
 
-    async def host(self, request: ModifySettingRequest) -> None:
+    async def host(self, request: ModifySettingRequest) -> Mapping[str, object] | None:
         assert request.guest_request is None
         await self._ask(f"host {request.request_type}")
+        return self.tells
 
     async def guest(self, request: object) -> None:
-        assert isinstance(request, dict)
-        assert request["ResourceType"] == GUEST["ResourceType"]
-        await self._ask(f"guest {request['RequestType']}")
+        self.told.append(request)
+        asked = msgspec.to_builtins(request)
+        assert asked["ResourceType"] == GUEST["ResourceType"]
+        await self._ask(f"guest {asked['RequestType']}")
 
     async def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -38,6 +45,11 @@ class Both:
         asked = GUEST | {"RequestType": request_type} if guest else None
         request = ModifySettingRequest(resource_path=path, request_type=request_type, guest_request=asked)
         await in_two_halves(request, self.host, self.guest, "vm x")
+
+
+async def modify(both: Both, guest: object) -> Mapping[str, object] | None:
+    request = ModifySettingRequest(resource_path=PATH, request_type="Add", guest_request=guest)
+    return await in_two_halves(request, both.host, both.guest, "vm x")
 
 
 def guest_error() -> GuestError:
@@ -123,3 +135,20 @@ async def test_an_addition_that_only_the_host_makes_is_taken_back_when_its_calle
         task.cancel()
     assert task.cancelled()
     assert both.asked == ["host Add", "host Remove"]
+
+
+async def test_the_guest_is_told_what_the_host_says_of_its_half() -> None:
+    both = Both()
+    both.tells = {"Place": 64}
+    asked = GUEST | {"RequestType": "Add"}
+    of_structs = GuestRequest(request_type="Add", resource_type=GUEST["ResourceType"], settings=LCOWMappedVPCIDevice(vmbus_guid="g"))
+    for guest in (asked, asked | {"Settings": {"VMBusGUID": "g"}}, of_structs):
+        await modify(both, guest)
+    assert both.told == [asked | {"Settings": {"Place": 64}}, *[asked | {"Settings": {"VMBusGUID": "g", "Place": 64}}] * 2]
+
+
+async def test_what_the_host_says_is_passed_on_to_whoever_keeps_the_guest_connection() -> None:
+    both = Both()
+    both.tells = {"Place": 64}
+    assert await modify(both, None) == {"Place": 64}
+    assert both.told == []

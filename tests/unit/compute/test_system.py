@@ -10,6 +10,7 @@ import pytest
 
 from utilityvm.compute.ports import ExitHow
 from utilityvm.compute.qemu import system
+from utilityvm.compute.qemu.assign import Shown
 from utilityvm.compute.qemu.cgroup import Cgroups
 from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.lower import Launch
@@ -55,7 +56,7 @@ async def machine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[QemuMa
     monkeypatch.setattr(system, "Child", Undying)
     monkeypatch.setattr(system, "CLEANUP", 0.05)
     launch = Launch(argv=("qemu",), memory_bytes=4096, files={}, console_path="", share=Share(count=1), rules={})
-    made = QemuMachine(VmId("x"), ComputeSystem(owner="o"), launch, FACTS, Processors(VmId("x"), launch.share, Cgroups()))
+    made = QemuMachine(VmId("x"), ComputeSystem(owner="o"), launch, FACTS, Processors(VmId("x"), launch.share, Cgroups()), Shown())
     async with asyncio.timeout(10):
         await made.start()
         child = made._child

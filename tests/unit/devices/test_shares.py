@@ -233,7 +233,7 @@ async def test_a_share_of_named_files_alone_says_so_also_when_there_are_none() -
 
 async def test_a_device_of_the_host_has_a_place_of_its_own_and_is_given_once() -> None:
     machine = Machine()
-    vpci = VPci(machine.owner)
+    vpci = VPci(machine.owner, {})
     first, again, other = [await vpci.assign(device) for device in ("PCIP\\1", "PCIP\\1", "PCIP\\2")]
     assert (first.vmbus_guid, again.references) == (again.vmbus_guid, 2)
     assert other.vmbus_guid != first.vmbus_guid
@@ -247,6 +247,17 @@ async def test_a_device_of_the_host_has_a_place_of_its_own_and_is_given_once() -
     assert machine.asked[-1] == {"ResourcePath": f"VirtualMachine/Devices/VirtualPci/{first.vmbus_guid}", "RequestType": "Remove"}
     with pytest.raises(NotFound, match=r"^no device with ID PCIP\\1 is present on the uvm x$"):
         await vpci.remove("PCIP\\1")
+
+
+async def test_a_device_that_is_there_from_the_start_is_known_and_can_be_given_back() -> None:
+    machine = Machine()
+    vpci = VPci(machine.owner, {"g1": "0000:01:00.0"})
+    assert [(device.device_id, device.vmbus_guid, device.state) for device in vpci.devices] == [("0000:01:00.0", "g1", "attached")]
+    assert (await vpci.assign("0000:01:00.0")).references == 2
+    await vpci.remove("0000:01:00.0")
+    await vpci.remove("0000:01:00.0")
+    assert machine.asked == [{"ResourcePath": "VirtualMachine/Devices/VirtualPci/g1", "RequestType": "Remove"}]
+    assert vpci.devices == ()
 
 
 async def test_pipes_are_the_host_services() -> None:

@@ -97,6 +97,11 @@ def test_independent_problems_are_all_reported_in_the_order_of_the_rules() -> No
 
 BOUNDS_CASES: list[tuple[dict[str, Any], str]] = [
     ({"graphics_pipe": "/run/screen"}, "graphics_pipe offers a screen, which needs enable_graphics_console"),
+    (
+        {"assigned_devices": ("0000:01:00.0",)},
+        "assigned_devices needs allow_overcommit false: a device writes into the guest's memory, all of which must be there",
+    ),
+    ({"assigned_devices": ("x", "x"), "allow_overcommit": False}, "assigned_devices names a device twice"),
     ({"memory_size_in_mb": 0}, "memory_size_in_mb must be between 1 and 18446744073709551614"),
     ({"memory_size_in_mb": 2**64 - 1}, "memory_size_in_mb must be between 1 and 18446744073709551614"),
     ({"low_mmio_gap_in_mb": -1}, "low_mmio_gap_in_mb must be between 0 and 18446744073709551615"),
@@ -138,6 +143,7 @@ def test_every_rule_of_ours_is_among_these_cases() -> None:
         {},
         {"memory_size_in_mb": 2**64 - 2, "processor_count": 2**31 - 1, "processor_limit": 100_000, "processor_weight": 10_000},
         {"vpmem_device_count": 0, "vpmem_size_bytes": 0},
+        {"assigned_devices": ("0000:01:00.0", "0000:01:00.1"), "allow_overcommit": False},
         {"root_fs_file": "rootfs.vhd", "preferred_root_fs_type": RootFSType.VHD},
     ],
 )

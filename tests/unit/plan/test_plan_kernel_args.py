@@ -35,6 +35,10 @@ VHD = RootFSType.VHD
             f" 8250_core.nr_uarts=0 panic=-1 quiet a=b nr_cpus=2 brd.rd_nr=0 pmtmr=0 -- -e 1 /bin/vsockexec -o 109 {GCS}",
         ),
         (
+            OptionsLCOW(assigned_devices=("PCIP\\VEN_1",), allow_overcommit=False),
+            f" 8250_core.nr_uarts=0 panic=-1 quiet {TAIL}",
+        ),
+        (
             OptionsLCOW(console_pipe="p"),
             f' {CONSOLE} pci=off nr_cpus=2 brd.rd_nr=0 pmtmr=0 -- -e 1 sh -c "/bin/vsockexec -e 109 {GCS} & exec sh"',
         ),
@@ -57,6 +61,11 @@ def test_on_qemu_there_is_always_a_serial_console_and_pci() -> None:
     ours += " memhp_default_state=online_movable"
     line = f" 8250.nr_uarts=1 console=ttyS0,115200 panic=-1 quiet {ours} {QEMU_TAIL}"
     assert kernel_command_line(OptionsLCOW(), 2, KVM) == line
+
+
+def test_a_device_of_the_host_may_reach_only_the_addresses_of_32_bits() -> None:
+    with_device = OptionsLCOW(assigned_devices=("0000:01:00.0",), allow_overcommit=False)
+    assert kernel_command_line(with_device, 2, KVM) == kernel_command_line(OptionsLCOW(), 2, KVM).replace("swiotlb=noforce ", "")
 
 
 @pytest.mark.parametrize("asked", [OptionsLCOW(console_pipe="p"), OptionsLCOW(enable_graphics_console=True)])

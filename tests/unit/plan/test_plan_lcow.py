@@ -194,3 +194,12 @@ def test_an_unknown_root_type_names_neither_root_nor_initrd() -> None:
     assert chipset is not None
     assert chipset.linux_kernel_direct is not None
     assert chipset.linux_kernel_direct.init_rd_path == ""
+
+
+def test_devices_of_the_host_are_at_places_that_stay_the_same() -> None:
+    plan = planned(assigned_devices=("0000:01:00.0", "0000:02:00.0"), allow_overcommit=False)
+    given = {guid: device.functions[0].device_instance_path for guid, device in devices(plan).virtual_pci.items()}
+    assert given == plan.assigned
+    assert list(given.values()) == ["0000:01:00.0", "0000:02:00.0"]
+    assert planned(assigned_devices=("0000:02:00.0",)).assigned.items() <= given.items()
+    assert planned().assigned == {}

@@ -30,6 +30,7 @@ from utilityvm.compute.qemu.modify import (
     slot_of,
 )
 from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.compute.qemu.pins import Pins
 from utilityvm.compute.qemu.qos import throttled
 from utilityvm.kit.errors import Exists, HostError, NotFound, NoVPMem, Unsupported, UtilityVMError
 from utilityvm.kit.trace import event
@@ -53,7 +54,7 @@ class Hotplug:
     """The slots of one machine. `controllers` and `pmem` are how many it has; `name` is the machine's. End it with `close`.
 
     `other_user` says that QEMU is not who we are, `bounded` that there is a throttle group for its disks. What is in the slot `root`
-    stays: the guest runs from it.
+    stays: the guest runs from it. `pins` hears of what is mapped into its memory.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Hotplug:
         other_user: bool = False,
         bounded: bool = False,
         root: str = "",
+        pins: Pins,
     ) -> None:
+        self._pins = pins
         self._other_user, self._bounded, self._root = other_user, bounded, root
         self._monitor, self._name = monitor, name
         self._controllers, self._pmem = controllers, pmem
@@ -163,11 +166,16 @@ class Hotplug:
         if self._other_user and not about.st_mode & stat.S_IROTH:
             hint = self._or_disk(f"chmod o+r {path}", slot)
             raise NoVPMem(f"{path}: may not be read by all, and QEMU, who maps it, is a user of its own", hint=hint)
+        self._pins.add(size)
+        plugged.undo.append(lambda: self._unmapped(size))
         _, number = await self._pass(plugged)
         backend = pmem_backend(slot, f"/proc/self/fd/{number}", size)
         await self._do(plugged, "object-add", backend, ("object-del", {"id": backend["id"]}))
         await self._monitor.execute("device_add", pmem_driver(slot))
         _close(plugged)  # nobody looks at it again, as at a disk that grows
+
+    async def _unmapped(self, size: int) -> None:
+        self._pins.add(-size)
 
     def _or_disk(self, hint: str, slot: PmemSlot) -> str:
         return hint if slot.id == self._root else f"{hint}, or attach it as a SCSI disk"

@@ -69,15 +69,18 @@ class Jail(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     group: int = 0
 
 
-def enclosure(jail: Jail, uid: int, *, root: bool, files: tuple[str, ...] = (), devices: tuple[str, ...] = ()) -> Enclosure:
+def enclosure(
+    jail: Jail, uid: int, *, root: bool, files: tuple[str, ...] = (), devices: tuple[str, ...] = (), gids: tuple[int, ...] = ()
+) -> Enclosure:
     """Return what QEMU is put into.
 
     `root` says whether the owner is root, `uid` who QEMU is then; it is its group too. `files` are those of this machine that
-    QEMU reads by their absolute path, `devices` the device nodes that it opens.
+    QEMU reads by their absolute path, `devices` the device nodes that it opens, `gids` further groups that may open them.
     """
     setpriv = ["--no-new-privs"]
     if Layer.OWN_USER in jail.layers:
-        groups = f"--groups={jail.group}" if jail.group else "--clear-groups"
+        further = [str(gid) for gid in sorted({jail.group, *gids} - {0})]
+        groups = f"--groups={','.join(further)}" if further else "--clear-groups"
         setpriv += [f"--reuid={uid}", f"--regid={uid}", groups]
     limits = ["ulimit -c 0", f"{{ ulimit -n {MAX_FILES} 2>/dev/null || :; }}"]  # a limit that is lower already stays
     if Layer.MOUNT not in jail.layers:

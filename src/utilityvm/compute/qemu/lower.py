@@ -1,7 +1,7 @@
 """Document and host facts to QEMU's command line. Pure: what must be opened is named, not opened."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -11,7 +11,7 @@ from utilityvm.compute.plan9.spec import wrong_plan9
 from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.graphics import screen_path, screen_words, wrong_screen
 from utilityvm.compute.qemu.modify import SLOTS, pmem_place
-from utilityvm.compute.qemu.present import present, root_slot, wrong_present
+from utilityvm.compute.qemu.present import assigned, present, root_slot, wrong_present
 from utilityvm.compute.qemu.qos import group_words, is_bounded, wrong_qos
 from utilityvm.compute.qemu.services import rules_of, wrong_rule
 from utilityvm.compute.qemu.share import Share, share_of, wrong_share
@@ -84,7 +84,8 @@ class Launch:
     it may use of the host's processors; `locked` says that its memory is to be locked before it starts, `bounded` that its
     disks are held to common bounds; `folders` are those of the host that its guest may mount from the start; `rules` are those
     of hvsocket services; `screen_path` is the socket that offers the screen, ``""`` for a machine without; `present` is to be plugged in
-    before the guest runs, for which QEMU waits; `root` is the slot of the device that the guest's root file system is on, ``""`` for none.
+    before the guest runs, for which QEMU waits; `root` is the slot of the device that the guest's root file system is on, ``""`` for none;
+    `assigned` are the addresses of the host's devices among those, by their paths in the document.
     """
 
     argv: tuple[str | FdWord, ...]
@@ -99,6 +100,7 @@ class Launch:
     screen_path: str = ""
     present: tuple[ModifySettingRequest, ...] = ()
     root: str = ""
+    assigned: Mapping[str, str] = field(default_factory=dict)
 
     def words(self, numbers: Mapping[Fd, int | str]) -> list[str]:
         """Return the command line with the descriptors' numbers and the files' names in it."""
@@ -166,6 +168,7 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         screen_path=screen_path(document),
         present=devices,
         root=root_slot(vm),
+        assigned=assigned(vm),
     )
 
 
@@ -242,6 +245,11 @@ def memory_place(pmem: int) -> tuple[str, int]:
     """Return the bridge and the slot on it that is kept for memory, the last of all."""
     bridge, slot = pmem_place(pmem + OTHER_DEVICES - 1)
     return f"bridge{bridge}", slot
+
+
+def assigned_places(pmem: int) -> range:
+    """Return the numbers of the places behind the bridges that are kept for devices of the host."""
+    return range(pmem, pmem + OTHER_DEVICES - 1)
 
 
 def _bridges(pmem: int) -> Iterator[str]:
@@ -362,6 +370,8 @@ def _wrong_devices(vm: VirtualMachine) -> Iterator[Problem]:
     path = "$.VirtualMachine.Devices"
     if vm.devices is None:
         return
+    if len(vm.devices.virtual_pci) >= OTHER_DEVICES:
+        yield _unsupported(f"{path}.VirtualPci", f"{len(vm.devices.virtual_pci)} devices: at most {OTHER_DEVICES - 1}")
     if len(vm.devices.scsi) > MAX_SCSI_CONTROLLERS:
         yield _unsupported(f"{path}.Scsi", f"{len(vm.devices.scsi)} controllers: at most {MAX_SCSI_CONTROLLERS}")
     names: set[str] = set()

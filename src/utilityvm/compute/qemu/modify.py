@@ -78,7 +78,6 @@ _LACKS: Final[Mapping[str, str]] = {
     "VirtualMachine/Devices/ComPorts/": "a serial port is part of the machine from its start: name it in the document",
     "VirtualMachine/Devices/VideoMonitor": "a screen is part of the machine from its start: name it in the document",
     "VirtualMachine/Devices/MappedPipes/": "pipes are Windows', which needs the driver for its Host Compute Service",
-    "VirtualMachine/Devices/VirtualPci/": "devices of the host are not assigned by the QEMU driver yet",
 }
 
 

@@ -1,9 +1,10 @@
-"""The disks and persistent memory that a document has from the start, as requests to plug them in before the guest runs. Pure."""
+"""The devices that a document has from the start, as requests to plug them in before the guest runs. Pure."""
 
 from collections.abc import Iterator
 from itertools import takewhile
 from typing import Final
 
+from utilityvm.compute.qemu.assign import NEEDS_MEMORY, address_of, guid_of, qemu_id
 from utilityvm.compute.qemu.modify import DiskSlot, PmemSlot, check_attachment, pmem_device, settings, slot_of
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
 from utilityvm.schema.devices import Attachment
@@ -23,13 +24,14 @@ def present(vm: VirtualMachine) -> list[tuple[str, ModifySettingRequest]]:
         for controller, scsi in vm.devices.scsi.items()
         for lun, disk in scsi.attachments.items()
     ]
+    given = [(f'VirtualPci["{guid}"]', f"VirtualPci/{guid}", device) for guid, device in vm.devices.virtual_pci.items()]
     memory = [(f'VirtualPMem.Devices["{slot}"]', f"VirtualPMem/Devices/{slot}", device) for slot, device in pmem.items()]
     return [
         (
             f"$.VirtualMachine.Devices.{path}",
             ModifySettingRequest(resource_path=f"VirtualMachine/Devices/{resource}", request_type="Add", settings=device),
         )
-        for path, resource, device in [*disks, *memory]
+        for path, resource, device in [*disks, *memory, *given]
     ]
 
 
@@ -41,22 +43,40 @@ def wrong_present(vm: VirtualMachine, controllers: int, pmem: int) -> Iterator[P
     taken: set[str] = set()
     for path, request in present(vm):
         try:
-            slot = slot_of(request, controllers, pmem)
-            match slot:
-                case DiskSlot():
-                    check_attachment(request, settings(request, Attachment))
-                case PmemSlot():
-                    pmem_device(request)
-                case None:
-                    yield Problem(path, "invalid", "a place is a number")
-                    continue
+            alone = _alone(request, controllers, pmem)
         except (InvalidOptions, Unsupported) as error:
             rule = "invalid" if isinstance(error, InvalidOptions) else "unsupported"
             yield Problem(path, rule, error.message.removeprefix(f"{request.resource_path}: "))
             continue
-        if slot.id in taken:
-            yield Problem(path, "invalid", f"there is another at place {slot.id}")
-        taken.add(slot.id)
+        yield from (Problem(path, "invalid", f"there is another {what}") for what in alone if what in taken)
+        taken.update(alone)
+        memory = vm.compute_topology.memory if vm.compute_topology else None
+        if guid_of(request) is not None and memory is not None and memory.allow_overcommit:
+            yield Problem(path, "unsupported", NEEDS_MEMORY)
+
+
+def _alone(request: ModifySettingRequest, controllers: int, pmem: int) -> tuple[str, ...]:
+    """Say what a device has for itself alone: its place, and a device of the host also its address.
+
+    Raises:
+        InvalidOptions, Unsupported: what is wrong with it.
+    """
+    if (guid := guid_of(request)) is not None:
+        return f"at place {qemu_id(guid)}", f"of {address_of(request)}"
+    slot = slot_of(request, controllers, pmem)
+    match slot:
+        case DiskSlot():
+            check_attachment(request, settings(request, Attachment))
+        case PmemSlot():
+            pmem_device(request)
+        case None:
+            raise InvalidOptions("a place is a number")
+    return (f"at place {slot.id}",)
+
+
+def assigned(vm: VirtualMachine) -> dict[str, str]:
+    """Return the addresses of the host's devices that a machine has from the start, by their paths in the document."""
+    return {path: address_of(request) for path, request in present(vm) if guid_of(request) is not None}
 
 
 def root_slot(vm: VirtualMachine) -> str:

@@ -5,15 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
+from utilityvm.compute.qemu.assign import OnHost, check_device, shown
 from utilityvm.compute.qemu.cgroup import Cgroups
 from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.graphics import screen_path
-from utilityvm.compute.qemu.lower import check, lower
+from utilityvm.compute.qemu.lower import Launch, check, lower
+from utilityvm.compute.qemu.pci import look_at
+from utilityvm.compute.qemu.pins import PIN_HINT, why_not_pinned
 from utilityvm.compute.qemu.probe import probe
 from utilityvm.compute.qemu.processors import Processors
 from utilityvm.compute.qemu.screen import require_screen
 from utilityvm.compute.qemu.system import QemuMachine
-from utilityvm.kit.errors import NotFound, Unsupported
+from utilityvm.kit.errors import NotFound, Unsupported, UtilityVMError
 from utilityvm.kit.ids import VmId
 from utilityvm.kit.locked import why_not_locked
 from utilityvm.schema.document import ComputeSystem
@@ -57,9 +60,23 @@ class QemuService:
             raise Unsupported(
                 f"{path}: false: {mib} MiB cannot be locked: {reason}", hint="raise it: ulimit -l, or LimitMEMLOCK= of systemd"
             )
+        given = shown(_given(launch, facts), facts.jail)
         cgroups = Cgroups()
         cgroups.check(launch.share)
-        return QemuMachine(system_id, document, launch, facts, Processors(system_id, launch.share, cgroups))
+        return QemuMachine(system_id, document, launch, facts, Processors(system_id, launch.share, cgroups), given)
+
+
+def _given(launch: Launch, facts: HostFacts) -> dict[str, OnHost]:
+    """Look at the host's devices that the machine is to have, and refuse those that it cannot."""
+    hosts = {address: look_at(address) for address in launch.assigned.values()}
+    for path, address in launch.assigned.items():
+        try:
+            check_device(address, hosts[address], facts.jail)
+        except UtilityVMError as error:
+            raise error.during(path) from error
+    if hosts and (reason := why_not_pinned(launch.memory_bytes)):
+        raise Unsupported(f"$.VirtualMachine.Devices.VirtualPci: {reason}", hint=PIN_HINT)
+    return hosts
 
 
 def _must_be_readable(path: Path) -> None:

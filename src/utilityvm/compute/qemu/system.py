@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Final, final
@@ -13,14 +14,18 @@ from utilityvm.compute.hosted import EXIT_TIMEOUT, HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, MachineStatistics
+from utilityvm.compute.qemu.assign import Shown
+from utilityvm.compute.qemu.assignments import Assignments
 from utilityvm.compute.qemu.console import SerialConsole
 from utilityvm.compute.qemu.ending import exit_status
 from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.growth import Growth
 from utilityvm.compute.qemu.hotplug import Hotplug
 from utilityvm.compute.qemu.jail import Layer, enclosure, uid_of
-from utilityvm.compute.qemu.lower import Fd, Launch, memory_place, pmem_count, scsi_count
+from utilityvm.compute.qemu.lower import Fd, Launch, assigned_places, memory_place, pmem_count, scsi_count
 from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.compute.qemu.pci import look_at
+from utilityvm.compute.qemu.pins import Pins
 from utilityvm.compute.qemu.plan9 import RESOURCE as PLAN9
 from utilityvm.compute.qemu.plan9 import Shares
 from utilityvm.compute.qemu.processors import Processors
@@ -60,10 +65,14 @@ _CONSOLE_LINES: Final = 400
 
 @final
 class QemuMachine:
-    """A `compute.ports.Machine` on QEMU. `facts` say what it runs on, and with which acceleration."""
+    """A `compute.ports.Machine` on QEMU. `facts` say what it runs on, and with which acceleration; `given` is what it needs for the
+    host's devices that it has.
+    """
 
-    def __init__(self, system_id: VmId, document: ComputeSystem, launch: Launch, facts: HostFacts, processors: Processors) -> None:
-        self.facts = facts
+    def __init__(
+        self, system_id: VmId, document: ComputeSystem, launch: Launch, facts: HostFacts, processors: Processors, given: Shown
+    ) -> None:
+        self.facts, self._given = facts, given
         self._processors = processors
         self._document = document
         self._id, self._launch, self._name = system_id, launch, f"vm {system_id}"
@@ -81,6 +90,7 @@ class QemuMachine:
         self._child: Child | None = None
         self._monitor: Monitor | None = None
         self._hotplug: Hotplug | None = None
+        self._assignments: Assignments | None = None
         self._growth: Growth | None = None
         self._opening, self._switching = asyncio.Lock(), asyncio.Lock()
         self._terminated = False
@@ -177,10 +187,10 @@ class QemuMachine:
             storage=storage,
         )
 
-    async def modify(self, request: ModifySettingRequest) -> None:
+    async def modify(self, request: ModifySettingRequest) -> Mapping[str, object] | None:
         """See `compute.ports.Modifiable.modify`."""
         self._life.step(Do.MODIFY)
-        await in_two_halves(request, self._modify_host, self._guest.modify, self._name)
+        return await in_two_halves(request, self._modify_host, self._guest.modify, self._name)
 
     async def create_process(self, spec: ProcessSpec) -> Process:
         """See `compute.ports.Hosted.create_process`."""
@@ -245,11 +255,10 @@ class QemuMachine:
 
     async def _begin(self) -> None:
         """Plug in what is there from the start, and let the guest run. Nobody pauses it meanwhile."""
-        assert self._hotplug is not None  # noqa: S101 (QEMU was started)
-        assert self._monitor is not None  # noqa: S101
+        assert self._monitor is not None  # noqa: S101 (QEMU was started)
         async with self._switching:
             for request in self._launch.present:
-                await self._hotplug.modify(request)
+                await self._plug(request)
             await self._monitor.execute("cont")
 
     # -- starting: nothing from here on waits, so that a machine that is starting has either no process or all that belongs to one -----
@@ -282,7 +291,7 @@ class QemuMachine:
     def _plugs_by(self, monitor: Monitor) -> Monitor:
         """Make what plugs things into QEMU by this monitor."""
         disks, pmem, memory = scsi_count(self._document), pmem_count(self._document), self._launch.memory_bytes >> 20
-        others = Layer.OWN_USER in self.facts.jail.layers
+        others, pins = Layer.OWN_USER in self.facts.jail.layers, Pins(self._launch.memory_bytes, self._qemu)
         self._hotplug = Hotplug(
             monitor,
             self._name,
@@ -291,14 +300,36 @@ class QemuMachine:
             other_user=others,
             bounded=self._launch.bounded,
             root=self._launch.root,
+            pins=pins,
+        )
+        self._assignments = Assignments(
+            monitor,
+            self._name,
+            places=assigned_places(pmem),
+            named=self._launch.assigned.values(),
+            jail=self.facts.jail,
+            locked=self._launch.locked,
+            pins=pins,
+            look=look_at,
         )
         self._growth = Growth(monitor, self._name, memory, memory_place(pmem), locked=self._launch.locked)
         return monitor
 
     def _enclosure(self, files: Offered) -> Enclosure:
-        devices = ("/dev/kvm",) if self.facts.accel is Accel.KVM else ()
-        jail = enclosure(self.facts.jail, uid_of(self._runtime_id), root=os.geteuid() == 0, files=files.shown, devices=devices)
+        given, devices = self._given, ("/dev/kvm",) if self.facts.accel is Accel.KVM else ()
+        jail = enclosure(
+            self.facts.jail,
+            uid_of(self._runtime_id),
+            root=os.geteuid() == 0,
+            files=(*files.shown, *given.files),
+            devices=(*devices, *given.nodes),
+            gids=given.gids,
+        )
         return replace(jail, groups=self._processors.enter())
+
+    def _qemu(self) -> int:
+        assert self._child is not None  # noqa: S101 (its monitor has answered)
+        return qemu_below(self._child.pid)
 
     def _pair(self, theirs: ExitStack) -> tuple[socket.socket, socket.socket]:
         ours, other = socket.socketpair()
@@ -315,18 +346,25 @@ class QemuMachine:
 
     # -- changing ---------------------------------------------------------------------------------------------------
 
-    async def _modify_host(self, request: ModifySettingRequest) -> None:
+    async def _modify_host(self, request: ModifySettingRequest) -> Mapping[str, object] | None:
         self._life.check(Do.MODIFY)
         if request.resource_path == PLAN9:
             await self._shares.modify(request)
-            return
-        if self._child is None or self._hotplug is None or self._growth is None:
+            return None
+        if self._child is None or self._growth is None:
             raise StateError(self._name, "starting", Do.MODIFY.value)
         if self._services.modify(request):
-            return
+            return None
         if modify_processors(request, self._processors, self._child.pid) or await modify_memory(request, self._growth):
-            return
-        await self._hotplug.modify(request)
+            return None
+        return await self._plug(request)
+
+    async def _plug(self, request: ModifySettingRequest) -> Mapping[str, object] | None:
+        assert self._hotplug is not None  # noqa: S101 (QEMU was started)
+        assert self._assignments is not None  # noqa: S101
+        if (told := await self._assignments.modify(request)) is None:
+            await self._hotplug.modify(request)
+        return told
 
     # -- standing still ---------------------------------------------------------------------------------------------
 

@@ -86,6 +86,9 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         f"{_DEVICES}.VirtualPMem.MaximumSizeBytes": _R,  # likewise
         f"{_DEVICES}.Plan9": _C,  # 9p is spoken over the guest's sockets, which are always there
         f"{_DEVICES}.Plan9.Shares": _C,  # each is checked as a whole (`plan9.spec`)
+        f"{_DEVICES}.VirtualPci": _C,
+        f"{_DEVICES}.VirtualPci[*]": _C,
+        f"{_DEVICES}.VirtualPci[*].Functions": _C,  # each is checked as a whole (`assign`)
         f"{_DEVICES}.HvSocket": _C,
         _SOCKETS: _C,
         f"{_SOCKETS}.DefaultBindSecurityDescriptor": _R,  # only the owner's process has the guest's sockets; there is nobody to tell apart

@@ -1,0 +1,65 @@
+"""A QEMU that is played, at its end of a monitor."""
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Qemu:
+    """QEMU's end of a monitor: carries out everything but the `fails`, and ends instead of answering to `dies`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock, self.fails, self.dies = sock, "", ""
+        self.heard: list[str] = []
+        self.arguments: list[Mapping[str, object]] = []
+        self.fds: list[int] = []
+
+    async def run(self) -> None:
+        loop, kept = asyncio.get_running_loop(), b""
+        readable = asyncio.Event()
+        loop.add_reader(self.sock, readable.set)
+        try:
+            while True:
+                await readable.wait()
+                readable.clear()
+                try:
+                    data, fds, _, _ = socket.recv_fds(self.sock, 65536, 4)
+                except BlockingIOError:  # it was read already when the loop told of it again
+                    continue
+                if not data:
+                    return
+                self.fds += fds
+                *lines, kept = (kept + data).split(b"\n")
+                for line in lines:
+                    if not await self._answer(msgspec.json.decode(line)):
+                        return
+        finally:
+            loop.remove_reader(self.sock)
+            self.sock.close()
+            for fd in self.fds:
+                os.close(fd)
+
+    async def _answer(self, asked: dict[str, object]) -> bool:
+        command, arguments = str(asked["execute"]), asked.get("arguments", {})
+        assert isinstance(arguments, dict)
+        if command != "qmp_capabilities":
+            self.heard.append(command)
+            self.arguments.append(arguments)
+        if command == self.dies:
+            return False
+        if command == self.fails:
+            await self._say({"id": asked["id"], "error": {"class": "GenericError", "desc": "no"}})
+            return True
+        await self._say({"id": asked["id"], "return": {"fd": 21} if command == "add-fd" else {}})
+        if command == "device_del":
+            await self._say({"event": "DEVICE_DELETED", "data": {"device": arguments["id"], "path": "/x"}})
+        return True
+
+    async def _say(self, message: object) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.sock, msgspec.json.encode(message) + b"\n")
