@@ -16,8 +16,10 @@ CHUNK = 256 * 1024
 MIB = 1 << 20
 
 # The runtime of the agent's language opens a poller of its own, an eventpoll and a pipe, once and whenever it likes.
+# Processes end while they are counted: awk would give up at the first that is not there any more.
 _IN_GUEST = """
-echo $(awk '$1 == "Name:" { name = $2 } $1 == "PPid:" && $2 != 2 { print name }' /proc/[0-9]*/status)
+set -- /proc/[0-9]*/status; cat "$@" 2>/dev/null >/tmp/counted
+echo $(awk '$1 == "Name:" { name = $2 } $1 == "PPid:" && $2 != 2 { print name }' /tmp/counted); rm /tmp/counted
 grep -l '^State:.Z' /proc/[0-9]*/status | wc -l
 ls -l /proc/1/fd | awk '/ -> / { n++ } /eventpoll/ { pollers++ } END { print n - (pollers > 1 ? 3 : 0) }'
 awk '$1 == "VmRSS:" { print $2 }' /proc/1/status

@@ -1,11 +1,11 @@
 """The containers of one VM: how each is made, which there are, and what becomes of them when the VM ends."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 from msgspec.structs import replace
 
@@ -21,14 +21,20 @@ from utilityvm.containers.scratch import check_size
 from utilityvm.containers.volumes import Volumes
 from utilityvm.devices.ports import Owner
 from utilityvm.devices.tables import Tables
+from utilityvm.guest.collect import run_process
+from utilityvm.guest.process import Process
+from utilityvm.guest.spec import ProcessSpec
 from utilityvm.kit.aio import finish
-from utilityvm.kit.errors import Exists, InvalidOptions
+from utilityvm.kit.errors import Exists, InvalidOptions, UtilityVMError
 from utilityvm.options.annotations import check_annotations
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.wire.oci import Root, Spec, read_spec
 
 FilePath = str | PathLike[str]
+
+SETTLE_TIMEOUT: Final = 5.0
+"""Seconds that the guest of a VM which is closed has to write what it holds of volumes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,14 @@ class Containers:
         finally:
             self._coming.discard(name)
         return made
+
+    async def settle(self, start: Callable[[ProcessSpec], Awaitable[Process]]) -> None:
+        """Let the guest write what it has of volumes to their disks, by a program that `start` starts; for a moment, and if it can."""
+        if not self.volumes.written:
+            return
+        spec = ProcessSpec(argv=("sync",), env=(("PATH", "/bin:/usr/bin:/sbin"),), cwd="/")
+        with suppress(UtilityVMError):  # another agent's guest need not have it; and it may stand still
+            await run_process(lambda: start(spec), f"{self._owner.name}: sync", data=b"", limit=0, timeout=SETTLE_TIMEOUT)
 
     def abandon(self) -> None:
         """Let go of all of them: the VM is over."""

@@ -528,9 +528,10 @@ class UtilityVM:
 
     async def close(self) -> None:
         """End the VM if it runs and release all that belongs to it. May be called at any time, and again."""
+        ran = self._life.state is State.RUNNING
         self._step(Do.CLOSE)
         with span("vm.close", level=logging.DEBUG, vm=self.id):
-            await self._finish(self._release())
+            await self._finish(self._release(settle=ran))
 
     async def __aenter__(self) -> Self:
         return self
@@ -691,7 +692,7 @@ class UtilityVM:
         if self._output is not None:
             await asyncio.wait([self._output], timeout=DRAIN_TIMEOUT)
 
-    async def _release(self) -> None:
+    async def _release(self, *, settle: bool) -> None:
         """Let go of all of it, in the order from the last line to the first, whichever of them fails."""
         async with AsyncExitStack() as undo:
             undo.callback(self._exited, ExitStatus(ExitHow.TERMINATED))  # nothing more will be heard of it
@@ -702,6 +703,8 @@ class UtilityVM:
             undo.callback(self._containers.abandon)
             if self._guest is not None:
                 undo.push_async_callback(self._guest.aclose)
+            if settle and (guest := self._system if self._hosted else self._guest) is not None:
+                await self._containers.settle(guest.create_process)
             await self._end()
 
     async def _close_machine(self) -> None:
