@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Final, Self, final
 
 import msgspec
 from msgspec import field
@@ -30,9 +30,6 @@ from utilityvm.wire.oci import OciProcess, Resources, read_resources
 
 END_TIMEOUT: Final = 10.0
 """Seconds that a container which is killed has to end before it is deleted."""
-
-RELEASE_TIMEOUT: Final = 60.0
-"""Seconds that deleting a container and giving back what it had may take."""
 
 
 class _Info(msgspec.Struct, frozen=True):
@@ -321,7 +318,7 @@ class Container:
         """
         self._vm.admit()
         self._life.check(Do.DELETE)
-        await self._finish(self._delete())
+        await finish(self._delete(), within=None)
 
     async def close(self) -> None:
         """End it if it runs, delete it and give back what it had, whichever of these fails. May be called at any time, and again.
@@ -329,7 +326,7 @@ class Container:
         Raises:
             GuestError, HostError, ConnectionLost, DeadlineExceeded: the first failure.
         """
-        await self._finish(self._close())
+        await finish(self._close(), within=None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -395,12 +392,6 @@ class Container:
             self._exit.set_exception(reason)
             self._exit.exception()  # whoever waits gets it; nobody has to
         self._life.step(Do.EXIT)
-
-    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await finish(work, within=RELEASE_TIMEOUT)
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"{self._name}: could not be deleted within {RELEASE_TIMEOUT:g} s") from error
 
     async def _delete(self) -> None:
         async with self._turn:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from utilityvm.compute.containers import InGuest
 from utilityvm.containers import document
-from utilityvm.containers.container import RELEASE_TIMEOUT, Container, OfVm
+from utilityvm.containers.container import Container, OfVm
 from utilityvm.containers.document import ContainerId
 from utilityvm.containers.life import ContainerState
 from utilityvm.containers.mounts import Mounts, check_mounts
@@ -148,8 +148,7 @@ class Containers:
             await taken.release()
 
         if not self._vm.is_over():
-            with suppress(TimeoutError):
-                await finish(release(), within=RELEASE_TIMEOUT)
+            await finish(release(), within=None)
         if self._vm.is_over():
             taken.abandon()
         elif not taken.done:

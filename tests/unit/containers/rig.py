@@ -38,7 +38,14 @@ async def cat(guest: FakeGuest, program: Program) -> int:
     return 0
 
 
-PROGRAMS = {"forever": forever, "say": say, "cat": cat}
+async def three(guest: FakeGuest, program: Program) -> int:
+    """Say hello, and end with 3."""
+    if program.stdout is not None:
+        await guest.write(program.stdout, b"hello")
+    return 3
+
+
+PROGRAMS = {"three": three, "forever": forever, "say": say, "cat": cat}
 
 
 def spec(*argv: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
@@ -55,7 +62,8 @@ def layout_of(folder: Path) -> Layout:
 @asynccontextmanager
 async def a_vm(folder: Path, platform: Platform = Platform.QEMU, *, ours: bool = True, **options: Any) -> AsyncIterator[World]:  # noqa: ANN401
     """A running VM in which containers can be made."""
-    async with running(platform, programs=PROGRAMS, ours=ours, layout=layout_of(folder), **options) as world:
+    options = {"programs": PROGRAMS} | options
+    async with running(platform, ours=ours, layout=layout_of(folder), **options) as world:
         world.seen |= {layer: Seen(folder=False, size=2 << 20, identity=layer) for layer in LAYERS}
         world.seen |= {"/src": Seen(folder=True), "/src/file": Seen(folder=False, size=1, identity=1)}
         yield world

@@ -11,8 +11,9 @@ from utilityvm.containers.scratch import KEPT, SCRATCH_FORMAT, VOLUME_FORMAT, ch
 from utilityvm.containers.volumes import lock_volume, make_volume, volume_file
 from utilityvm.kit.errors import Exists, HostError, InvalidOptions, NotFound
 from utilityvm.kit.proc import run_tool
+from utilityvm.testing.guest import FakeGuest, Program
 
-from .rig import LAYERS, SIZE, a_vm, config, layout_of, nothing_is_left, spec
+from .rig import LAYERS, PROGRAMS, SIZE, a_vm, config, forever, layout_of, nothing_is_left, spec
 
 
 def features(path: Path | str) -> str:
@@ -167,6 +168,25 @@ async def test_a_volume_of_another_vm_is_refused_and_nothing_is_left(tmp_path: P
         nothing_is_left(world)
         theirs.close()
         await world.vm.create_container("c", spec(mounts=[volume()]))
+
+
+async def test_before_a_vm_ends_its_guest_is_asked_to_write_what_it_holds_of_volumes(tmp_path: Path) -> None:
+    for options, ran in (((), ["sync"]), (("ro",), [])):
+        programs = list[str]()
+
+        async def sync(_guest: FakeGuest, program: Program, programs: list[str] = programs) -> int:
+            programs.append(program.argv[0])
+            return 0
+
+        async with a_vm(tmp_path, programs={**PROGRAMS, "sync": sync}) as world:
+            await world.vm.create_container("c", spec(mounts=[volume("data", "size=32m", *options)]))
+        assert programs == ran
+
+
+async def test_a_guest_that_does_not_write_holds_the_end_up_for_a_moment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utilityvm.containers.table.SETTLE_TIMEOUT", 0.05)
+    async with a_vm(tmp_path, programs={**PROGRAMS, "sync": forever}) as world:
+        await world.vm.create_container("c", spec(mounts=[volume("data", "size=32m")]))
 
 
 async def test_the_vms_end_frees_its_volumes(tmp_path: Path) -> None:

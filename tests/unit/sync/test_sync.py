@@ -49,10 +49,25 @@ def test_all_names_are_there_and_none_has_to_be_awaited() -> None:
     for name in sync.__all__:
         thing = getattr(sync, name)
         assert not inspect.iscoroutinefunction(thing)
-        if name in {"UtilityVM", "Process", "GuestStream", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes"}:
+        if name in {"UtilityVM", "Process", "Container", "GuestStream", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes"}:
             members = {member: value for member, value in vars(thing).items() if not member.startswith("_")}
             assert members, name
             assert not any(inspect.iscoroutinefunction(member) for member in members.values())
+
+
+def test_a_container_is_used_without_await() -> None:
+    spec = {"ociVersion": "1.0.2", "process": {"args": ["forever"], "cwd": "/", "user": {"uid": 0, "gid": 0}}, "root": {"path": "/r"}}
+    with create() as vm:
+        vm.start()
+        with vm.create_container("c", spec) as container:
+            assert isinstance(container, sync.Container)
+            assert isinstance(container.start(), sync.Process)
+            assert container.run(["echo", "x", "y"]).stdout == b"x y"
+            assert container.pids() == (container.pid,)
+            assert [one.id for one in vm.containers] == ["c"]
+            container.kill()
+            assert container.wait().exit_code == 137
+        assert [container.state] == ["deleted"]
 
 
 def test_the_tables_of_devices_are_asked_without_await() -> None:

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from utilityvm import HostError, InvalidOptions, NotFound, create_lcow, default_options_lcow, default_options_wcow, load_options_lcow
+from utilityvm import (
+    HostError,
+    InvalidOptions,
+    NotFound,
+    OptionsLCOW,
+    create_lcow,
+    default_options_lcow,
+    default_options_wcow,
+    load_options_lcow,
+    options_from_spec,
+)
 
 
 def test_a_file_and_keywords_beside_it(tmp_path: Path) -> None:
@@ -61,3 +71,49 @@ async def test_what_are_no_options_of_a_linux_vm_is_refused_with_what_makes_them
     with pytest.raises(InvalidOptions, match=f"^options are of the type {type(given).__name__}, not OptionsLCOW$") as caught:
         await create_lcow(given)  # type: ignore[arg-type]
     assert "default_options_lcow" in caught.value.hint
+
+
+def lcow(annotations: dict[str, str], **more: object) -> dict[str, object]:
+    return {"ociVersion": "1.0.2", "linux": {}, "annotations": annotations, **more}
+
+
+VIRTUAL = "io.microsoft.virtualmachine."
+
+
+def test_a_specification_says_its_vms_options_over_the_defaults_and_below_keywords() -> None:
+    annotations = {f"{VIRTUAL}computetopology.memory.sizeinmb": "512", f"{VIRTUAL}computetopology.processor.count": "1", "foreign": "x"}
+    options = options_from_spec(lcow(annotations, windows={"resources": {"cpu": {"count": 9, "maximum": 50_000}}}), owner="me")
+    assert options == default_options_lcow(memory_size_in_mb=512, processor_count=1, processor_limit=50_000, owner="me")
+    assert options_from_spec(lcow(annotations), memory_size_in_mb=256).memory_size_in_mb == 256
+
+
+def test_the_folder_that_an_annotation_names_is_looked_at(tmp_path: Path) -> None:
+    """The original keeps the names of the files that it has found in another folder."""
+    (tmp_path / "vmlinux").touch()
+    (tmp_path / "rootfs.vhd").touch()
+    options = options_from_spec(lcow({f"{VIRTUAL}lcow.bootfilesrootpath": str(tmp_path)}))
+    assert isinstance(options, OptionsLCOW)
+    assert (options.kernel_file, options.root_fs_file) == ("vmlinux", "rootfs.vhd")
+    options = options_from_spec(lcow({f"{VIRTUAL}lcow.bootfilesrootpath": "/nowhere"}))
+    assert isinstance(options, OptionsLCOW)
+    assert (options.kernel_file, options.root_fs_file) == ("kernel", "initrd.img")
+
+
+def test_without_a_section_for_linux_the_guest_is_windows() -> None:
+    annotations = {f"{VIRTUAL}computetopology.memory.sizeinmb": "2048", f"{VIRTUAL}disablecompartmentnamespace": "true"}
+    wanted = {"ociVersion": "1.0.2", "annotations": annotations, "windows": {"hyperv": {}, "layerFolders": ["C:\\x"]}}
+    assert options_from_spec(wanted) == default_options_wcow(memory_size_in_mb=2048, disable_compartment_namespace=True)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"ociVersion": "1.0.2"}, "^cannot create UVM opts spec is not LCOW or WCOW$"),
+        ({"ociVersion": "1.0.2", "windows": {}}, "^cannot create UVM opts for non-isolated spec$"),
+        (lcow({f"{VIRTUAL}cats": "1"}), "cats' is not known"),
+        (lcow({f"{VIRTUAL}computetopology.processor.limit": "4294967296"}), r"\$.processor_limit"),
+    ],
+)
+def test_a_specification_that_asks_for_no_vm_or_none_that_can_be_is_refused(spec: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidOptions, match=said):
+        options_from_spec(spec)
