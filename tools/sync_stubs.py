@@ -30,6 +30,7 @@ TWINS: Final = {
     "Vsmb": "utilityvm.devices.vsmb",
     "VPci": "utilityvm.devices.vpci",
     "Pipes": "utilityvm.devices.pipes",
+    "Network": "utilityvm.devices.network",
 }
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from utilityvm.kit.trace import enable_opentelemetry
     from utilityvm.options.lcow import OptionsLCOW
     from utilityvm.options.wcow import OptionsWCOW
+    from utilityvm.schema.hns import HNSEndpoint, Namespace
     from utilityvm.schema.properties import Properties, PropertyType
     from utilityvm.schema.requests import ProcessorLimits
     from utilityvm.vm.compose import create_lcow, create_wcow
@@ -74,6 +75,8 @@ _HOME = {
     "ProcessorLimits": "schema.requests",
     "Properties": "schema.properties",
     "PropertyType": "schema.properties",
+    "HNSEndpoint": "schema.hns",
+    "Namespace": "schema.hns",
     "enable_opentelemetry": "kit.trace",
 } | dict.fromkeys(
     (
@@ -118,6 +121,8 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "ProcessorLimits",
     "Properties",
     "PropertyType",
+    "HNSEndpoint",
+    "Namespace",
     "enable_opentelemetry",
     "UtilityVMError",
     "InvalidOptions",

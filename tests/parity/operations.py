@@ -20,6 +20,7 @@ from tests.parity.subject import facts_of, present_paths
 from tests.unit.vm.fake import service
 from utilityvm import DiskAccess, OptionsLCOW, OptionsWCOW
 from utilityvm.devices import resources
+from utilityvm.devices.nics import Nic, NicEffects
 from utilityvm.devices.ports import Seen
 from utilityvm.devices.scsi import Disk
 from utilityvm.devices.vsmb import SmbShare
@@ -33,6 +34,7 @@ from utilityvm.plan.wcow import paths_looked_at
 from utilityvm.schema import json as schema_json
 from utilityvm.schema.container import Layer
 from utilityvm.schema.devices import HvSocketServiceConfig, IovSettings, NetworkAdapter
+from utilityvm.schema.hns import HNSEndpoint
 from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
 from utilityvm.testing.files import FakeHostFiles
 from utilityvm.vm.compose import create_planned, create_planned_wcow
@@ -44,8 +46,8 @@ MODIFY: Final = "HcsModifyComputeSystem"
 PLACES: Final = ("Lun", "Controller", "DeviceNumber", "MountPath", "VMBusGUID")
 """Members that say where a thing is put, which may be elsewhere with us."""
 
-NOT_BUILT: Final = re.compile(r"(add|remove)(All)?(NIC|NetNS|Endpoint)|SaveAsTemplate", re.IGNORECASE)
-"""Operations of issues to come: networking, and templates."""
+NOT_BUILT: Final = re.compile(r"SaveAsTemplate")
+"""Operations of issues to come: templates."""
 
 _WRAPPED: Final = re.compile(
     r"failed to (?:modify UVM with new SCSI mount|remove SCSI disk .* from container \S+|remove VPMEM .* from utility VM \S+"
@@ -374,6 +376,12 @@ class _Player:
         adapter = NetworkAdapter(endpoint_id=args["endpoint_id"], mac_address=args["mac_address"], iov_settings=iov)
         await self._vm.update_nic(args["id"], adapter)
 
+    async def add_nic(self, args: Json) -> None:
+        await NicEffects(self._vm._devices).attach(_nic(args))
+
+    async def remove_nic(self, args: Json) -> None:
+        await NicEffects(self._vm._devices).detach(_nic(args), from_guest=True)
+
     # -- the guest --------------------------------------------------------------------------------------------------
 
     async def dump_stacks(self, _: Json) -> object:
@@ -385,6 +393,12 @@ class _Player:
 
 def _disk(disk: Disk) -> object:
     return {"controller": disk.controller, "lun": disk.lun, "uvm_path": disk.guest_path, "ref_count": disk.references}
+
+
+def _nic(args: Json) -> Nic:
+    endpoint = msgspec.convert(args["endpoint"], HNSEndpoint)
+    assert endpoint.namespace is not None
+    return Nic(args["id"], endpoint.namespace.id, endpoint)
 
 
 def _share(share: SmbShare) -> object:
@@ -425,6 +439,8 @@ OPERATIONS: dict[str, Callable[[_Player, Json], Awaitable[object]]] = {
     "RemoveHvSocketService": _Player.remove_service,
     "configureHvSocketForGCS": _Player.tell_address,
     "UpdateNIC": _Player.update_nic,
+    "addNIC": _Player.add_nic,
+    "removeNIC": _Player.remove_nic,
     "DumpStacks": _Player.dump_stacks,
     "DeleteContainerState": _Player.delete_state,
 }

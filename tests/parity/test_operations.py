@@ -180,7 +180,19 @@ def share_stays() -> OperationsVector:
     return steps.vector("own/share-stays")
 
 
-OWN = [guest_refuses(), guest_keeps(), host_keeps(), host_refuses(), windows_disk(), share_stays()]
+def no_address() -> OperationsVector:
+    """Bug 17: an endpoint without an address."""
+    endpoint = {"ID": "ep-1", "MacAddress": "00-15-5D-00-00-01", "Namespace": {"ID": "ns-1"}}
+    settings = '{"NamespaceID":"ns-1","ID":"nic-1","MacAddress":"00-15-5D-00-00-01","IPAddress":"<nil>"}'
+    asked = f'{{"RequestType":"Add","ResourceType":"Network","Settings":{settings}}}'
+    path = "VirtualMachine/Devices/NetworkAdapters/nic-1"
+    call = {"ResourcePath": path, "RequestType": "Add", "Settings": {"EndpointId": "ep-1", "MacAddress": "00-15-5D-00-00-01"}}
+    steps = Steps("win/lcow-network-gc")
+    steps.step("addNIC", {"id": "nic-1", "endpoint": endpoint}, calls=[call], asked=[(asked, AGREED)], result=None)
+    return steps.vector("own/no-address")
+
+
+OWN = [guest_refuses(), guest_keeps(), host_keeps(), host_refuses(), windows_disk(), share_stays(), no_address()]
 ALL = [*RECORDED, *OWN]
 
 

@@ -169,11 +169,6 @@ def test_deviations_are_counted_by_id(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("operation", "reason"),
     [
-        ("addNIC", "the operation addNIC is not built yet"),
-        ("removeNIC", "the operation removeNIC is not built yet"),
-        ("AddNetNS", "the operation AddNetNS is not built yet"),
-        ("AddEndpointToNSWithID", "the operation AddEndpointToNSWithID is not built yet"),
-        ("RemoveAllNICs", "the operation RemoveAllNICs is not built yet"),
         ("SaveAsTemplate", "the operation SaveAsTemplate is not built yet"),
     ],
 )

@@ -52,6 +52,8 @@ class Owner:
     fully_physically_backed: bool
     host: HostSide
     modify: Modify
+    guest_knows_namespaces: Callable[[], Awaitable[bool]]
+    """Asks whether the guest's agent is told of network namespaces and adapters."""
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from utilityvm.devices.layers import Layers
+from utilityvm.devices.network import Network
 from utilityvm.devices.pipes import Pipes
 from utilityvm.devices.plan9 import Plan9
 from utilityvm.devices.ports import Owner
@@ -24,6 +25,7 @@ class Tables(NamedTuple):
     vsmb: Vsmb
     vpci: VPci
     pipes: Pipes
+    network: Network
 
 
 def tables(owner: Owner, plan: LcowPlan | WcowPlan) -> Tables:
@@ -31,4 +33,5 @@ def tables(owner: Owner, plan: LcowPlan | WcowPlan) -> Tables:
     lcow, wcow = (plan, None) if isinstance(plan, LcowPlan) else (None, plan)
     scsi = Scsi(owner, plan.scsi_controller_count, wcow.slots if wcow else ())
     vpmem, vsmb = VPMem(owner, lcow), Vsmb(owner, wcow.shares if wcow else ())
-    return Tables(scsi, vpmem, Layers(owner, vpmem, scsi), Plan9(owner), vsmb, VPci(owner, lcow.assigned if lcow else {}), Pipes(owner))
+    vpci, pipes = VPci(owner, lcow.assigned if lcow else {}), Pipes(owner)
+    return Tables(scsi, vpmem, Layers(owner, vpmem, scsi), Plan9(owner), vsmb, vpci, pipes, Network(owner))

@@ -14,6 +14,7 @@ from inspect import iscoroutinefunction
 import utilityvm
 from utilityvm.containers.container import Container as _Container
 from utilityvm.devices.layers import Layers as _Layers
+from utilityvm.devices.network import Network as _Network
 from utilityvm.devices.pipes import Pipes as _Pipes
 from utilityvm.devices.plan9 import Plan9 as _Plan9
 from utilityvm.devices.scsi import Scsi as _Scsi
@@ -39,6 +40,7 @@ Vsmb = _twin(_Vsmb)
 VPci = _twin(_VPci)
 Pipes = _twin(_Pipes)
 Container = _twin(_Container)
+Network = _twin(_Network)
 UtilityVM = _twin(_UtilityVM)
 
 for _name in utilityvm.__all__:
@@ -46,4 +48,4 @@ for _name in utilityvm.__all__:
         _value = getattr(utilityvm, _name)
         globals()[_name] = _synchronous(_with_handler(_value)) if iscoroutinefunction(_value) else _value
 
-__all__ = [*utilityvm.__all__, "GuestStream", "Listener", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes"]  # noqa: PLE0604 (the same names)
+__all__ = [*utilityvm.__all__, "GuestStream", "Listener", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes", "Network"]  # noqa: PLE0604 (the same names)

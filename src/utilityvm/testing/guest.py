@@ -311,7 +311,8 @@ class FakeGuest:
         match word:
             case gcs.NEGOTIATE.word:
                 system = "Windows" if self._windows else "Linux"
-                able = {"SignalProcessSupported": True, "DumpStacksSupported": True, "DeleteContainerStateSupported": True}
+                able = dict.fromkeys(("NamespaceAddRequestSupported", "SignalProcessSupported", "DumpStacksSupported"), True)
+                able["DeleteContainerStateSupported"] = True
                 answer = _OK | {"Version": 4, "Capabilities": {"RuntimeOsType": system, "GuestDefinedCapabilities": able}}
                 return answer | ({"BootTimes": {"StartedUs": 1, "PreparedUs": 2, "NowUs": 3}} if self._ours else {})
             case gcs.SHUTDOWN_GRACEFUL.word | gcs.SHUTDOWN_FORCED.word if about == NULL_GUID:

@@ -19,6 +19,8 @@ from utilityvm.containers.scratch import SCRATCH_SIZE
 from utilityvm.containers.table import Asked, Containers, FilePath
 from utilityvm.devices import resources
 from utilityvm.devices.layers import Layers
+from utilityvm.devices.network import Network
+from utilityvm.devices.nics import knows_namespaces
 from utilityvm.devices.pipes import Pipes
 from utilityvm.devices.plan9 import Plan9, SharedFolder
 from utilityvm.devices.ports import HostSide, Owner
@@ -74,8 +76,8 @@ class UtilityVM:
 
     `id` is the caller's name for it, `runtime_id` the GUID of its partition; `options` are what was
     asked for, `plan` what was made of them. What it is given while it runs is in tables: `scsi` (disks), `vpmem` (images on persistent
-    memory), `layers` (images on either), `plan9` and `vsmb` (folders, for Linux and for Windows guests), `vpci` (devices of the host)
-    and `pipes`.
+    memory), `layers` (images on either), `plan9` and `vsmb` (folders, for Linux and for Windows guests), `vpci` (devices of the host),
+    `pipes`, and `network` (namespaces and adapters).
     """
 
     id: VmId
@@ -89,6 +91,7 @@ class UtilityVM:
     vsmb: Vsmb
     vpci: VPci
     pipes: Pipes
+    network: Network
 
     def __init__(
         self,
@@ -109,9 +112,9 @@ class UtilityVM:
         self._output: asyncio.Task[None] | None = None
         self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._fault: UtilityVMError | None = None
-        self._devices = Owner(vm_id, self.os == "windows", options.fully_physically_backed, host, self.modify)
+        self._devices = Owner(vm_id, self.os == "windows", options.fully_physically_backed, host, self.modify, self._guest_knows_namespaces)
         made = tables(self._devices, plan)
-        self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes = made
+        self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes, self.network = made
         self._ours = False
         self._containers = Containers(self._as_host(), self._devices, made, options)
 
@@ -416,6 +419,9 @@ class UtilityVM:
     def capabilities(self) -> gcs.GuestDefinedCapabilities:
         """What the guest's agent can do beyond the base of the protocol; nothing without a connection of the VM's own."""
         return gcs.GuestDefinedCapabilities() if self._guest is None else self._guest.client.capabilities.guest_defined
+
+    async def _guest_knows_namespaces(self) -> bool:
+        return knows_namespaces(await self.properties())
 
     async def delete_container_state(self, container_id: str) -> None:
         """Let the guest forget a container that has ended, before its layers and disks are removed.

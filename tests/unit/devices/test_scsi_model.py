@@ -63,6 +63,10 @@ class Host:
             del self.disks[place]
 
 
+async def no_namespaces() -> bool:
+    return False
+
+
 class Disks(RuleBasedStateMachine):
     """Two controllers' worth of calls on few paths, one after the other or at once."""
 
@@ -71,7 +75,14 @@ class Disks(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.host = Host()
         side = HostSide(Platform.QEMU, 20348, PathFlavour.POSIX, lambda _: Seen(folder=False), None)
-        owner = Owner(VmId("x"), windows=False, fully_physically_backed=False, host=side, modify=self.host.modify)
+        owner = Owner(
+            VmId("x"),
+            windows=False,
+            fully_physically_backed=False,
+            host=side,
+            modify=self.host.modify,
+            guest_knows_namespaces=no_namespaces,
+        )
         self.scsi = Scsi(owner, 2)
         self.holders = Counter[str]()
 

@@ -28,6 +28,10 @@ from .fake import World, running
 SHARES = "VirtualMachine/Devices/VirtualSmb/Shares"
 
 
+async def no_namespaces() -> bool:
+    return False
+
+
 class Machine:
     """Takes requests as JSON and refuses what it is told to."""
 
@@ -37,7 +41,9 @@ class Machine:
         self.seen = {"C:\\d": Seen(folder=True), "C:\\d\\f": Seen(folder=False), "C:\\d\\g": Seen(folder=False)}
         flavour = PathFlavour.WINDOWS if windows else PathFlavour.POSIX
         host = HostSide(Platform.HYPERV, build, flavour, self.look, None)
-        self.owner = Owner(VmId("x"), windows=windows, fully_physically_backed=False, host=host, modify=self.modify)
+        self.owner = Owner(
+            VmId("x"), windows=windows, fully_physically_backed=False, host=host, modify=self.modify, guest_knows_namespaces=no_namespaces
+        )
 
     def look(self, path: str) -> Seen:
         if path.rstrip("\\") not in self.seen:
