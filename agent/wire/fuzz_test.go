@@ -85,6 +85,7 @@ func parseAll(body []byte) {
 		_, _ = ParseDisk(q.Settings)
 		_, _ = ParsePMem(q.Settings)
 		_, _ = ParsePCI(q.Settings)
+		_, _ = ParseAdapter(q.Settings)
 		_, _ = ParseLayers(q.Settings)
 	}
 	if q, err := ParseCreation(body); err == nil {

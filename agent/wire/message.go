@@ -261,7 +261,7 @@ type Response struct {
 type BootTimes struct{ Started, Prepared, Now int64 }
 
 const capabilities = `,"Version":4,"Capabilities":{"SupportedSchemaVersions":[{"Major":2,"Minor":1}],"RuntimeOsType":"Linux",` +
-	`"GuestDefinedCapabilities":{"SignalProcessSupported":true,"DumpStacksSupported":true,"DeleteContainerStateSupported":true}}`
+	`"GuestDefinedCapabilities":{"NamespaceAddRequestSupported":true,"SignalProcessSupported":true,"DumpStacksSupported":true,"DeleteContainerStateSupported":true}}`
 
 // AppendResponse appends the JSON text of s, which answers a request with activity, to b.
 func AppendResponse(b []byte, s Response, activity string) []byte {

@@ -7,6 +7,7 @@ import (
 	"utilityvm/agent/internal/hvsocket"
 	"utilityvm/agent/internal/logs"
 	"utilityvm/agent/internal/loop"
+	nets "utilityvm/agent/internal/network"
 	"utilityvm/agent/internal/process"
 	"utilityvm/agent/internal/share"
 	"utilityvm/agent/internal/sys"
@@ -31,6 +32,7 @@ type Machine struct {
 	Shares    *share.Client
 	// Containers are those of the machine.
 	Containers *container.Table
+	Networks   nets.Table // network namespaces
 
 	directories map[string]bool // mount points of the host's folders
 	disks       scsiDriver

@@ -15,6 +15,7 @@ var resources = map[string]resource{
 	"MappedVirtualDisk": mappedDisk,
 	"SCSIDevice":        scsiDevice,
 	"VPCIDevice":        pciDevice,
+	"Network":           network,
 	"VPMemDevice":       pmemDevice,
 }
 

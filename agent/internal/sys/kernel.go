@@ -69,6 +69,8 @@ type Kernel interface {
 	Device(path string) (Device, error)
 	// WriteFile writes text to an existing file.
 	WriteFile(path, text string) error
+	// ReplaceFile makes a file with this text, whatever has its name.
+	ReplaceFile(path, text string) error
 	// ReadDir returns the names in a folder, sorted.
 	ReadDir(path string) ([]string, error)
 	// LoadModule loads a kernel module; one that is loaded already is no error.
@@ -79,6 +81,8 @@ type Kernel interface {
 	RaiseLimits() error
 	// LoopbackUp brings the network interface lo up.
 	LoopbackUp() error
+	// OpenNet opens the network of a process's namespace, of the agent's own for 0.
+	OpenNet(pid int) (Net, error)
 	// DeviceEvents opens the kernel's announcements of devices, a descriptor to be watched.
 	DeviceEvents() (int, error)
 	// WaitEvent waits until fd, opened by DeviceEvents, has announcements of a subsystem, and takes all that there are;

@@ -115,6 +115,31 @@ func (Linux) WriteFile(path, text string) error {
 	}
 }
 
+// ReplaceFile implements Kernel. A link of that name is replaced, not followed.
+func (Linux) ReplaceFile(path, text string) error {
+	part := path + ".new"
+	fd, err := syscall.Open(part, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0o644)
+	if err != nil {
+		return err
+	}
+	for rest := []byte(text); len(rest) > 0 && err == nil; {
+		var n int
+		if n, err = syscall.Write(fd, rest); err == syscall.EINTR {
+			err = nil
+		} else if err == nil {
+			rest = rest[n:]
+		}
+	}
+	Close(fd)
+	if err == nil {
+		err = syscall.Rename(part, path)
+	}
+	if err != nil {
+		_ = syscall.Unlink(part)
+	}
+	return err
+}
+
 // ReadDir implements Kernel.
 func (Linux) ReadDir(path string) ([]string, error) {
 	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)

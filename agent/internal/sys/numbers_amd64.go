@@ -1,3 +1,6 @@
 package sys
 
-const sysFinitModule = 313
+const (
+	sysFinitModule = 313
+	sysSetns       = 308
+)

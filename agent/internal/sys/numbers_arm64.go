@@ -1,3 +1,6 @@
 package sys
 
-const sysFinitModule = 273
+const (
+	sysFinitModule = 273
+	sysSetns       = 268
+)

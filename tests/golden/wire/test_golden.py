@@ -238,7 +238,10 @@ def test_successes_are_read(case: Message) -> None:
         assert answer.capabilities == gcs.Capabilities(
             runtime_os_type="Linux",
             guest_defined=gcs.GuestDefinedCapabilities(
-                signal_process_supported=True, dump_stacks_supported=True, delete_container_state_supported=True
+                namespace_add_request_supported=True,
+                signal_process_supported=True,
+                dump_stacks_supported=True,
+                delete_container_state_supported=True,
             ),
         )
 

@@ -17,8 +17,9 @@ type Kernel struct {
 	Fail    map[string]error    // by call, as it is recorded
 	News    []map[string]string // files that appear with each device event
 	Spawned []sys.Command
-	Child   sys.Child      // what Spawn returns
-	Sockets map[uint32]int // by port, what ListenVsock returns
+	Child   sys.Child          // what Spawn returns
+	Sockets map[uint32]int     // by port, what ListenVsock returns
+	Links   map[int][]sys.Link // network interfaces, by the process in whose namespace they are; 0 is the agent
 
 	ReadOnly map[string]bool // file systems that cannot be written, by path
 }
@@ -158,6 +159,12 @@ func (k *Kernel) ReadFile(path string) ([]byte, error) {
 
 // WriteFile implements sys.Kernel.
 func (k *Kernel) WriteFile(path, text string) error { return k.call("write", path, text) }
+
+// ReplaceFile implements sys.Kernel.
+func (k *Kernel) ReplaceFile(path, text string) error {
+	k.Files[path] = text
+	return k.call("replace", path)
+}
 
 // ReadDir implements sys.Kernel. It is not recorded.
 func (k *Kernel) ReadDir(path string) ([]string, error) {
