@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math"
 	"os"
 	"reflect"
 	"strings"
@@ -68,6 +69,62 @@ type propertiesFields struct {
 	AvailableMemory uint64 `json:"available_memory"`
 	AssignedMemory  uint64 `json:"assigned_memory"`
 	ProcessList     []int  `json:"process_list"`
+
+	Metrics *metricsFields `json:"metrics"`
+}
+
+type metricsFields struct {
+	PIDs struct{ Current, Limit uint64 }
+	CPU  struct {
+		Usage      struct{ Total, Kernel, User uint64 }
+		Throttling struct {
+			Periods   uint64
+			Throttled uint64 `json:"throttled_periods"`
+			Time      uint64 `json:"throttled_time"`
+		}
+	}
+	Memory map[string]any
+	Blkio  struct {
+		Bytes      []diskFields `json:"io_service_bytes_recursive"`
+		Operations []diskFields `json:"io_serviced_recursive"`
+	}
+	OOM struct {
+		Kills uint64 `json:"oom_kill"`
+	} `json:"memory_oom_control"`
+}
+
+type diskFields struct {
+	Op                  string
+	Major, Minor, Value uint64
+}
+
+// metrics returns what the fields say.
+func (f *metricsFields) metrics() *Metrics {
+	if f == nil {
+		return nil
+	}
+	m := &Metrics{PIDs: f.PIDs.Current, PIDLimit: f.PIDs.Limit, CPUTotal: f.CPU.Usage.Total, CPUKernel: f.CPU.Usage.Kernel, CPUUser: f.CPU.Usage.User,
+		Periods: f.CPU.Throttling.Periods, Throttled: f.CPU.Throttling.Throttled, ThrottledTime: f.CPU.Throttling.Time, OOMKills: f.OOM.Kills, Memory: map[string]uint64{}}
+	for name, value := range f.Memory {
+		switch v := value.(type) {
+		case float64:
+			m.Memory[name] = uint64(v)
+		case map[string]any:
+			limit := MemoryLimit{Limit: uint64(v["limit"].(float64)), Usage: uint64(v["usage"].(float64)), Max: uint64(v["max"].(float64)), Failures: uint64(v["failcnt"].(float64))}
+			if v["limit"].(float64) > 1<<63 {
+				limit.Limit = math.MaxUint64 // for which a float has no room
+			}
+			*map[string]*MemoryLimit{"usage": &m.Usage, "swap": &m.Swap, "kernel": &m.Kernel}[name] = limit
+		}
+	}
+	pairs := func(from []diskFields) (to []IOEntry) {
+		for i := 0; i < len(from); i += 2 {
+			to = append(to, IOEntry{from[i].Major, from[i].Minor, from[i].Value, from[i+1].Value})
+		}
+		return to
+	}
+	m.Bytes, m.Operations = pairs(f.Blkio.Bytes), pairs(f.Blkio.Operations)
+	return m
 }
 
 type parametersFields struct {
@@ -212,7 +269,7 @@ func TestGoldenResponsesAreWritten(t *testing.T) {
 			s.Member, s.Number = "ExitCode", m.Fields.ExitCode
 		case m.Type == GetProperties.Response():
 			f := m.Fields.Properties
-			p := Properties{Listed: f.ProcessList != nil, Processes: f.ProcessList}
+			p := Properties{Listed: f.ProcessList != nil, Processes: f.ProcessList, Metrics: f.Metrics.metrics()}
 			if f.AssignedMemory != 0 {
 				p.Memory = &Memory{Available: f.AvailableMemory, Assigned: f.AssignedMemory}
 			}

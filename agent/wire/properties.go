@@ -40,9 +40,10 @@ func ParseQuery(body []byte) (q Query, err error) {
 // Memory of the machine in pages of 4096 bytes: what programs could still use, and what there is.
 type Memory struct{ Available, Assigned uint64 }
 
-// Properties is what a system tells of itself. Memory, and Processes while Listed is false, are not told.
+// Properties is what a system tells of itself. Memory, Metrics, and Processes while Listed is false, are not told.
 type Properties struct {
 	Memory    *Memory
+	Metrics   *Metrics // a container's
 	Listed    bool
 	Processes []int
 }
@@ -57,10 +58,7 @@ func AppendProperties(b []byte, p *Properties) []byte {
 		b = append(b, `}}`...)
 	}
 	if p.Listed {
-		if p.Memory != nil {
-			b = append(b, ',')
-		}
-		b = append(b, `"ProcessList":[`...)
+		b = append(comma(b), `"ProcessList":[`...)
 		for i, pid := range p.Processes {
 			if i == MaxProcesses {
 				break
@@ -72,5 +70,16 @@ func AppendProperties(b []byte, p *Properties) []byte {
 		}
 		b = append(b, ']')
 	}
+	if p.Metrics != nil {
+		b = appendMetrics(append(comma(b), `"LCOWMetrics":`...), p.Metrics)
+	}
 	return append(b, '}')
+}
+
+// comma separates a member from those before it.
+func comma(b []byte) []byte {
+	if b[len(b)-1] == '{' {
+		return b
+	}
+	return append(b, ',')
 }

@@ -139,8 +139,11 @@ def test_what_the_agent_tells_of_itself() -> None:
     assert processes is not None
     assert number(cut[1]) << 10 == go_numbers("wire/message.go")["MaxText"]
     assert number(processes[1]) == go_numbers("wire/properties.go")["MaxProcesses"]
-    said = set(re.findall(r"^\| `(\w+)` \|", section(6), re.MULTILINE))
+    machine, _, container = section(6).partition("Of a container there are")
+    said = set(re.findall(r"^\| `(\w+)` \|", machine, re.MULTILINE))
     assert said == set(PropertyType) == set(re.findall(r'case "(\w+)":', AGENT["internal/gcs/properties.go"]))
+    said = {"ProcessList", *re.findall(r"^\| `(\w+)` \|", container, re.MULTILINE)}
+    assert said == set(re.findall(r'wanted\["(\w+)"\]', AGENT["internal/gcs/properties.go"]))
 
 
 def test_the_hosts_patience() -> None:
@@ -151,9 +154,10 @@ def test_the_hosts_patience() -> None:
 
 def test_resources_are_those_that_the_agent_has_handlers_for() -> None:
     said = section(5).partition("### Resources")[2].partition("\n### ")[0]
-    rows = {row.split("|")[1].strip() for row in said.splitlines() if row.startswith("| ")} - {"type"}
-    table = AGENT["internal/gcs/modify.go"].partition("var resources")[2].partition("\n}")[0]
-    assert rows == set(re.findall(r'"(\w+)":', table))
+    for text, name in zip(said.split("ModifySettings for a container"), ("resources", "inside"), strict=True):
+        rows = {row.split("|")[1].strip() for row in text.splitlines() if row.startswith("| ")} - {"type", "of a container"}
+        table = AGENT["internal/gcs/modify.go"].partition(f"var {name} =")[2].partition("\n}")[0]
+        assert rows == set(re.findall(r'"(\w+)":', table))
 
 
 def test_containers() -> None:
@@ -174,6 +178,25 @@ def test_containers() -> None:
         "DeleteContainerState",
         "UpdateContainer",
     }
+
+
+def test_bounds_of_containers() -> None:
+    said = section(9)
+    bounds = {
+        "wire/container.go": (r"at most\s+(\d+) letters", "maxContainerID", 1),
+        "internal/container/container.go": (r"at most (\d+) containers", "maxContainers", 1),
+        "internal/account/account.go": (r"at most (\d+) MiB each", "MaxFile", 1 << 20),
+    }
+    for file, (pattern, name, unit) in bounds.items():
+        found = re.search(pattern, said)
+        assert found is not None, pattern
+        assert int(found[1]) * unit == go_numbers(file)[name]
+    disks = re.search(r"of at most (\d+) disks", section(6))
+    assert disks is not None
+    assert int(disks[1]) == go_numbers("internal/container/metrics.go")["maxDisks"]
+    layers = re.search(r"together are at most ([\d ]+) bytes", section(5))
+    assert layers is not None
+    assert number(layers[1]) == go_numbers("internal/gcs/combined.go")["maxMountData"]
 
 
 def test_hresults() -> None:

@@ -303,6 +303,103 @@ async def test_running_out_of_memory_is_told_as_that(ready: UtilityVM) -> None:
             assert (await container.wait()).result_info == '{"OomKills":1}'
 
 
+# -- while it runs --------------------------------------------------------------------------------------------------
+
+
+async def test_all_its_processes_are_listed_and_what_it_has_used_is_told(ready: UtilityVM) -> None:
+    of = spec("sh", "-c", "sleep 1000 & sleep 1000 & x=$(seq 20000 | tail -n 1); echo $x; wait")
+    of["linux"]["resources"] = {"memory": {"limit": 64 << 20}, "pids": {"limit": 30}}
+    async with created(ready, "c", of) as container:
+        first = await start(container)
+        assert await line(first) == b"20000\n"
+        told = await container.properties(["ProcessList", "Statistics", "Nonsense"])
+        assert len(told.process_list) == 3
+        assert first.pid in [entry.process_id for entry in told.process_list]
+        metrics = told.metrics
+        assert metrics is not None
+        assert metrics.pids is not None
+        assert (metrics.pids.current, metrics.pids.limit) == (3, 30)
+        assert metrics.memory is not None
+        assert metrics.memory.usage is not None
+        assert metrics.memory.usage.limit == 64 << 20
+        assert 0 < metrics.memory.usage.usage <= metrics.memory.usage.max < 64 << 20
+        assert metrics.cpu is not None
+        assert metrics.cpu.usage is not None
+        assert metrics.cpu.usage.total > 1_000_000
+        await first.close()
+
+
+async def test_its_limits_change_while_it_runs(ready: UtilityVM) -> None:
+    of = spec("sh", "-c", "echo up; sleep 1000")
+    of["linux"]["resources"] = {"memory": {"limit": 64 << 20}}
+    async with created(ready, "c", of) as container:
+        first = await start(container)
+        await line(first)
+        await container.update({"memory": {"limit": 32 << 20}, "pids": {"limit": 7}, "cpu": {"quota": 50_000, "period": 100_000}})
+        group = "/sys/fs/cgroup/containers/c"
+        assert (await sh(ready, f"cd {group}; cat memory.max pids.max cpu.max")).out == b"33554432\n7\n50000 100000\n"
+        with pytest.raises(GuestError, match="crun update: "):
+            await container.update({"cpu": {"quota": 1, "period": 3}})
+        assert (await sh(ready, f"cat {group}/memory.max")).out == b"33554432\n"
+        await first.close()
+
+
+async def test_it_stands_still_while_it_is_paused(ready: UtilityVM) -> None:
+    async with created(ready, "c", spec("sh", "-c", "while read x; do echo $x; done")) as container:
+        first = await start(container, stdin=True)
+        for _ in range(2):
+            await container.pause()
+            await container.pause()
+            assert (await sh(ready, "grep frozen /sys/fs/cgroup/containers/c/cgroup.events")).out == b"frozen 1\n"
+            await first.stdin.write(b"said\n")
+            with pytest.raises(GuestError, match="container c is paused: it cannot be given another process") as caught:
+                await container.execute(process("true"))
+            assert caught.value.result == INVALID_STATE
+            await container.resume()
+            assert await line(first) == b"said\n"
+        await container.pause()
+        await container.terminate()  # has an effect all the same
+        assert (await ended(first)).code == 137
+
+
+async def test_a_signal_reaches_one_process_or_all(ready: UtilityVM) -> None:
+    script = "trap 'echo got' USR1; sh -c 'trap \"echo too\" USR1; echo up; while :; do sleep 0.01; done' & while :; do sleep 0.01; done"
+    async with created(ready, "c", spec("sh", "-c", script)) as container:
+        first = await start(container)
+        assert await line(first) == b"up\n"
+        assert await first.kill(10)
+        assert await line(first) == b"got\n"
+        assert await container.signal_all(first, 10)
+        assert {await line(first), await line(first)} == {b"got\n", b"too\n"}
+        with pytest.raises(GuestError, match="no such signal"):
+            await container._client.inside("c").signal_process(first.pid, 65)
+        await first.close()
+
+
+async def test_a_privileged_container_has_the_machines_devices(ready: UtilityVM) -> None:
+    device, major, minor = (await sh(ready, "stat -c '%n %t %T' /dev/rtc0")).out.decode().split()
+    numbers = f"{int(major, 16)} {int(minor, 16)}"
+    opened = f"test -c {device} && echo there; mknod /tmp/clock c {numbers} && head -c 0 /tmp/clock && echo opened"
+    plain = await run(ready, spec("sh", "-c", opened))
+    assert (plain.code, plain.out) == (1, b""), "a device that nobody named can be opened"
+    assert b"/tmp/clock: Operation not permitted" in plain.err
+    named = spec("sh", "-c", opened)
+    named["linux"]["devices"] = [{"path": device, "type": "c", "major": 1, "minor": 1}]
+    privileged = spec("sh", "-c", opened, annotations={"io.microsoft.virtualmachine.lcow.privileged": "true"})
+    for of in (named, privileged):
+        assert await run(ready, of) == Done(0, b"there\nopened\n")
+
+
+async def test_many_containers_leave_nothing(ready: UtilityVM) -> None:
+    async def one(name: str) -> None:
+        assert (await run(ready, spec("sh", "-c", "echo up; exit 3"), name)).code == 3
+
+    for _ in range(2):
+        async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
+            for number in range(5):
+                group.create_task(one(f"many-{number}"))
+
+
 # -- several --------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import (
 )
 
 // MaxFile is the most of a list of accounts that is read, in bytes.
-const MaxFile = 1 << 20
+const MaxFile = 1024 * 1024
 
 // Read returns one of the lists, /etc/passwd or /etc/group. One that cannot be read has no accounts.
 type Read func(path string) ([]byte, error)

@@ -22,13 +22,14 @@ type State string
 
 // The states. What can be asked in which is said where it is asked.
 const (
-	Creating State = "being created"
-	Created  State = "created"
-	Starting State = "being started"
-	Running  State = "running"
-	Paused   State = "paused"
-	Stopped  State = "stopped"
-	Deleting State = "being deleted"
+	Creating  State = "being created"
+	Created   State = "created"
+	Starting  State = "being started"
+	Running   State = "running"
+	Switching State = "being paused or resumed"
+	Paused    State = "paused"
+	Stopped   State = "stopped"
+	Deleting  State = "being deleted"
 )
 
 // Tell sends the notification of an end, and reports whether there was somebody to send it to.

@@ -76,7 +76,7 @@ func (t *Table) enter(c *Container) error {
 	if box.spec.kind != Sandbox {
 		return invalid(sandboxAnnotation + ": " + box.ID + " is no sandbox")
 	}
-	if err := box.must("a sandbox of others", Created, Starting, Running, Paused); err != nil {
+	if err := box.must("joined", Created, Starting, Running, Switching, Paused); err != nil {
 		return err
 	}
 	c.shared = box.shared

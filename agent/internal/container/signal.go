@@ -1,6 +1,7 @@
 package container
 
 import (
+	"sort"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,7 +18,7 @@ func (t *Table) Shutdown(c *Container, graceful bool) error {
 	if c.state == Stopped || c.state == Deleting {
 		return &wire.Error{Code: wire.SystemNotFound, Text: "container " + c.ID + " has ended"}
 	}
-	if err := c.must("ended", Created, Starting, Running, Paused); err != nil {
+	if err := c.must("ended", Created, Starting, Running, Switching, Paused); err != nil {
 		return err
 	}
 	return t.Signal(c, uint32(c.first.PID()), signal, false)
@@ -48,6 +49,18 @@ func (t *Table) Signal(c *Container, pid, signal uint32, group bool) error {
 		}
 	}
 	return nil
+}
+
+// Members returns the ids of all processes of a container; beside the loop.
+func (t *Table) Members(c *Container) []int {
+	pids := t.members(c)
+	sort.Ints(pids)
+	return pids
+}
+
+// Readable refuses a container of which nothing can be told yet.
+func (c *Container) Readable() error {
+	return c.must("asked", Created, Starting, Running, Switching, Paused, Stopped, Deleting)
 }
 
 // members returns the ids of all processes in the container's control group and in those below.

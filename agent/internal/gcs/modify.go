@@ -19,15 +19,28 @@ var resources = map[string]resource{
 	"VPMemDevice":       pmemDevice,
 }
 
-// modify changes a resource of the utility VM.
+// inside are the types that a container has.
+var inside = map[string]resource{
+	"ContainerConstraints": constraints,
+	"ContainerState":       containerState,
+}
+
+// modify changes a resource of the utility VM or of a container.
 func modify(c *call) {
 	q, err := wire.ParseModify(c.body)
 	if !c.admit(&q.Request, err) {
 		return
 	}
-	change, known := resources[q.ResourceType]
+	table, other, refusal := resources, inside, "the ResourceType \""+q.ResourceType+"\" is not supported for UVM"
+	if c.container != nil {
+		table, other, refusal = inside, resources, "the ResourceType \""+q.ResourceType+"\" is not supported for containers"
+	}
+	change, known := table[q.ResourceType]
 	if !known {
-		c.fail(&wire.Error{Code: wire.NotImpl, Text: "invalid ResourceType '" + q.ResourceType + "'"})
+		if other[q.ResourceType] == nil {
+			refusal = "invalid ResourceType '" + q.ResourceType + "'"
+		}
+		c.fail(&wire.Error{Code: wire.NotImpl, Text: refusal})
 		return
 	}
 	change(c, &q)

@@ -9,10 +9,14 @@ import (
 	"utilityvm/agent/wire"
 )
 
-// properties tells what the utility VM knows of itself. What it does not know is left out, and the log says so.
+// properties tells what a container, or the utility VM, knows of itself. What it does not know is left out, and the log says so.
 func properties(c *call) {
 	q, err := wire.ParseQuery(c.body)
 	if !c.admit(&q.Request, err) {
+		return
+	}
+	if c.container != nil {
+		c.propertiesInside(q.Types)
 		return
 	}
 	m := c.bridge.machine
@@ -21,19 +25,53 @@ func properties(c *call) {
 		switch name {
 		case "ProcessList":
 			p.Listed, p.Processes = true, m.Processes.Running(c.owner())
-			if left := len(p.Processes) - wire.MaxProcesses; left > 0 {
-				m.Log.Write(logs.Warning, "too many processes for an answer", logs.Field{Key: "left_out", Value: strconv.Itoa(left)})
-			}
 		case "Memory":
 			if p.Memory, err = memory(m.Kernel); err != nil {
 				c.fail(&wire.Error{Code: wire.Fail, Text: "/proc/meminfo", Cause: err})
 				return
 			}
 		default:
-			m.Log.Write(logs.Warning, "unknown property type", logs.Field{Key: "type", Value: name})
+			c.unknownType(name)
 		}
 	}
-	c.answer(wire.Response{Member: "Properties", Text: string(wire.AppendProperties(nil, &p))})
+	c.tell(&p)
+}
+
+// propertiesInside tells what a container knows of itself: all of its processes, also those that it has started itself.
+func (c *call) propertiesInside(types []string) {
+	if err := c.container.Readable(); err != nil {
+		c.fail(err)
+		return
+	}
+	m, container := c.bridge.machine, c.container
+	var p wire.Properties
+	wanted := map[string]bool{}
+	for _, name := range types {
+		if name != "ProcessList" && name != "Statistics" {
+			c.unknownType(name)
+		}
+		wanted[name] = true
+	}
+	c.besideThen(func() {
+		if wanted["ProcessList"] {
+			p.Listed, p.Processes = true, m.Containers.Members(container)
+		}
+		if wanted["Statistics"] {
+			p.Metrics = container.Metrics(m.Kernel)
+		}
+	}, func() { c.tell(&p) })
+}
+
+func (c *call) unknownType(name string) {
+	c.bridge.machine.Log.Write(logs.Warning, "unknown property type", logs.Field{Key: "type", Value: name})
+}
+
+// tell answers with properties.
+func (c *call) tell(p *wire.Properties) {
+	if left := len(p.Processes) - wire.MaxProcesses; left > 0 {
+		c.bridge.machine.Log.Write(logs.Warning, "too many processes for an answer", logs.Field{Key: "left_out", Value: strconv.Itoa(left)})
+	}
+	c.answer(wire.Response{Member: "Properties", Text: string(wire.AppendProperties(nil, p))})
 }
 
 // memory reads /proc/meminfo, which counts in KiB.

@@ -128,7 +128,7 @@ func (l *Loop) Stop(err error) {
 	}
 }
 
-// Run hands out events until Stop.
+// Run hands out events until Stop, and may be called again then.
 func (l *Loop) Run() error {
 	var events [64]syscall.EpollEvent
 	for patience := 0; !l.stopped; {
@@ -145,7 +145,9 @@ func (l *Loop) Run() error {
 		l.expire()
 		patience = l.worker.Work()
 	}
-	return l.stop
+	why := l.stop
+	l.stopped, l.stop = false, nil
+	return why
 }
 
 func (l *Loop) hand(event *syscall.EpollEvent) {

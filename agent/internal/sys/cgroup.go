@@ -6,7 +6,7 @@ import (
 	"unsafe"
 )
 
-// groupPatience is how long killed processes may take to leave their control group, in milliseconds.
+// groupPatience is how long the processes of a control group may take to end, or to stand still, in milliseconds.
 const groupPatience = 10_000
 
 // RemoveGroup implements Kernel.
@@ -14,15 +14,28 @@ func (Linux) RemoveGroup(path string) error {
 	if err := (Linux{}).WriteFile(path+"/cgroup.kill", "1"); err != nil {
 		return unlessAbsent(err)
 	}
-	if err := awaitEmpty(path + "/cgroup.events"); err != nil {
+	if err := awaitGroup(path, "populated 0"); err != nil {
 		return err
 	}
 	return removeGroups(path)
 }
 
-// awaitEmpty waits until the kernel says that nobody is in a control group any more.
-func awaitEmpty(events string) error {
-	fd, err := syscall.Open(events, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+// Freeze implements Kernel.
+func (Linux) Freeze(path string, frozen bool) error {
+	word := map[bool]string{true: "1", false: "0"}[frozen]
+	err := Linux{}.WriteFile(path+"/cgroup.freeze", word)
+	if err == nil {
+		err = awaitGroup(path, "frozen "+word)
+	}
+	if err != nil && frozen {
+		_ = Linux{}.WriteFile(path+"/cgroup.freeze", "0")
+	}
+	return err
+}
+
+// awaitGroup waits until the kernel says so of a control group and those below it.
+func awaitGroup(path, state string) error {
+	fd, err := syscall.Open(path+"/cgroup.events", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -33,7 +46,7 @@ func awaitEmpty(events string) error {
 		if err != nil {
 			return err
 		}
-		if strings.Contains(string(text[:n]), "populated 0") {
+		if strings.Contains(string(text[:n]), state) {
 			return nil
 		}
 		left := end - Now()

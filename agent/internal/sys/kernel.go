@@ -98,6 +98,8 @@ type Kernel interface {
 	Spawn(c *Command) (Child, error)
 	// OpenProcess returns a descriptor that becomes readable when the process has ended.
 	OpenProcess(pid int) (int, error)
+	// Freeze stops all processes of a control group where they are and waits until they stand, or lets them go on.
+	Freeze(path string, frozen bool) error
 	// RemoveGroup ends all processes in a control group and in those below, and removes them; nothing there is no error.
 	RemoveGroup(path string) error
 	// SwitchRoot makes the file system mounted on folder the root, and frees what was in the old one, an initial RAM disk.

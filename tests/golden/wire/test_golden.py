@@ -11,6 +11,7 @@ import pytest
 from utilityvm.guest.client import read_properties
 from utilityvm.kit.errors import GuestError, ProtocolError
 from utilityvm.kit.text import printable
+from utilityvm.schema.metrics import CgroupMetrics
 from utilityvm.schema.properties import Properties
 from utilityvm.wire import frames, gcs, packets
 from utilityvm.wire.frames import Frame, FrameReader
@@ -213,7 +214,25 @@ def told(properties: Properties) -> dict[str, Any]:
     fields: dict[str, Any] = {"process_list": [process.process_id for process in properties.process_list]}
     if properties.memory is not None and (memory := properties.memory.virtual_machine_memory) is not None:
         fields |= {"available_memory": memory.available_memory, "assigned_memory": memory.assigned_memory}
+    if properties.metrics is not None:
+        fields["metrics"] = properties.metrics
     return fields
+
+
+def test_metrics_of_a_container_are_read_by_their_names() -> None:
+    (case,) = [case for case in MESSAGES if case.name == "what a container has used"]
+    answer = response(case)
+    assert isinstance(answer, gcs.PropertiesResponse)
+    metrics = read_properties(answer, "c").metrics
+    assert metrics is not None
+    assert metrics.pids is not None and metrics.cpu is not None and metrics.memory is not None and metrics.blkio is not None  # noqa: PT018
+    assert metrics.cpu.usage is not None and metrics.memory.usage is not None and metrics.memory_oom_control is not None  # noqa: PT018
+    assert (metrics.pids.current, metrics.cpu.usage.total, metrics.memory.rss, metrics.memory.total_rss) == (3, 30_000, 100, 100)
+    assert (metrics.memory.usage.limit, metrics.memory.usage.failcnt, metrics.memory_oom_control.oom_kill) == (1000, 6, 1)
+    assert [(entry.op, entry.major, entry.value) for entry in metrics.blkio.io_service_bytes_recursive] == [
+        ("Read", 8, 10),
+        ("Write", 8, 20),
+    ]
 
 
 def notifies(case: Message) -> bool:
@@ -228,7 +247,10 @@ def test_successes_are_read(case: Message) -> None:
     assert case.fields is not None
     answer = response(case)
     if isinstance(answer, gcs.PropertiesResponse):
-        assert told(read_properties(answer, "c")) == {"process_list": [], **case.fields["properties"]}
+        want = {"process_list": [], **case.fields["properties"]}
+        if "metrics" in want:
+            want["metrics"] = msgspec.convert(want["metrics"], CgroupMetrics)
+        assert told(read_properties(answer, "c")) == want
         return
     fields = dict(case.fields)
     boot_times = fields.pop("boot_times", None)

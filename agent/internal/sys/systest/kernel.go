@@ -231,6 +231,11 @@ func (k *Kernel) Spawn(c *sys.Command) (sys.Child, error) {
 	return k.Child, k.call("spawn", c.Path)
 }
 
+// Freeze implements sys.Kernel.
+func (k *Kernel) Freeze(path string, frozen bool) error {
+	return k.call("freeze", path, strconv.FormatBool(frozen))
+}
+
 // RemoveGroup implements sys.Kernel.
 func (k *Kernel) RemoveGroup(path string) error { return k.call("remove group", path) }
 
