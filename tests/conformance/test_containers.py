@@ -30,7 +30,8 @@ class Driver:
     async def create(self, name: str, what: What) -> Container:
         process = {"args": self.program(what), "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"]}
         linux = {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network", "cgroup")]}
-        spec: dict[str, Any] = {"ociVersion": "1.0.2", "process": process, "linux": linux}
+        mounts = [{"destination": "/proc", "type": "proc", "source": "proc"}]  # crun runs no further process without
+        spec: dict[str, Any] = {"ociVersion": "1.0.2", "process": process, "linux": linux, "mounts": mounts}
         return await self.vm.create_container(name, spec, layers=self._layers, scratch_size_in_bytes=self._scratch)
 
     def program(self, what: What) -> list[str]:

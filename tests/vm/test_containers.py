@@ -29,7 +29,7 @@ from utilityvm.wire.gcs import NotificationType
 
 from .counting import assert_nothing_left, count
 from .disks import ext4
-from .running import LIMIT, Done, ended, line, sh
+from .running import LIMIT, Done, ended, line, sh, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -228,6 +228,19 @@ async def test_the_scratch_disk_has_the_size_that_was_asked_for(vm: UtilityVM, l
     assert (b"No space left" in done.err, done.code) == (True, 1)
 
 
+async def test_the_host_gets_back_what_is_deleted_from_a_scratch_disk(vm: UtilityVM, layers: Sequence[Path]) -> None:
+    async with running(vm, layers) as container:
+        (disk,) = vm.scsi.disks
+
+        def taken() -> int:
+            return os.stat(disk.host_path).st_blocks * 512  # noqa: PTH116 (a path to a descriptor)
+
+        assert (await script(container, "dd if=/dev/zero of=/big bs=1M count=40 2>/dev/null; sync")).code == 0
+        assert taken() > 40 * MIB
+        assert (await script(container, "rm /big; sync")).code == 0
+        assert taken() < 5 * MIB
+
+
 async def test_a_root_can_be_read_only_with_a_scratch_disk_and_without(vm: UtilityVM, layers: Sequence[Path]) -> None:
     text = "touch /x 2>&1; echo y >/data/y && cat /data/y"
     more = {"mounts": [{"destination": "/data", "type": "tmpfs", "source": "tmpfs"}]}
@@ -374,6 +387,7 @@ async def test_a_paused_container_stands_still(vm: UtilityVM, layers: Sequence[P
     root = "/run/gcs/c/c/rootfs/tmp/n"
     async with await vm.create_container("c", spec("sh", "-c", counting), layers=layers) as container:
         await container.start()
+        await until(vm, f"test -s {root}")
         await container.pause()
         first = (await sh(vm, f"cat {root}; sleep 0.5; cat {root}")).out.split()
         assert first[0] == first[1]

@@ -11,7 +11,6 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from utilityvm.containers.document import ContainerId, folder
 from utilityvm.containers.releases import Releases
 from utilityvm.containers.scratch import SCRATCH_SIZE, check_size
 from utilityvm.containers.volumes import Volumes
@@ -42,28 +41,28 @@ class Mounts:
     tables: Tables
     volumes: Volumes
 
-    async def place(self, container_id: ContainerId, mounts: Sequence[Mount], taken: Releases) -> list[Mount]:
+    async def place(self, mounts: Sequence[Mount], taken: Releases) -> list[Mount]:
         """Give the guest what `mounts`, which are checked, need of the host, and return them with the sources that it then has.
 
         Raises:
             UtilityVMError: as `devices.share.share`, `Scsi.add` and `Volumes.use`, with the mount that it was about.
         """
         placed = []
-        for place, mount in enumerate(mounts):
+        for mount in mounts:
             try:
-                placed.append(await self._place(f"{folder(container_id)}/mounts/m{place}", mount, taken))
+                placed.append(await self._place(mount, taken))
             except UtilityVMError as error:
                 error.during(f"mount {mount.destination}")
                 raise
         return placed
 
-    async def _place(self, guest_path: str, mount: Mount, taken: Releases) -> Mount:
+    async def _place(self, mount: Mount, taken: Releases) -> Mount:
         if not _is_of_host(mount):
             return mount
         read_only = is_read_only(mount)
         match mount.type:
             case "bind":
-                return await self._share(guest_path, mount, taken, read_only=read_only)
+                return await self._share(mount, taken, read_only=read_only)
             case "volume":
                 path = await self.volumes.use(mount.source, read_only=read_only, size=volume_size(mount))
                 taken.push(f"volume {mount.source}", partial(self.volumes.drop, mount.source))
@@ -77,8 +76,9 @@ class Mounts:
         taken.push(f"disk {mount.source}", partial(self.tables.scsi.remove, mount.source))
         return _bound(replace(mount, type="none", source=path))
 
-    async def _share(self, guest_path: str, mount: Mount, taken: Releases, *, read_only: bool) -> Mount:
+    async def _share(self, mount: Mount, taken: Releases, *, read_only: bool) -> Mount:
         """Share a folder; or a file, alone in a folder of the guest."""
+        guest_path = self.tables.layers.mount_point()
         shared = await share(self.owner, self.tables.plan9, self.tables.vsmb, mount.source, guest_path, read_only=read_only)
         if not isinstance(shared, SharedFolder):  # as a Linux guest's always are
             raise TypeError(f"{shared} is no 9p share")

@@ -82,8 +82,9 @@ class Rooms:
         await together(*map(layer, layers), *([] if scratch is None else [disk(scratch)]))
         root = f"{folder(container_id)}/rootfs"
         scratch_path = f"{disks[0].guest_path}/scratch/{container_id}" if disks else ""
-        await self.tables.layers.combine_lcow([layer_paths[path] for path in layers], scratch_path, root)
+        # Before it is there: who gives up hears of it when it is, and a guest takes the removal of what is not there for done.
         taken.push("union of layers", partial(self.tables.layers.remove_combined, root))
+        await self.tables.layers.combine_lcow([layer_paths[path] for path in layers], scratch_path, root)
         return RootFs(root, scratch_path, disks[0] if disks else None)
 
     async def _disk(self, wish: ScratchDisk | str | int, taken: Releases) -> ScratchDisk:

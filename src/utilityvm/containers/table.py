@@ -100,7 +100,7 @@ class Containers:
         if document.is_document(asked.spec):
             if asked.layers or asked.scratch is not None or asked.pod is not None:
                 raise InvalidOptions(f"container {name}: layers, scratch or pod beside a document of its own, which says them itself")
-            return self._container(name, await self._vm.create(name, asked.spec), asked.spec, Releases(self._vm.id), None)
+            return self._container(name, await self._in_guest(name, asked.spec), asked.spec, Releases(self._vm.id), None)
         self._owner.needs_linux("a container of an OCI specification; a Windows guest takes a HostedSystem document")
         spec = self._checked(asked)
         disk = self._scratch(asked)
@@ -108,14 +108,29 @@ class Containers:
         taken = Releases(self._vm.id)
         try:
             root = await self._rooms.mount(name, layers, disk, taken) if layers else None
-            mounts = await self._mounts.place(name, spec.mounts, taken)
+            mounts = await self._mounts.place(spec.mounts, taken)
             spec = replace(spec, mounts=mounts)
             path, scratch_path = _root(spec, root), root.scratch_path if root else ""
             wanted = document.document(spec, name, root=path, scratch_path=scratch_path, ours=self._vm.is_ours())
-            return self._container(name, await self._vm.create(name, wanted), wanted, taken, root.scratch if root else None)
+            return self._container(name, await self._in_guest(name, wanted), wanted, taken, root.scratch if root else None)
         except BaseException:
             await self._give_back(taken)
             raise
+
+    async def _in_guest(self, name: ContainerId, wanted: object) -> InGuest:
+        """Create a container in the guest. One whose caller gives up is deleted first: what it stands on is taken away next."""
+        made = list[InGuest]()
+
+        async def create() -> None:
+            made.append(await self._vm.create(name, wanted))
+
+        try:
+            await finish(create(), within=None)
+        except BaseException:
+            for one in made:
+                await finish(_discard(one), within=None)
+            raise
+        return made[0]
 
     def _container(self, name: ContainerId, guest: InGuest, wanted: object, taken: Releases, scratch: ScratchDisk | None) -> Container:
         return Container(name, self._vm, guest, document.process_of(wanted), taken, scratch)
@@ -153,6 +168,14 @@ class Containers:
             taken.abandon()
         elif not taken.done:
             self._left.append(taken)
+
+
+async def _discard(made: InGuest) -> None:
+    """Let the guest forget a container that nobody wants."""
+    with suppress(UtilityVMError):  # it goes with its VM at last
+        await made.terminate()
+        await made.delete_state()
+    made.close()
 
 
 def _root(spec: Spec, root: RootFs | None) -> Root:

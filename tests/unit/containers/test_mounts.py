@@ -20,10 +20,10 @@ async def test_a_folder_of_the_host_is_shared_and_given_back(tmp_path: Path) -> 
         container = await world.vm.create_container("c", spec(mounts=mounts), layers=LAYERS, scratch_size_in_bytes=SIZE)
         assert told(world) == [
             {"destination": "/proc", "type": "proc"},
-            {"destination": "/a", "type": "bind", "source": "/run/gcs/c/c/mounts/m1", "options": ["rbind", "RO"]},
+            {"destination": "/a", "type": "bind", "source": "/run/mounts/m2", "options": ["rbind", "RO"]},
         ]
         (share,) = world.vm.plan9.shares
-        assert (share.host_path, share.guest_path, share.read_only) == ("/src", "/run/gcs/c/c/mounts/m1", True)
+        assert (share.host_path, share.guest_path, share.read_only) == ("/src", "/run/mounts/m2", True)
         await container.close()
         nothing_is_left(world)
 
@@ -31,7 +31,7 @@ async def test_a_folder_of_the_host_is_shared_and_given_back(tmp_path: Path) -> 
 async def test_a_single_file_is_shared_alone_of_its_folder(tmp_path: Path) -> None:
     async with a_vm(tmp_path) as world:
         await world.vm.create_container("c", spec(mounts=[{"destination": "/f", "type": "bind", "source": "/src/file"}]))
-        assert told(world) == [{"destination": "/f", "type": "bind", "source": "/run/gcs/c/c/mounts/m0/file", "options": ["rbind"]}]
+        assert told(world) == [{"destination": "/f", "type": "bind", "source": "/run/mounts/m1/file", "options": ["rbind"]}]
         (share,) = world.vm.plan9.shares
         assert (share.host_path, share.allowed_names, share.read_only) == ("/src/", ("file",), False)
 
