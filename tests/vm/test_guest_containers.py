@@ -15,7 +15,7 @@ from utilityvm.wire.gcs import NotificationType
 
 from .containers import create, created, document, prepare, process, resource, root, root_of, spec, start
 from .disks import erofs, ext4
-from .running import LIMIT, Done, ended, line, sh
+from .running import LIMIT, Done, ended, line, sh, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -265,6 +265,25 @@ async def test_its_end_says_how_it_came(ready: UtilityVM) -> None:
             async with asyncio.timeout(LIMIT):
                 assert (await container.wait()).type == kind
             await getattr(container, end)()  # of one that has ended
+
+
+async def test_one_that_is_killed_ends_though_nobody_reads_what_it_said(ready: UtilityVM) -> None:
+    async with created(ready, "c", spec("sh", "-c", "head -c 2000000 /dev/zero")) as container:
+        first = await start(container)
+        second = await container.execute(process("head", "-c", "2000000", "/dev/zero"))
+        await container.terminate()
+        async with asyncio.timeout(LIMIT):
+            assert [await one.wait() for one in (first, second)] == [137, 137]
+        for one in (first, second):
+            await one.close()
+    async with created(ready, "c", spec("sh", "-c", "head -c 1000000 /dev/zero")) as container:
+        first = await start(container)
+        await until(ready, "! ps | grep -q '[h]ead -c 1000000'")
+        assert not first.ended, "its output has not been read"
+        await container.terminate()  # of one that has ended
+        async with asyncio.timeout(LIMIT):
+            assert await first.wait() == 0
+        await first.close()
 
 
 async def test_one_that_was_never_started_ends_as_well(ready: UtilityVM) -> None:

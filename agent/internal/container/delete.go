@@ -19,10 +19,7 @@ func (t *Table) Delete(c *Container, done func(error)) {
 		done(err)
 		return
 	}
-	if !c.over {
-		c.whenOver = append(c.whenOver, func() { t.Delete(c, done) })
-		return
-	}
+	t.processes.Hurry(c.ID, 0)
 	c.state = Deleting
 	t.sweep(c, func(err error) {
 		if err != nil {

@@ -16,6 +16,9 @@ func (t *Table) Shutdown(c *Container, graceful bool) error {
 		signal = uint32(syscall.SIGTERM)
 	}
 	if c.state == Stopped || c.state == Deleting {
+		if !graceful {
+			t.processes.Hurry(c.ID, 0)
+		}
 		return &wire.Error{Code: wire.SystemNotFound, Text: "container " + c.ID + " has ended"}
 	}
 	if err := c.must("ended", Created, Starting, Running, Switching, Paused); err != nil {
@@ -31,6 +34,9 @@ func (t *Table) Signal(c *Container, pid, signal uint32, group bool) error {
 		signal = uint32(syscall.SIGKILL)
 	}
 	first := c.first != nil && uint32(c.first.PID()) == pid
+	if syscall.Signal(signal) == syscall.SIGKILL {
+		t.processes.Hurry(c.ID, pid)
+	}
 	err := t.processes.Signal(c.ID, pid, signal, group && !first)
 	if err != nil || !first {
 		return err

@@ -148,6 +148,20 @@ func (t *Table) Begin(p *Process) {
 	}
 }
 
+// Hurry lets the ends of an owner's processes be told though the host has not read their output: that of pid, or with 0 all.
+func (t *Table) Hurry(owner string, pid uint32) {
+	for number, p := range t.byPID {
+		if p.owner != owner || pid != 0 && int(pid) != number {
+			continue
+		}
+		p.drains = false
+		if p.ended && !p.told && p.stdio.drained != nil {
+			p.stdio.drained = nil
+			t.tell(p)
+		}
+	}
+}
+
 // PID returns the number of the process.
 func (p *Process) PID() int { return p.pid }
 
