@@ -34,6 +34,7 @@ from utilityvm.wire.frames import Frame, FrameReader
 from utilityvm.wire.packets import GUEST_CID, HOST_CID, MAX_PAYLOAD, Control, Op, Packet, PacketReader
 from utilityvm.wire.vsock import MAX_STREAMS, WINDOW, Ended, Event, HostSocket, Opened, Received, StreamId
 
+from . import archives
 from .mutate import Form
 
 ROOT: Final = Path(__file__).parents[2]
@@ -439,5 +440,7 @@ def targets() -> list[Target]:
         Target("log", 60, LOG, TEXT, check_log),
         Target("monitor", 60, MONITOR, TEXT, check_monitor),
         Target("console", 30, CONSOLE, TEXT, check_console),
-        Target("document", 30, short(documents), TEXT, check_document),
+        Target("document", 20, short(documents), TEXT, check_document),
+        Target("archives", 5, short(archives.SEEDS), archives.HEADER, archives.check_archives),
+        Target("images", 5, short(archives.DOCUMENTS), TEXT, archives.check_documents),
     ]

@@ -79,7 +79,7 @@ def records(data: bytes) -> dict[bytes, bytes]:
         digits = data[at:space] if space > 0 else b""
         end = at + int(digits) if digits.isdigit() else at
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
-        if not (space < end <= len(data) and data[end - 1 : end] == b"\n" and key and equals):
+        if not (at < space < end <= len(data) and data[end - 1 : end] == b"\n" and key and equals):
             raise ValueError("an extended record that is not in its form")
         if key in _NO_ZEROS and b"\0" in value:
             raise ValueError(f"a zero byte in {key.decode()}")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Self, final
 
@@ -218,14 +218,16 @@ class ImageStore:
 
     def _bring_shipped(self, name: str) -> None:
         """Import the image that is called `name` when it comes with the boot files, unless it is here as they have it."""
-        with suppress(InvalidOptions):
+        try:
             reference = parse(name)
-            archive = self._shipped.get(reference)
-            record = self._depot.records.get(reference)
-            if archive is None or not archive.exists() or (record and record.origin != "shipped"):
-                return
-            if record is None or _shipped_digest(archive) != record.manifest:
-                self._import(archive, reference, None, tell_nobody, "shipped")
+        except InvalidOptions:
+            return  # it may be an id
+        archive = self._shipped.get(reference)
+        if archive is None or not archive.exists():
+            return
+        record = self._depot.records.get(reference)
+        if record is None or (record.origin == "shipped" and record.manifest != _shipped_digest(archive)):
+            self._import(archive, reference, None, tell_nobody, "shipped")
 
 
 def _shipped_digest(archive: Path) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from utilityvm.kit.errors import Corrupt, StateError
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What was removed: names of images, and how many bytes became free. `in_use` says that something stays until its user has ended."""
+    """What was removed: names of images, and how many bytes became free. `in_use` says that something stays, which somebody uses."""
 
     names: tuple[Reference, ...]
     freed: int
@@ -110,13 +111,19 @@ def remove(depot: Depot, records: Sequence[Record], *, force: bool) -> Removed:
     for record in records:
         depot.records.remove(record.name)
     names = tuple(record.reference for record in records)
-    with depot.alone() as alone:
-        return Removed(names, *sweep(depot)) if alone else Removed(names, 0, in_use=True)  # the next to remove finds what stays
+    with depot.alone() as alone, suppress(Corrupt):  # of another image: the names have gone all the same
+        if alone:
+            return Removed(names, *sweep(depot))
+    return Removed(names, 0, in_use=True)  # the next to remove, or `prune`, finds what stays
 
 
 def _refuse_used(depot: Depot, records: Sequence[Record]) -> None:
     going = {record.name for record in records}
-    _, kept = _needed(depot, (record for record in depot.records.all() if record.name not in going))
+    kept: set[Path] = set()
+    for record in depot.records.all():
+        if record.name not in going:
+            with suppress(Corrupt):  # or one that is broken could not be removed because of another
+                kept |= _needed(depot, [record])[1]
     for record in records:
         try:
             layers = depot.image(record).layers

@@ -284,6 +284,7 @@ def extension(kind: bytes, size: int) -> bytes:
         (extension(b"x", 1 << 40) + b"\0" * 4096, "breaks off in the entry"),
         (extension(b"L", 2 << 20) + b"\0" * (3 << 20), "more than 1048576 bytes of names"),
         (extension(b"x", 30) + b"9999999 path=a\n".ljust(512, b"\0"), "an extended record that is not in its form"),
+        (extension(b"x", 8) + b"6 a=b\n\0\0".ljust(512, b"\0"), "an extended record that is not in its form"),
         (tar({"blobs/" + "a/" * 3000: b""}), "the name of an entry has more than 4096 bytes"),
         (extension(b"S", 0), "is a sparse file"),
     ],

@@ -230,6 +230,18 @@ def test_a_part_that_is_missing_or_changed_is_told_with_what_to_do(store: ImageS
         assert nobodys(store) == []
 
 
+def test_of_two_broken_images_each_can_be_removed(store: ImageStore, add: Callable[[str, Sample], None]) -> None:
+    for name, sample in (("first", FIRST), ("second", SECOND)):
+        add(name, sample)
+    for sample in (FIRST, SECOND):
+        store._depot.blobs.path(sample.digest).write_bytes(b"")
+    with pytest.raises(Corrupt, match="image (first|second):latest"):
+        store.prune()
+    assert store.remove("first").in_use
+    assert not store.remove("second").in_use
+    assert nobodys(store) == []
+
+
 def test_a_layer_that_is_missing_is_made_again_of_its_blob_and_a_blob_that_is_not_itself_is_fetched_anew(
     store: ImageStore, add: Callable[[str, Sample], None]
 ) -> None:
