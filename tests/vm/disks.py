@@ -3,7 +3,8 @@
 import os
 import shutil
 import subprocess  # noqa: TID251 (tests make images as a user would)
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from utilityvm.schema.requests import ModifySettingRequest
@@ -41,6 +42,17 @@ def xfs(path: Path, mib: int = 320) -> Path:
     os.truncate(path, mib * MIB)
     _run("mkfs.xfs", "-q", path)
     return path
+
+
+@contextmanager
+def loop_device(image: Path) -> Iterator[str]:
+    """A block device of the host, whose content is the image."""
+    run = [shutil.which("losetup", path=_TOOLS) or "losetup"]
+    device = subprocess.run([*run, "--find", "--show", image], check=True, stdout=subprocess.PIPE).stdout.decode().strip()
+    try:
+        yield device
+    finally:
+        subprocess.run([*run, "--detach", device], check=True)
 
 
 def erofs(path: Path, files: Mapping[str, bytes]) -> Path:

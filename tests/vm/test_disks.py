@@ -20,9 +20,9 @@ from utilityvm import (
     default_options_lcow,
 )
 from utilityvm.boot.files import BootFiles
-from utilityvm.kit.errors import Exists
+from utilityvm.kit.errors import Exists, InvalidOptions
 
-from .disks import MIB, converted, disk, erofs, ext4, pmem, xfs
+from .disks import MIB, converted, disk, erofs, ext4, loop_device, pmem, xfs
 from .running import LIMIT, qemu_of, sh
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -89,6 +89,24 @@ async def test_options_of_the_mount_hold(clean: UtilityVM, tmp_path: Path) -> No
     await clean.modify(disk("Remove", 0, image, "/d/a"))
     with pytest.raises(GuestError, match="mounting /dev/sd. as ext4 on /d/a: invalid argument"):
         await clean.modify(disk("Add", 0, image, "/d/a", options=("no-such-option",)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes block devices")
+async def test_a_block_device_of_the_host_is_a_disk_of_the_guest(clean: UtilityVM, tmp_path: Path) -> None:
+    image = ext4(tmp_path / "device.img")
+    with loop_device(image) as device:
+        with pytest.raises(InvalidOptions, match=f"{device}: is a block device: attach it as a physical disk"):
+            await clean.scsi.add(device, "/d/p")
+        with pytest.raises(InvalidOptions, match=f"{image}: is not a block device: only those are passed through"):
+            await clean.scsi.add_physical_disk(str(image), "/d/p")
+        await clean.scsi.add_physical_disk(device, "/d/p")
+        assert (await sh(clean, "echo kept >/d/p/file && sync")).code == 0
+        await clean.scsi.remove(device)
+        await clean.scsi.add_physical_disk(device, "/d/p", read_only=True)
+        done = await sh(clean, "cat /d/p/file; echo x >/d/p/other; dd if=/dev/zero of=/dev/sda bs=512 count=1")
+        assert done.out == b"kept\n"
+        assert done.code != 0
+        await clean.scsi.remove(device)
 
 
 async def test_a_disk_grows_under_its_file_system(clean: UtilityVM, tmp_path: Path) -> None:

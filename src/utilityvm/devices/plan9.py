@@ -7,6 +7,7 @@ from typing import Final, final
 
 from utilityvm.devices import paths
 from utilityvm.devices.holdings import Held, Holding, Holdings
+from utilityvm.devices.mounts import Mount
 from utilityvm.devices.ports import Owner
 from utilityvm.kit.errors import InvalidOptions, Unsupported, UtilityVMError
 from utilityvm.options import builds
@@ -41,6 +42,7 @@ class Plan9:
     def __init__(self, owner: Owner) -> None:
         self._owner, self._numbers = owner, count()
         self._held = Holdings[SharedFolder](owner.id, "9p share", _Effects(owner))
+        owner.mounts.watch(lambda: (Mount(held.thing.guest_path, f"the folder {held.thing.host_path}", held.state) for held in self._held))
 
     @property
     def shares(self) -> tuple[SharedFolder, ...]:
@@ -57,6 +59,7 @@ class Plan9:
         Raises:
             Unsupported: the guest is Windows; or `allowed_names` on a Windows host that is too old for them.
             InvalidOptions: `guest_path` is empty.
+            Exists: something else is mounted there.
             StateError, NotFound, HostError, GuestError, ConnectionLost, DeadlineExceeded: see `UtilityVM.modify`.
         """
         self._owner.needs_linux("a 9p share")
@@ -64,6 +67,7 @@ class Plan9:
             raise Unsupported("single-file mappings are not supported on this build of Windows", hint=f"build {builds.V19H1} has them")
         if not guest_path:
             raise InvalidOptions("uvmPath must be passed to AddPlan9", hint="guest_path is where the guest is to have the folder")
+        self._owner.require_free(guest_path, host_path)
         names = None if allowed_names is None else tuple(allowed_names)
         name = str(next(self._numbers))
         return _now(await self._held.take(name, lambda: SharedFolder(name, host_path, guest_path, read_only, names)))

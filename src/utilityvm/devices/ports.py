@@ -1,9 +1,10 @@
 """What the tables of devices must know of their VM, and what they need of its host."""
 
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from utilityvm.compute.ports import Grants
+from utilityvm.devices.mounts import Mounts
 from utilityvm.kit.errors import Unsupported
 from utilityvm.kit.ids import VmId
 from utilityvm.options.paths import PathFlavour
@@ -54,11 +55,20 @@ class Owner:
     modify: Modify
     guest_knows_namespaces: Callable[[], Awaitable[bool]]
     """Asks whether the guest's agent is told of network namespaces and adapters."""
+    mounts: Mounts = field(default_factory=Mounts)
 
     @property
     def name(self) -> str:
         """Its name in errors."""
         return f"vm {self.id}"
+
+    def require_free(self, guest_path: str, what: str) -> None:
+        """Refuse to mount `what` where something else of the VM is mounted.
+
+        Raises:
+            Exists: something is; the text names both.
+        """
+        self.mounts.require_free(guest_path, f"{self.name}: {what}", windows=self.windows)
 
     def needs_linux(self, what: str) -> None:
         """Refuse `what` for a Windows guest.

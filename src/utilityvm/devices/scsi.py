@@ -9,6 +9,7 @@ from msgspec import structs
 
 from utilityvm.devices import paths
 from utilityvm.devices.holdings import Held, Holding, Holdings
+from utilityvm.devices.mounts import Mount
 from utilityvm.devices.ports import Owner
 from utilityvm.kit.errors import Exhausted, Exists, HostError, Unsupported, UtilityVMError
 from utilityvm.plan.facts import Platform
@@ -57,6 +58,9 @@ class Scsi:
     def __init__(self, owner: Owner, controllers: int, slots: Sequence[ScsiSlot] = ()) -> None:
         self._owner, self._places = owner, [(controller, lun) for controller in range(controllers) for lun in range(LUNS)]
         self._held = Holdings[Disk](owner.id, "SCSI disk", _Effects(owner))
+        owner.mounts.watch(
+            lambda: (Mount(held.thing.guest_path, f"the SCSI disk {held.thing.host_path}", held.state) for held in self._held)
+        )
         for slot in slots:
             disk = Disk(slot.controller, slot.lun, slot.host_path, slot.uvm_path, slot.attachment_type, slot.read_only)
             self._held.adopt(slot.host_path, disk)
@@ -98,7 +102,7 @@ class Scsi:
         cancelled is carried out, and then taken back.
 
         Raises:
-            Exists: the file is attached in another way.
+            Exists: the file is attached in another way; or something else is mounted at `guest_path`.
             Exhausted: every place on the controllers is taken.
             Unsupported: the VM has no SCSI controller, or `encrypted`, which no guest of ours can mount.
             StateError: the VM is not running; or the disk is half detached, and `remove` must be called again.
@@ -157,6 +161,7 @@ class Scsi:
 
         def place() -> Disk:
             self._need_controllers()
+            self._owner.require_free(guest_path, host_path)
             taken = {(held.thing.controller, held.thing.lun) for held in self._held}
             free = next((place for place in self._places if place not in taken), None)
             if free is None:

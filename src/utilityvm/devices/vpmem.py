@@ -10,6 +10,7 @@ from typing import Final, final
 
 from utilityvm.devices import paths
 from utilityvm.devices.holdings import Held, Holding, Holdings
+from utilityvm.devices.mounts import Mount
 from utilityvm.devices.ports import Owner, Seen
 from utilityvm.kit.errors import Exists, NoVPMem, UtilityVMError
 from utilityvm.plan.facts import Platform
@@ -50,6 +51,7 @@ class VPMem:
         self._plugged: dict[int, _Plugged] = {}
         effects = _Plugging(owner, self._plugged) if owner.host.platform is Platform.QEMU else _Effects(owner)
         self._held = Holdings[_Slot](owner.id, "VPMem device", effects)
+        owner.mounts.watch(lambda: (Mount(held.thing.guest_path, f"the layer {held.thing.host_path}", held.state) for held in self._held))
 
     @property
     def devices(self) -> tuple[PMemDevice, ...]:
@@ -70,6 +72,7 @@ class VPMem:
             NoVPMem: the file is too large, or no slot is free: a SCSI disk may take it, see `Layers.add`.
             Unsupported: the guest is Windows.
             NotFound: the file does not exist.
+            Exists: something else is mounted at the path of its slot.
             StateError, HostError, GuestError, ConnectionLost, DeadlineExceeded: see `UtilityVM.modify`.
         """
         self._owner.needs_linux("persistent memory")
@@ -105,6 +108,7 @@ class VPMem:
             hint = f"{self._owner.name} has {self._count} devices, {reserved} of them reserved; a SCSI disk takes {host_path}"
             raise NoVPMem("no available location", hint=hint)
         slot = (again or free)[0]
+        self._owner.require_free(f"/run/layers/p{slot}", host_path)
         return _Slot(slot, host_path, f"/run/layers/p{slot}", seen)
 
 

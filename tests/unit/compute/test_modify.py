@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
+from utilityvm.compute import modify as modify_module
 from utilityvm.compute.modify import in_two_halves
-from utilityvm.kit.errors import GuestError, HostError, InvalidOptions, UtilityVMError
+from utilityvm.kit.errors import DeadlineExceeded, GuestError, HostError, InvalidOptions, UtilityVMError
 from utilityvm.schema.guest_requests import GuestRequest, LCOWMappedVPCIDevice
 from utilityvm.schema.requests import ModifySettingRequest
 
@@ -152,3 +153,43 @@ async def test_what_the_host_says_is_passed_on_to_whoever_keeps_the_guest_connec
     both.tells = {"Place": 64}
     assert await modify(both, None) == {"Place": 64}
     assert both.told == []
+
+
+@pytest.mark.parametrize("request_type", ["Add", "Remove", "Update"])
+async def test_a_host_that_does_not_come_to_an_end_is_given_up_at_the_deadline(request_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modify_module, "HOST_TIMEOUT", 0.05)
+    both, given_up = Both(), asyncio.Event()
+
+    async def host(request: ModifySettingRequest) -> None:
+        await both.host(request)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    asked = GUEST | {"RequestType": request_type}
+    request = ModifySettingRequest(resource_path=PATH, request_type=request_type, guest_request=asked)
+    with pytest.raises(DeadlineExceeded, match=rf"vm x: {request_type} of {PATH}: the host was not done within 0\.05 s") as caught:
+        await in_two_halves(request, host, both.guest, "vm x")
+    assert given_up.is_set(), "it goes on behind our back"
+    guest_first = request_type == "Remove"
+    assert both.asked == (["guest Remove"] if guest_first else []) + [f"host {request_type}"]
+    assert caught.value.half_done is guest_first
+
+
+async def test_taking_back_is_given_up_at_the_deadline_too_and_the_reason_stays(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(modify_module, "HOST_TIMEOUT", 0.05)
+    both = Both(guest=guest_error())
+
+    async def host(request: ModifySettingRequest) -> None:
+        await both.host(request)
+        if request.request_type == "Remove":
+            await asyncio.Event().wait()
+
+    request = ModifySettingRequest(resource_path=PATH, request_type="Add", guest_request=GUEST | {"RequestType": "Add"})
+    with pytest.raises(GuestError, match="no such disk") as caught:
+        await in_two_halves(request, host, both.guest, "vm x")
+    assert caught.value.half_done
+    assert "the host was not done within 0.05 s" in caplog.text

@@ -194,6 +194,27 @@ async def test_a_qemu_that_does_not_answer_is_given_up_at_the_deadline(monkeypat
         assert monitor._waiting == {}
 
 
+async def test_a_guest_that_keeps_a_device_is_told_by_its_name_and_may_be_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(monitor_module, "UNPLUG_TIMEOUT", 0.05)
+    async with rig() as (monitor, qemu, scope):
+        scope.start("monitor", monitor.run())
+        await qemu.starts()
+        for deleted in (False, True):
+            unplugged = scope_result(scope, monitor.unplug("scsi0-1"))
+            asked = await qemu.hears()
+            assert (asked["execute"], asked["arguments"]) == ("device_del", {"id": "scsi0-1"})
+            await qemu.says({"return": {}, "id": asked["id"]})
+            if deleted:
+                await qemu.says({"event": "DEVICE_DELETED", "data": {"device": "scsi0-1", "path": "/x"}})
+                await unplugged
+            else:
+                with pytest.raises(DeadlineExceeded, match=r"vm x: scsi0-1: the guest did not let go of it within 0\.05 s"):
+                    await unplugged
+            assert monitor._removed == {}
+
+
 async def test_a_qemu_that_takes_no_commands_is_given_up_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor_module, "ANSWER_TIMEOUT", 0.05)
     ours, theirs = socket.socketpair()
