@@ -50,6 +50,18 @@ async def test_a_signal_can_be_handled(vm: UtilityVM) -> None:
     assert await ended(process) == Done(9, b"caught\n")
 
 
+async def test_programs_that_keep_the_processor_busy_keep_the_agent_from_nothing(vm: UtilityVM) -> None:
+    busy = [await vm.create_process(["sh", "-c", "echo busy; while :; do :; done"]) for _ in range(4)]
+    for process in busy:
+        assert await line(process) == b"busy\n"
+    assert await sh(vm, "echo answered") == Done(0, b"answered\n")
+    policies = await sh(vm, f"cd /proc; cut -d' ' -f41 1/stat {' '.join(f'{process.pid}/stat' for process in busy)}")
+    assert policies.out.split() == [b"3"] * 5, "emulated, nobody interrupts anybody (SCHED_BATCH)"
+    for process in busy:
+        assert await process.kill(signal.SIGKILL)
+        assert (await ended(process)).code == 128 + signal.SIGKILL
+
+
 async def test_waiting_again_and_by_many_gives_the_same_code(vm: UtilityVM) -> None:
     process = await vm.create_process(["sh", "-c", "exit 3"])
     async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:

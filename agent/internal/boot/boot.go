@@ -46,12 +46,16 @@ var links = []struct{ target, path string }{
 // Prepare makes a machine of a kernel that has just started, after Begin: file systems, limits, loopback, and the drivers without
 // which there is no carrier.
 func Prepare(k sys.Kernel, args *Args) error {
+	words, err := readWords(k)
+	if err != nil {
+		return err
+	}
 	for _, m := range mounts {
 		if err := m.make(k); err != nil {
 			return err
 		}
 	}
-	if err := mountControlGroups(k); err != nil {
+	if err := mountControlGroups(k, words.cgroup); err != nil {
 		return err
 	}
 	for _, l := range links {
@@ -64,6 +68,11 @@ func Prepare(k sys.Kernel, args *Args) error {
 	}
 	if err := k.RaiseLimits(); err != nil {
 		return &session.Failure{What: "limit of open files", Why: err}
+	}
+	if words.batch {
+		if err := k.InterruptNobody(); err != nil {
+			return &session.Failure{What: "scheduling", Why: err}
+		}
 	}
 	if args.CorePattern != "" {
 		if err := k.WriteFile("/proc/sys/kernel/core_pattern", args.CorePattern); err != nil {

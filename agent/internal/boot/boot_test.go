@@ -95,14 +95,27 @@ func TestControlGroupsOfTheFirstVersionAreMountedWhenTheKernelsLineAsks(t *testi
 	if got := k.Calls[14:20]; !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	k = &systest.Kernel{Files: map[string]string{cmdline: "uvm.cgroup=2"}}
+	k = &systest.Kernel{Files: map[string]string{cmdline: "uvm.schedule=batch uvm.cgroup=2"}}
 	if err := prepare(k, &Args{}); err != nil || k.Calls[15] != "mount cgroup2 /sys/fs/cgroup" {
 		t.Errorf("%v %q", err, k.Calls)
 	}
 }
 
+func TestNobodyIsInterruptedWhereTheKernelsLineSaysSo(t *testing.T) {
+	for line, want := range map[string]bool{"quiet": false, "uvm.schedule=batch": true, "quiet -- uvm.schedule=batch": false} {
+		k := &systest.Kernel{Files: map[string]string{cmdline: line}}
+		if err := prepare(k, &Args{}); err != nil || strings.Contains(strings.Join(k.Calls, "\n"), "interrupt nobody") != want {
+			t.Errorf("%s: %v %q", line, err, k.Calls)
+		}
+	}
+	k := &systest.Kernel{Files: map[string]string{cmdline: "uvm.schedule=batch"}, Fail: map[string]error{"interrupt nobody": syscall.EPERM}}
+	if err := prepare(k, &Args{}); err == nil || err.Error() != "scheduling: operation not permitted" {
+		t.Error(err)
+	}
+}
+
 func TestWordsForUsThatTheKernelsLineMayNotHaveAreNamed(t *testing.T) {
-	for _, word := range []string{"uvm.cgroup=3", "uvm.cgroup", "uvm.cgroups=1", "uvm.x"} {
+	for _, word := range []string{"uvm.cgroup=3", "uvm.cgroup", "uvm.cgroups=1", "uvm.x", "uvm.schedule=fifo"} {
 		k := &systest.Kernel{Files: map[string]string{cmdline: "quiet " + word + " panic=-1"}}
 		if err := prepare(k, &Args{}); err == nil || !strings.Contains(err.Error(), "unknown word "+word+";") {
 			t.Errorf("%s: %v", word, err)

@@ -32,7 +32,7 @@ func initrd(line string) *systest.Kernel {
 
 func goneOn(init string, words ...string) []string {
 	calls := append([]string{}, beginning...)
-	calls = append(calls, "module /pci.ko", "module /pmem.ko", "events", "wait", "wait", "wait", "module /ext4.ko",
+	calls = append(calls, "module /pci.ko", "module /pmem.ko", "nodes", "wait", "wait", "events", "wait", "module /ext4.ko",
 		"mkdir /newroot 700", fmt.Sprintf("mount /dev/pmem0 ext4 /newroot %x dax,noload", syscall.MS_RDONLY),
 		"unmount /sys", "unmount /proc", "unmount /dev", "switch root /newroot")
 	return append(calls, strings.Join(append([]string{"exec", init, init}, words...), " "))
@@ -77,7 +77,7 @@ func TestAnotherRootIsRefusedByName(t *testing.T) {
 // Every step on the way to the root may fail; each failure stops the boot there and says what and why.
 func TestEveryStepToTheRootThatFailsIsNamed(t *testing.T) {
 	says := map[string]string{"module /pci.ko": "drivers: module /pci.ko: ", "module /ext4.ko": "root: module /ext4.ko: ",
-		"events": "root: device events: ", "mkdir /newroot 700": "root: folder /newroot: ", "unmount /sys": "unmounting /sys: ",
+		"nodes": "root: device events: ", "events": "root: device events: ", "mkdir /newroot 700": "root: folder /newroot: ", "unmount /sys": "unmounting /sys: ",
 		"switch root /newroot": "making /dev/pmem0 the root: ", "exec /init /init": "/init on /dev/pmem0: "}
 	for i, step := range goneOn("/init") {
 		if step == "wait" || strings.HasPrefix(step, "mount /dev/pmem0") {

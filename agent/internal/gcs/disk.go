@@ -158,16 +158,16 @@ func findDisk(k sys.Kernel, d *wire.Disk) (string, error) {
 		return "", err
 	}
 	folder, lun := scsiFolder(host, d), strconv.Itoa(int(d.Lun))
-	look := func() string { return usable(k, blockDevice(k, folder)) }
+	look := func() string { return blockDevice(k, folder) }
 	what := "disk at controller " + strconv.Itoa(int(d.Controller)) + " lun " + lun
-	name, err := appear(k, "block", what, maxUnheard, look)
+	name, err := appearBlock(k, what, maxUnheard, look)
 	if wire.CodeOf(err) != wire.Timeout {
 		return name, err
 	}
 	if err := k.WriteFile(scsiHosts+"/"+host+"/scan", "0 0 "+lun); err != nil {
 		return "", &wire.Error{Code: wire.Fail, Text: "looking for the disk at " + folder, Cause: err}
 	}
-	return appear(k, "block", what, maxAppear, look)
+	return appearBlock(k, what, maxAppear, look)
 }
 
 // maxUnheard is how long the driver may take to hear of a disk by itself, in milliseconds.

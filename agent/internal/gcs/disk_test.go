@@ -63,7 +63,7 @@ func TestADiskIsLookedForAndMountedWhenItAppears(t *testing.T) {
 	if err := addDisk(k, &scsiDriver{}, &wire.Disk{MountPath: "/run/a/b", Controller: 1, Lun: 7}); err != nil {
 		t.Fatal(err)
 	}
-	same(t, k, "module /scsi.ko", scan9, scan10, "events", "wait", "wait",
+	same(t, k, "module /scsi.ko", scan9, scan10, "nodes", "wait", "wait",
 		"module /ext4.ko", "mkdir /run 700", "mkdir /run/a 700", "mkdir /run/a/b 700", "mount /dev/sda ext4 /run/a/b 0 ")
 }
 
@@ -80,7 +80,7 @@ func TestTheDriverLooksOnceForDisksThatAreThereAlready(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	same(t, k, "module /scsi.ko", scan9, scan10, "module /scsi.ko", scan9, scan10, "events", "events")
+	same(t, k, "module /scsi.ko", scan9, scan10, "module /scsi.ko", scan9, scan10, "nodes", "nodes")
 }
 
 func TestADiskIsThereWhenItCanBeOpened(t *testing.T) {
@@ -90,7 +90,7 @@ func TestADiskIsThereWhenItCanBeOpened(t *testing.T) {
 	if err := addDisk(k, &scsiDriver{}, &wire.Disk{}); err != nil {
 		t.Fatal(err)
 	}
-	same(t, k, "module /scsi.ko", scan9, scan10, "events", "wait", "wait")
+	same(t, k, "module /scsi.ko", scan9, scan10, "nodes", "events", "wait", "wait")
 }
 
 func TestADiskWithoutAPlaceIsOnlyMadeVisible(t *testing.T) {
@@ -99,7 +99,7 @@ func TestADiskWithoutAPlaceIsOnlyMadeVisible(t *testing.T) {
 	if err := addDisk(k, &scsiDriver{}, &wire.Disk{}); err != nil {
 		t.Fatal(err)
 	}
-	same(t, k, "module /scsi.ko", scan9, scan10, "events")
+	same(t, k, "module /scsi.ko", scan9, scan10, "nodes")
 }
 
 func TestOptionsAreTheKernelsTheFileSystemsOrMountsOfTheirOwn(t *testing.T) {
@@ -111,7 +111,7 @@ func TestOptionsAreTheKernelsTheFileSystemsOrMountsOfTheirOwn(t *testing.T) {
 	}
 	flags := syscall.MS_NODEV | syscall.MS_NOEXEC | syscall.MS_RDONLY
 	shared := syscall.MS_SHARED | syscall.MS_REC
-	same(t, k, "module /scsi.ko", scan9, scan10, "events", "module /xfs.ko", "mkdir /m 700",
+	same(t, k, "module /scsi.ko", scan9, scan10, "nodes", "module /xfs.ko", "mkdir /m 700",
 		fmt.Sprintf("mount /dev/sdb xfs /m %x logbufs=8,norecovery", flags), fmt.Sprintf("mount   /m %x ", shared))
 }
 
@@ -141,7 +141,7 @@ func TestEveryStepOfMountingThatFailsIsNamed(t *testing.T) {
 func TestADiskThatDoesNotAppearIsAnErrorThatSaysWhich(t *testing.T) {
 	k := controllers()
 	err := addDisk(k, &scsiDriver{}, &wire.Disk{MountPath: "/m", Lun: 3})
-	same(t, k, "module /scsi.ko", scan9, scan10, "events", "wait", "write /sys/class/scsi_host/host9/scan 0 0 3", "events", "wait")
+	same(t, k, "module /scsi.ko", scan9, scan10, "nodes", "wait", "write /sys/class/scsi_host/host9/scan 0 0 3", "nodes", "wait")
 	if wire.CodeOf(err) != wire.Timeout || err.Error() != "disk at controller 0 lun 3 did not appear" {
 		t.Error(err)
 	}
@@ -205,7 +205,7 @@ func TestADeviceIsFoundByItsPlaceAndMountedWithoutThePageCache(t *testing.T) {
 	if err := MountPMem(k, 40, "/p"); err != nil {
 		t.Fatal(err)
 	}
-	same(t, k, "module /pmem.ko", "events", "wait", "wait", "module /erofs.ko", "mkdir /p 700",
+	same(t, k, "module /pmem.ko", "nodes", "wait", "wait", "module /erofs.ko", "mkdir /p 700",
 		fmt.Sprintf("mount /dev/pmem4 erofs /p %x dax=always", syscall.MS_RDONLY))
 }
 
@@ -218,7 +218,7 @@ func TestWithoutDAXALayerIsMountedAllTheSame(t *testing.T) {
 	if err := MountPMem(k, 0, "/p"); err != nil {
 		t.Fatal(err)
 	}
-	same(t, k, "module /pmem.ko", "events", "module /ext4.ko", "mkdir /p 700", with,
+	same(t, k, "module /pmem.ko", "nodes", "module /ext4.ko", "mkdir /p 700", with,
 		fmt.Sprintf("mount /dev/pmem0 ext4 /p %x noload", syscall.MS_RDONLY))
 }
 

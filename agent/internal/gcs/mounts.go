@@ -147,12 +147,33 @@ func makeFolders(k sys.Kernel, path string, mode uint32) error {
 // appear waits until look finds something, and looks again at each announcement of a device of that sort; patience is in
 // milliseconds.
 func appear(k sys.Kernel, sort, what string, patience int64, look func() string) (string, error) {
-	events, err := k.DeviceEvents()
+	return await(k, k.DeviceEvents, sort, what, sys.Now()+patience*1e6, look)
+}
+
+// appearBlock waits until look finds the name of a block device and it can be used. A node in /dev is one wake-up, where the
+// kernel announces a dozen things on the way to it; only for its last step it is listened to.
+func appearBlock(k sys.Kernel, what string, patience int64, look func() string) (string, error) {
+	end := sys.Now() + patience*1e6
+	name, err := await(k, k.NodeEvents, "", what, end, look)
+	if err != nil || usable(k, name) {
+		return name, err
+	}
+	return await(k, k.DeviceEvents, "block", what, end, func() string {
+		if usable(k, name) {
+			return name
+		}
+		return ""
+	})
+}
+
+// await looks, and again at each piece of news of that sort, until something is found or it is the end.
+func await(k sys.Kernel, subscribe func() (int, error), sort, what string, end int64, look func() string) (string, error) {
+	events, err := subscribe()
 	if err != nil {
 		return "", &wire.Error{Code: wire.Fail, Text: "device events", Cause: err}
 	}
 	defer sys.Close(events)
-	for end := sys.Now() + patience*1e6; ; {
+	for {
 		if found := look(); found != "" {
 			return found, nil
 		}
@@ -163,19 +184,14 @@ func appear(k sys.Kernel, sort, what string, patience int64, look func() string)
 	}
 }
 
-// usable returns the name of a block device once it can be opened, which is a while after it has its name, and right
-// after it has its bdi. To try it earlier would make the kernel look for a module.
-func usable(k sys.Kernel, name string) string {
-	if name == "" {
-		return ""
-	}
+// usable says whether a block device can be opened, which is a while after it has its name, and right after it has its bdi. To
+// try it earlier would make the kernel look for a module.
+func usable(k sys.Kernel, name string) bool {
 	if _, err := k.ReadFile("/sys/class/block/" + name + "/bdi/read_ahead_kb"); err != nil {
-		return ""
+		return false
 	}
-	if _, err := k.ReadHead("/dev/"+name, 1); err == syscall.ENXIO || err == syscall.ENOENT {
-		return ""
-	}
-	return name
+	_, err := k.ReadHead("/dev/"+name, 1)
+	return err != syscall.ENXIO && err != syscall.ENOENT
 }
 
 // maxAppear is how long a device may take to appear, in milliseconds.

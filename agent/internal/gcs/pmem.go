@@ -45,7 +45,7 @@ func MountPMem(k sys.Kernel, number uint32, target string) error {
 		return err
 	}
 	what := "persistent memory device " + strconv.Itoa(int(number))
-	name, err := appear(k, "block", what, maxAppear, func() string { return usable(k, findPMem(k, number)) })
+	name, err := appearBlock(k, what, maxAppear, func() string { return findPMem(k, number) })
 	if err != nil {
 		return err
 	}

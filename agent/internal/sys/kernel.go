@@ -79,14 +79,18 @@ type Kernel interface {
 	OpenStandard() error
 	// RaiseLimits sets the limit of open files for the agent and its children.
 	RaiseLimits() error
+	// InterruptNobody makes this thread, and the programs that it starts from now on, wait for their turn when they wake up.
+	InterruptNobody() error
 	// LoopbackUp brings the network interface lo up.
 	LoopbackUp() error
 	// OpenNet opens the network of a process's namespace, of the agent's own for 0.
 	OpenNet(pid int) (Net, error)
 	// DeviceEvents opens the kernel's announcements of devices, a descriptor to be watched.
 	DeviceEvents() (int, error)
+	// NodeEvents opens the news of nodes in /dev, a descriptor to be watched.
+	NodeEvents() (int, error)
 	// WaitEvent waits until fd, opened by DeviceEvents, has announcements of a subsystem, and takes all that there are;
-	// false after ms milliseconds.
+	// false after ms milliseconds. Of NodeEvents all news count, and the subsystem is "".
 	WaitEvent(fd int, subsystem string, ms int) bool
 	// OpenPort opens a character device for reading and writing without blocking.
 	OpenPort(path string) (int, error)

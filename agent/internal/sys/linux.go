@@ -213,6 +213,17 @@ func (Linux) RaiseLimits() error {
 	return syscall.Setrlimit(rlimitNoFile, &syscall.Rlimit{Cur: maxOpenFiles, Max: maxOpenFiles})
 }
 
+// InterruptNobody implements Kernel.
+func (Linux) InterruptNobody() error {
+	const batch = 3
+	var priority int32
+	_, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_SETSCHEDULER, 0, batch, uintptr(unsafe.Pointer(&priority)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
 // LoopbackUp implements Kernel.
 func (Linux) LoopbackUp() error {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
@@ -249,9 +260,25 @@ func (Linux) DeviceEvents() (int, error) {
 	return fd, nil
 }
 
+// NodeEvents implements Kernel.
+func (Linux) NodeEvents() (int, error) {
+	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
+	if err != nil {
+		return -1, err
+	}
+	if _, err := syscall.InotifyAddWatch(fd, "/dev", syscall.IN_CREATE); err != nil {
+		Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
 // WaitEvent implements Kernel.
 func (Linux) WaitEvent(fd int, subsystem string, ms int) bool {
-	wanted := "\x00SUBSYSTEM=" + subsystem + "\x00"
+	wanted := "" // in anything
+	if subsystem != "" {
+		wanted = "\x00SUBSYSTEM=" + subsystem + "\x00"
+	}
 	var message [4096]byte
 	for end := Now() + int64(ms)*1e6; ; {
 		left := end - Now()

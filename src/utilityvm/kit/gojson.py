@@ -6,9 +6,9 @@ form of its own as ``\u00xx``, and writes ``\ufffd`` for each byte that is not U
 
 import re
 
-# Escapes that Python writes and Go does not, found whole so that an escaped backslash before a letter is left alone; then
-# characters that Go escapes; then lone surrogates, which is how Python holds bytes that are not UTF-8.
-_DIFFERENT = re.compile(r"\\.|[<>&\u2028\u2029\ud800-\udfff]", re.DOTALL)
+# Escapes that Python writes and Go does not, and an escaped backslash, so that a letter after it is left alone; then characters
+# that Go escapes; then lone surrogates, which is how Python holds bytes that are not UTF-8.
+_DIFFERENT = re.compile(r"\\[\\bf]|[<>&\u2028\u2029\ud800-\udfff]")
 _PYTHON_ONLY = {r"\b": r"\u0008", r"\f": r"\u000c"}
 
 

@@ -57,7 +57,7 @@ def test_the_processors_are_those_that_the_vm_gets() -> None:
 
 
 def test_on_qemu_there_is_always_a_serial_console_and_pci() -> None:
-    ours = "cryptomgr.notests no_timer_check GODEBUG=asyncpreemptoff=1 scsi_mod.scan=manual swiotlb=noforce"
+    ours = "cryptomgr.notests no_timer_check GODEBUG=asyncpreemptoff=1 scsi_mod.scan=manual swiotlb=noforce rcupdate.rcu_expedited=1"
     ours += " memhp_default_state=online_movable"
     line = f" 8250.nr_uarts=1 console=ttyS0,115200 panic=-1 quiet {ours} {QEMU_TAIL}"
     assert kernel_command_line(OptionsLCOW(), 2, KVM) == line

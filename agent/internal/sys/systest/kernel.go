@@ -195,11 +195,17 @@ func (k *Kernel) OpenStandard() error { return k.call("standard streams") }
 // RaiseLimits implements sys.Kernel.
 func (k *Kernel) RaiseLimits() error { return k.call("limits") }
 
+// InterruptNobody implements sys.Kernel.
+func (k *Kernel) InterruptNobody() error { return k.call("interrupt nobody") }
+
 // LoopbackUp implements sys.Kernel.
 func (k *Kernel) LoopbackUp() error { return k.call("loopback") }
 
 // DeviceEvents implements sys.Kernel.
 func (k *Kernel) DeviceEvents() (int, error) { return -1, k.call("events") }
+
+// NodeEvents implements sys.Kernel.
+func (k *Kernel) NodeEvents() (int, error) { return -1, k.call("nodes") }
 
 // WaitEvent implements sys.Kernel: the next of News appears, or the time is up.
 func (k *Kernel) WaitEvent(_ int, _ string, _ int) bool {
