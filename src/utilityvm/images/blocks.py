@@ -175,7 +175,7 @@ def _whole(size: int, step: int) -> int:
 
 
 def _failed(error: OSError) -> HostError | Exhausted:
-    why = f"a layer's image cannot be written: {error.strerror}"
+    why = f"a layer's image cannot be written: {error.strerror or error}"
     if error.errno in _FULL:
         return Exhausted(why, hint="free space on the disk, for instance by removing images")
     return HostError(why)

@@ -119,7 +119,7 @@ class _Counted:
         try:
             data = self._stream.read(_READ)
         except OSError as error:
-            raise HostError(f"the archive cannot be read: {error.strerror}") from error
+            raise HostError(f"the archive cannot be read: {error.strerror or error}") from error
         self.total += len(data)
         return data
 

@@ -8,6 +8,7 @@ and a file's bytes begin at a block. Only folders and symbolic links have their 
 import stat
 import struct
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import accumulate
 from typing import Final
 
@@ -120,6 +121,7 @@ def _attribute(name: bytes, value: bytes) -> bytes:
     return entry + bytes(-len(entry) % 4)
 
 
+@cache
 def _crc_table() -> list[int]:
     table = []
     for byte in range(256):

@@ -76,8 +76,8 @@ def records(data: bytes) -> dict[bytes, bytes]:
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + 20)
-        digits = data[at:space] if space > 0 else b""
-        end = at + int(digits) if digits.isdigit() else at
+        digits = data[at : max(at, space)]
+        end = at + int(digits) if digits.isdigit() else -1
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if not (at < space < end <= len(data) and data[end - 1 : end] == b"\n" and key and equals):
             raise ValueError("an extended record that is not in its form")

@@ -240,8 +240,10 @@ class Tree:
                 if child.target.startswith(b"/"):
                     del walked[1:]
                 todo += reversed(child.target.split(b"/"))
-            else:
+            elif make:
                 raise refusal(path, f"it lies below {_shown(part)}, which is no folder")
+            else:
+                return []
         return walked
 
     def _imply(self, parent: Node, name: bytes, path: bytes) -> Node:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -109,7 +109,7 @@ def run_lines(
         raise HostError(f"{' '.join(words)}: ended with {child.returncode}: {chr(10).join(said) or 'it said nothing'}")
 
 
-def run_filter(argv: Sequence[str], data: Iterator[bytes], *, failed: Callable[[str], Exception]) -> Iterator[bytes]:
+def run_filter(argv: Sequence[str], data: Iterator[bytes], *, failed: Callable[[str], Exception]) -> Generator[bytes, None, None]:
     """Let `argv` read `data` on its standard input, and yield what it writes, as it comes. What is ahead is only what pipes hold.
 
     When what is yielded is not read to its end, the tool is killed; close the iterator then.

@@ -1,6 +1,6 @@
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 
 from utilityvm.kit.errors import DeadlineExceeded, HostError, NotFound
 from utilityvm.kit.files import FileLock
-from utilityvm.kit.proc import run_lines, run_tool
+from utilityvm.kit.proc import run_filter, run_lines, run_tool
 
 
 def test_the_output_comes_back() -> None:
@@ -124,6 +124,42 @@ def test_a_heeded_tool_is_killed_with_its_children_when_its_caller_is_interrupte
     with pytest.raises(KeyboardInterrupt):
         run_lines(GRANDCHILD, heed=heed, within=10, env=PATH)
     ended(heard[0])
+
+
+def test_a_filter_is_fed_and_heard_as_it_goes() -> None:
+    """More than all pipes hold, in pieces of any size: neither side waits for the other."""
+    pieces = [b"x" * size for size in (1, 300_000, 7, 1_000_000)] * 3
+    assert b"".join(run_filter(["cat"], iter(pieces), failed=HostError)) == b"".join(pieces)
+    assert list(run_filter(["cat"], iter([]), failed=HostError)) == []
+
+
+def test_a_filter_that_stops_reading_is_heard_to_its_end() -> None:
+    assert b"".join(run_filter(["head", "-c", "5"], iter([b"x" * 1_000_000] * 5), failed=HostError)) == b"xxxxx"
+
+
+def test_a_filter_that_fails_has_its_last_words_in_the_callers_error() -> None:
+    with pytest.raises(DeadlineExceeded, match="^no good$"):
+        list(run_filter(["sh", "-c", "cat >/dev/null; echo no good >&2; exit 3"], iter([b"x"]), failed=DeadlineExceeded))
+    with pytest.raises(HostError, match="^sh ended with 3$"):
+        list(run_filter(["sh", "-c", "exit 3"], iter([b"x"]), failed=HostError))
+
+
+def test_a_filter_that_is_missing_is_named() -> None:
+    with pytest.raises(NotFound, match="^no-such-tool: command not found$"):
+        list(run_filter(["no-such-tool"], iter([b"x"]), failed=HostError))
+
+
+def test_a_filter_is_killed_when_nobody_reads_on_and_when_its_input_fails() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x"
+        raise KeyboardInterrupt
+
+    started = run_filter(["sh", "-c", "echo $$; exec sleep 600"], iter([b"x"]), failed=HostError)
+    pid = next(started).decode().strip()
+    started.close()
+    assert not alive(pid)
+    with pytest.raises(KeyboardInterrupt):
+        list(run_filter(["cat"], broken(), failed=HostError))
 
 
 def test_a_lock_is_held_by_the_children_that_inherit_it(tmp_path: Path) -> None:
