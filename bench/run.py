@@ -21,6 +21,7 @@ from timeit import repeat
 from typing import TYPE_CHECKING, Self
 
 import planning
+from layering import Layering
 from raw.initrd import CannotMeasure, build
 
 from utilityvm.store.layout import Layout
@@ -46,7 +47,7 @@ PYTHON = sys.executable
 UVM = str(Path(sys.executable).with_name("uvm"))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Result:
     """A promise and its figures: `raw` and `ours` are medians, `runs_*` what they are the medians of.
 
@@ -134,6 +135,7 @@ class Bench:
     runs: int
     make_kernels: Callable[[], Kernels]
     make_plugging: Callable[[], tuple[list[str], list[str]]]
+    layering: Layering
 
     def boot(self) -> list[Result]:
         """The raw clock stops at the process's exit; ours goes on until the command has cleaned up and ended."""
@@ -196,6 +198,17 @@ class Bench:
                 sides.reverse()
         return list(results.values())
 
+    def layers(self) -> list[Result]:
+        """The same archive, plain and packed; the files are in the page cache, and neither side waits for the disk."""
+        plain, packed = Result("layer", "s", 1.5), Result("layer_gzip", "s", 1.5)
+        self.layering.make()
+        sides = {plain: self.layering.plain, packed: self.layering.packed}
+        for _ in range(self.runs):
+            for result, archive in sides.items():
+                result.runs_raw.append(self.layering.raw(archive))
+                result.runs_ours.append(self.layering.ours(archive))
+        return list(sides)
+
     def version(self) -> list[Result]:
         version, importing = Result("version", "ms", 3), Result("import", "ms", 3)
         for _ in range(self.runs * VERSION_STARTS):
@@ -223,6 +236,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {
     "version": Bench.version,
     "planning": Bench.planning,
     "attach": Bench.attach,
+    "layers": Bench.layers,
 }
 
 
@@ -319,7 +333,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, obj
         "machine": machine,
     }
     chosen = [arguments.only] if arguments.only else list(MEASUREMENTS)
-    bench = Bench(ours, raw(boot_files), arguments.runs, kernels, plugging)
+    bench = Bench(ours, raw(boot_files), arguments.runs, kernels, plugging, Layering(scratch / "layers"))
     results = [result for name in chosen for result in MEASUREMENTS[name](bench)]
     return facts, results
 
