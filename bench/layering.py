@@ -40,7 +40,6 @@ class Layering:
         for tool, package in TOOLS.items():
             if shutil.which(tool) is None:
                 raise CannotMeasure(f"{tool} is missing: apt-get install {package}")
-        self.folder.mkdir()
         names = "".join(f"{name}\0" for name in some_files())
         argv = ["tar", "-C", "/", "--no-recursion", "--null", "-T", "-", "-cf", self.plain]
         subprocess.run(argv, input=names.encode("utf-8", "surrogateescape"), check=True, stderr=subprocess.DEVNULL)

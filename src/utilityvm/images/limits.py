@@ -3,8 +3,13 @@
 from dataclasses import dataclass
 from typing import Final
 
-_MIB: Final = 1 << 20
-_GIB: Final = 1 << 30
+ARCHIVE_BYTES: Final = 64 << 30
+IMAGE_BYTES: Final = 64 << 30
+FREE_BYTES: Final = 1 << 30
+RATIO: Final = 250
+ENTRIES: Final = 1 << 20
+DEPTH: Final = 512
+KEPT_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +21,13 @@ class Limits:
     implies. `depth` folders one below the other. `kept_bytes` of names, targets of links, extended attributes and maps of sparse files.
     """
 
-    archive_bytes: int = 64 * _GIB
-    free_bytes: int = _GIB
-    ratio: int = 250
-    image_bytes: int = 64 * _GIB
-    entries: int = 1 << 20
-    depth: int = 512
-    kept_bytes: int = 256 * _MIB
+    archive_bytes: int = ARCHIVE_BYTES
+    free_bytes: int = FREE_BYTES
+    ratio: int = RATIO
+    image_bytes: int = IMAGE_BYTES
+    entries: int = ENTRIES
+    depth: int = DEPTH
+    kept_bytes: int = KEPT_BYTES
 
 
 LIMITS: Final = Limits()

@@ -146,14 +146,16 @@ class TarReader:
     def _sparse(self, head: Header, found: Mapping[bytes, bytes]) -> tuple[int, Extents]:
         """Return the size and the map of a sparse file in any of GNU's forms; what the map takes of the data is read."""
         if head.kind == b"S":
-            size, extents, more = head.number(483, 495), header.map_of_header(head.block, 386, 4), head.block[482]
+            size, pieces, more = head.number(483, 495), [*header.map_of_header(head.block, 386, 4)], head.block[482]
             while more:
                 block = self._feed.take(BLOCK)
                 if len(block) < BLOCK:
                     raise self._cut()
-                extents, more = extents + header.map_of_header(block, 0, 21), block[504]
-                if len(extents) > header.MOST_EXTENTS:
+                pieces += header.map_of_header(block, 0, 21)
+                more = block[504]
+                if len(pieces) > header.MOST_EXTENTS:
                     raise ValueError(f"a sparse file of more than {header.MOST_EXTENTS} pieces")
+            extents = tuple(pieces)
         else:
             told = found.get(b"GNU.sparse.realsize") or found.get(b"GNU.sparse.size")
             size = header.decimal(told) if told else self._left

@@ -21,7 +21,10 @@ TYPES = {1: stat.S_IFREG, 2: stat.S_IFDIR, 3: stat.S_IFCHR, 4: stat.S_IFBLK, 5: 
 
 @dataclass(frozen=True)
 class File:
-    """What an image says of a file. `holes` are (offset, length) of what it does not have; such a file has no `data` when it is large."""
+    """What an image says of a file. `holes` are (offset, length) of what it does not have; such a file has no `data` when it is large.
+
+    `pieces` are the chunks that a file with holes has, by their offset.
+    """
 
     number: int
     mode: int
@@ -35,6 +38,7 @@ class File:
     data: bytes
     holes: tuple[tuple[int, int], ...]
     starts: tuple[int, ...]
+    pieces: dict[int, bytes]
 
 
 def checksum(data: bytes) -> int:
@@ -117,9 +121,9 @@ class Reader:
         body = 12 + 4 * (count - 1) if count else 0
         behind = at + 64 + body
         is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
-        data, holes, starts = b"", tuple[tuple[int, int], ...](), tuple[int, ...]()
+        data, holes, starts, pieces = b"", tuple[tuple[int, int], ...](), tuple[int, ...](), dict[int, bytes]()
         if layout == 4:
-            data, holes, starts = self._chunks(size, place, behind)
+            data, holes, pieces, starts = self._chunks(size, place, behind)
         elif not is_device and size:
             data, starts = self._flat(size, place, behind if layout == 2 else None)
         file = File(
@@ -135,6 +139,7 @@ class Reader:
             data,
             holes,
             starts,
+            pieces,
         )
         self._inodes[number] = file
         return file
@@ -150,11 +155,12 @@ class Reader:
         assert not any(data[size:]), "the rest of a file's last block is not zero: a guest maps it"
         return data[:size], (place,)
 
-    def _chunks(self, size: int, form: int, behind: int) -> tuple[bytes, tuple[tuple[int, int], ...], tuple[int, ...]]:
+    def _chunks(self, size: int, form: int, behind: int) -> tuple[bytes, tuple[tuple[int, int], ...], dict[int, bytes], tuple[int, ...]]:
         assert self.incompat == 4
         assert form < 32
         chunk = BLOCK << form
         data, holes, starts = bytearray(), [], []
+        pieces: dict[int, bytes] = {}
         keep = size <= LARGE
         for number, offset in enumerate(range(0, size, chunk)):
             (start,) = struct.unpack_from("<I", self.image, behind + 4 * number)
@@ -166,8 +172,9 @@ class Reader:
                 starts.append(start)
                 piece = b"".join(self._block(start + n) for n in range(-(-length // BLOCK)))
                 assert not any(piece[length:])
+                pieces[offset] = piece[:length]
                 data += piece[: length * keep]
-        return bytes(data), tuple(holes), tuple(starts)
+        return bytes(data), tuple(holes), pieces, tuple(starts)
 
     def _block(self, number: int) -> bytes:
         assert 0 < number < self.blocks

@@ -7,6 +7,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from .tars import END, Item, archive, block, extended, hard_link, link, made, padded, record, records
 
@@ -225,3 +227,25 @@ def test_pieces_that_touch_and_empty_ones_are_one_file() -> None:
     file = made(sparse(20_000, (0, b"a" * 10), (10, b"b" * 5000), (5010, b""), (8192, b"c")))[1].files[b"s"]
     assert file.data == b"a" * 10 + b"b" * 5000 + bytes(8192 - 5010) + b"c" + bytes(20_000 - 8193)
     assert [offset for offset, _ in file.holes] == [12288, 16384]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 9000)), max_size=8), st.integers(0, 10_000), st.sampled_from([0, 1 << 30]))
+def test_any_map_is_kept(steps: list[tuple[int, int]], rest: int, far: int) -> None:
+    """Steps over holes and data; with `far` the file is so large that its chunks are more than a block."""
+    at, pieces = far, list[tuple[int, bytes]]()
+    for number, (hole, length) in enumerate(steps):
+        pieces.append((at + hole, bytes([number + 1]) * length))
+        at += hole + length
+    size = at + rest
+    whole = bytearray(size - far)
+    for offset, data in pieces:
+        whole[offset - far : offset - far + len(data)] = data
+    file = made(sparse(size, *pieces))[1].files[b"s"]
+    assert file.size == size
+    shown = bytearray(size - far)
+    for offset, data in file.pieces.items():
+        begin = max(0, far - offset)
+        assert not any(data[:begin])
+        shown[max(0, offset - far) : max(0, offset - far) + len(data) - begin] = data[begin:]
+    assert shown == whole
