@@ -23,6 +23,8 @@ TWINS: Final = {
     "Process": "utilityvm.guest.process",
     "Container": "utilityvm.containers.container",
     "UtilityVM": "utilityvm.vm.uvm",
+    "Sandbox": "utilityvm.sandbox.sandbox",
+    "Files": "utilityvm.sandbox.files",
     "Scsi": "utilityvm.devices.scsi",
     "VPMem": "utilityvm.devices.vpmem",
     "Layers": "utilityvm.devices.layers",
@@ -32,6 +34,9 @@ TWINS: Final = {
     "Pipes": "utilityvm.devices.pipes",
     "Network": "utilityvm.devices.network",
 }
+
+CALLED: Final = {"Sandbox"}
+"""Those whose objects the caller makes."""
 
 
 def stubs() -> str:
@@ -59,7 +64,7 @@ def _class(module: ModuleType, name: str) -> str:
     assert isinstance(node, ast.ClassDef)  # noqa: S101
     members: list[ast.stmt] = []
     for member in node.body:
-        if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef) and not member.name.startswith("_"):
+        if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef) and _is_told(name, member.name):
             members.append(_signature(member))
         if isinstance(member, ast.AnnAssign):
             annotation = "str" if ast.unparse(member.annotation) == "Final" else ast.unparse(member.annotation)
@@ -69,6 +74,10 @@ def _class(module: ModuleType, name: str) -> str:
     if any(isinstance(member, ast.AsyncFunctionDef) and member.name == "__aenter__" for member in node.body):
         members += ast.parse("def __enter__(self) -> Self: ...\ndef __exit__(self, *args: object) -> None: ...").body
     return ast.unparse(ast.ClassDef(name, [], [], members, []))
+
+
+def _is_told(kind: str, member: str) -> bool:
+    return not member.startswith("_") or (kind in CALLED and member == "__init__")
 
 
 def _signature(node: ast.AST) -> ast.FunctionDef:

@@ -1,4 +1,9 @@
-"""Utility VMs: small virtual machines that hold processes.
+"""Utility VMs: small virtual machines that hold containers and processes.
+
+    async with utilityvm.Sandbox("busybox") as box:
+        print((await box.run("uname", "-r")).text)
+
+A sandbox is the short way over a VM, which may be held by itself:
 
     vm = await utilityvm.create_lcow(utilityvm.default_options_lcow())
     async with vm:
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     from utilityvm.kit.trace import enable_opentelemetry
     from utilityvm.options.lcow import OptionsLCOW
     from utilityvm.options.wcow import OptionsWCOW
+    from utilityvm.sandbox.sandbox import Result, Sandbox
     from utilityvm.schema.hns import HNSEndpoint, Namespace
     from utilityvm.schema.properties import Properties, PropertyType
     from utilityvm.schema.requests import ProcessorLimits
@@ -55,6 +61,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Sandbox": "sandbox.sandbox",
+    "Result": "sandbox.sandbox",
     "create_lcow": "vm.compose",
     "default_options_lcow": "vm.host_options",
     "load_options_lcow": "vm.host_options",
@@ -101,6 +109,8 @@ _HOME = {
 )
 
 __all__ = [  # noqa: RUF022 (in the order of use)
+    "Sandbox",
+    "Result",
     "create_lcow",
     "default_options_lcow",
     "load_options_lcow",

@@ -104,7 +104,7 @@ func (s *Streams) Close() {
 // Adopt takes over a process of a container that another program has started and whose orphan it is, between Expect and the end of that.
 // ending is called at its end, over after those who wait were told.
 func (t *Table) Adopt(owner string, pid int, ending, over func()) (*Process, error) {
-	p := &Process{pid: pid, owner: owner, event: -1, stdio: unconnected(t.loop), drains: true, ending: ending, over: over}
+	p := &Process{pid: pid, group: pid, owner: owner, event: -1, stdio: unconnected(t.loop), drains: true, ending: ending, over: over}
 	code, ended := t.strays.codes[pid]
 	if ended {
 		delete(t.strays.codes, pid)
@@ -117,6 +117,9 @@ func (t *Table) Adopt(owner string, pid int, ending, over func()) (*Process, err
 			sys.Close(event)
 			return nil, &wire.Error{Code: wire.Fail, Text: "watching a process", Cause: err}
 		}
+	}
+	if group, err := t.kernel.Group(pid); err == nil && group > 1 {
+		p.group = group // of the program that has started it, which is its own session's first: crun makes no group for it
 	}
 	if old := t.byPID[pid]; old != nil {
 		t.forget(old)

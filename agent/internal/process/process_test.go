@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"utilityvm/agent/internal/hvsocket"
 	"utilityvm/agent/internal/loop"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/internal/sys/systest"
@@ -93,6 +94,68 @@ func TestAStartThatFailsTellsItsKind(t *testing.T) {
 		_, err := table.Start(&Spec{Args: []string{"/p"}}, Connect(l, nil, Ports{}))
 		if wire.CodeOf(err) != code || !errors.Is(err, errno) {
 			t.Errorf("%v: %#x %v", errno, wire.CodeOf(err), err)
+		}
+	}
+}
+
+func TestTheGroupOfAnAdoptedProcessIsThatOfItsStarter(t *testing.T) {
+	for _, c := range []struct {
+		groups map[int]int
+		want   string
+	}{
+		{map[int]int{300: 299}, "kill -299 9"},
+		{nil, "kill -300 9"},
+		{map[int]int{300: 1}, "kill -300 9"}, // the agent's, and "kill -1" would reach everybody
+	} {
+		event, other, err := sys.Pipe(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := &systest.Kernel{Child: sys.Child{Event: event}, Groups: c.groups}
+		table, _ := newTable(t, k)
+		if _, err := table.Adopt("c1", 300, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Signal("c1", 300, 9, true); err != nil || k.Calls[len(k.Calls)-1] != c.want {
+			t.Errorf("%v %q, want %s", err, k.Calls, c.want)
+		}
+		sys.Close(other)
+	}
+}
+
+// promised is a host whose promise of every port is known.
+type promised struct{ users []hvsocket.User }
+
+func (p *promised) Promised(uint32) bool { return true }
+
+func (p *promised) Dial(_ uint32, user hvsocket.User) *hvsocket.Stream {
+	p.users = append(p.users, user)
+	return nil
+}
+
+func TestStreamsThatTheHostGivesUpAreAnsweredForOnceAndLostToTheProcess(t *testing.T) {
+	_, l := newTable(t, &systest.Kernel{})
+	host := &promised{}
+	stdio := Connect(l, host, Ports{In: 1, Out: 2, Err: 3})
+	var told []error
+	stdio.Then(func(err error) { told = append(told, err) })
+	host.users[1].Closed() // while another program starts the process
+	if len(told) != 1 || told[0] != nil {
+		t.Fatalf("%v", told)
+	}
+	f := files{}
+	for i := range f.ours {
+		ours, theirs, err := sys.Pipe(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sys.Close(theirs)
+		f.ours[i] = ours
+	}
+	stdio.attach(&f, false)
+	for _, fd := range f.ours {
+		if err := syscall.Fstat(fd, &syscall.Stat_t{}); err != syscall.EBADF {
+			t.Errorf("descriptor %d is open: %v", fd, err)
 		}
 	}
 }

@@ -133,12 +133,16 @@ func (s *Stdio) attach(f *files, console bool) {
 		s.attachConsole(f.ours[0], watch)
 		return
 	}
-	if f.ours[0] >= 0 {
-		watch(f.ours[0], sys.Out, s.in)
-		s.in.attach(f.ours[0])
+	if fd := f.ours[0]; fd >= 0 && s.in.lost {
+		sys.Close(fd)
+	} else if fd >= 0 {
+		watch(fd, sys.Out, s.in)
+		s.in.attach(fd)
 	}
 	for i, o := range []*output{s.out, s.err} {
-		if fd := f.ours[i+1]; fd >= 0 {
+		if fd := f.ours[i+1]; fd >= 0 && o.lost {
+			sys.Close(fd)
+		} else if fd >= 0 {
 			o.attach(fd)
 			watch(fd, sys.In, o)
 		}
@@ -147,6 +151,10 @@ func (s *Stdio) attach(f *files, console bool) {
 
 // attachConsole gives both directions the terminal; the output owns it, since output may follow the input's end.
 func (s *Stdio) attachConsole(fd int, watch func(int, uint32, loop.Source)) {
+	if s.out.lost || s.in.lost {
+		sys.Close(fd)
+		return
+	}
 	s.out.attach(fd)
 	s.out.hung = s.in.close
 	s.in.shared = true

@@ -80,17 +80,24 @@ func Connect(l *loop.Loop, dialler Dialler, ports Ports) *Stdio {
 	return s
 }
 
-// Then calls done when all streams are open or sure to be, which may be now, or with an error when the host refused one; the others
-// are reset by then. Call it right after Connect.
+// Then calls done once: when all streams are open or sure to be, which may be now, or with an error when the host refused one; the
+// others are reset by then. What the host resets later is lost to the process. Call it right after Connect.
 func (s *Stdio) Then(done func(error)) {
 	if s.done = done; s.waiting == 0 {
-		done(nil)
+		s.begin()
 	}
 }
 
 func (s *Stdio) opened() {
-	if s.waiting--; s.waiting == 0 && s.done != nil {
-		s.done(nil)
+	if s.waiting--; s.waiting == 0 {
+		s.begin()
+	}
+}
+
+func (s *Stdio) begin() {
+	if done := s.done; done != nil {
+		s.done = nil
+		done(nil)
 	}
 }
 
@@ -106,6 +113,7 @@ func (s *Stdio) refused(name string) {
 func (s *Stdio) Reset() {
 	s.done = nil
 	for _, e := range []*end{&s.in.end, &s.out.end, &s.err.end} {
+		e.lost = true
 		if e.stream != nil {
 			e.stream.Reset()
 		}
@@ -117,6 +125,7 @@ type end struct {
 	stream  *hvsocket.Stream
 	opened  func()
 	refused func() // nil once attached
+	lost    bool   // gone before it was attached
 }
 
 // Opened implements hvsocket.User.

@@ -23,6 +23,7 @@ type Waiter struct {
 // Process is one process that the host started, and its exit code until somebody has asked for it.
 type Process struct {
 	pid     int
+	group   int    // the process group that it was started in
 	owner   string // the container's id, that of the machine itself, or "" for the agent's own
 	event   int    // becomes readable when it ends
 	stdio   *Stdio
@@ -66,7 +67,7 @@ func (t *Table) Start(spec *Spec, stdio *Stdio) (pid int, err error) {
 		stdio.Reset()
 		return 0, err
 	}
-	p := &Process{pid: child.PID, owner: wire.NullGUID, event: child.Event, stdio: stdio, console: spec.Console}
+	p := &Process{pid: child.PID, group: child.PID, owner: wire.NullGUID, event: child.Event, stdio: stdio, console: spec.Console}
 	if err := t.loop.Watch(p.event, sys.In, t); err != nil {
 		t.loop.Stop(err) // without the event its end would go unnoticed
 	}
@@ -81,7 +82,7 @@ func (t *Table) Launch(c *sys.Command, ended func(code int)) (pid int, err error
 	if err != nil {
 		return 0, err
 	}
-	p := &Process{pid: child.PID, event: child.Event, stdio: unconnected(t.loop)}
+	p := &Process{pid: child.PID, group: child.PID, event: child.Event, stdio: unconnected(t.loop)}
 	p.waiters = []*Waiter{{process: p, done: func(code int, _ error) { ended(code) }}}
 	t.byPID[p.pid] = p
 	return p.pid, t.loop.Watch(p.event, sys.In, t)
@@ -224,7 +225,7 @@ func (t *Table) Signal(owner string, pid, signal uint32, group bool) error {
 	}
 	target := p.pid
 	if group {
-		target = -target
+		target = -p.group
 	}
 	if err := t.kernel.Kill(target, int(signal)); err != nil {
 		return &wire.Error{Code: wire.Fail, Text: text, Cause: err}

@@ -112,6 +112,8 @@ type Kernel interface {
 	Exec(path string, argv []string) error
 	// Kill sends a signal to one process, or to a process group whose number is -pid.
 	Kill(pid, signal int) error
+	// Group returns the process group of a process.
+	Group(pid int) (int, error)
 	// Executable says how access to a program goes: nil, or why not.
 	Executable(path string) error
 	// Sync writes file systems to their disks.

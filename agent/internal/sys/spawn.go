@@ -46,6 +46,9 @@ func (Linux) Kill(pid, signal int) error {
 	return syscall.Kill(pid, syscall.Signal(signal))
 }
 
+// Group implements Kernel.
+func (Linux) Group(pid int) (int, error) { return syscall.Getpgid(pid) }
+
 // Executable implements Kernel.
 func (Linux) Executable(path string) error {
 	var stat syscall.Stat_t

@@ -194,18 +194,17 @@ async def end_of(vm: "UtilityVM", lost: ConnectionLost) -> UtilityVMError:
     return vm.exit_error or HostError(f"vm {vm.id}: ended ({status.how.value}) before the command did")
 
 
-def not_started(error: GuestError, program: str, where: str) -> int:
-    """Say that `program` could not be run `where` it is; return the exit code.
+def not_started(error: GuestError) -> int:
+    """Say why a program could not be run; return the exit code.
 
     Raises:
         GuestError: it failed of something else.
     """
-    known = {FILE_NOT_FOUND: (NOT_FOUND, "no such program"), ACCESS_DENIED: (NOT_EXECUTABLE, "cannot be executed")}
+    known = {FILE_NOT_FOUND: NOT_FOUND, ACCESS_DENIED: NOT_EXECUTABLE}
     if error.result not in known:
         raise error
-    code, why = known[error.result]
-    print(f"uvm: {program}: {why} in {where}", file=sys.stderr)
-    return code
+    print(f"uvm: {error.message}", file=sys.stderr)
+    return known[error.result]
 
 
 async def _feed(stdin: "GuestStream") -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from utilityvm.cli import attach, timeline
 from utilityvm.cli.flags import add_option_flags, wanted_options
 from utilityvm.cli.stdio import open_missing_streams
+from utilityvm.guest.process import in_words
 from utilityvm.guest.spec import ProcessSpec, parameters
 from utilityvm.kit.errors import ConnectionLost, GuestError, InvalidOptions
 from utilityvm.vm.compose import create_lcow
@@ -116,7 +117,7 @@ async def _command(vm: "UtilityVM", spec: ProcessSpec) -> int:
         )
         return await attach.attach(process, stdin=spec.stdin, terminal=spec.console_size is not None)
     except GuestError as error:
-        return attach.not_started(error, spec.program, "the guest")
+        return attach.not_started(in_words(error, spec.program, "the guest"))
     except ConnectionLost as lost:
         raise await attach.end_of(vm, lost) from lost
     except attach.Escaped:

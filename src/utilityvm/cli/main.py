@@ -16,6 +16,7 @@ _OURS: Final = 125  # the failure is ours, not that of the program which ran in 
 _INTERRUPTED: Final = 130  # 128 + SIGINT
 
 _VERBS: Final = {
+    "run": "run a command in a container of an image, in a VM of its own",
     "boot": "boot a VM and run a command in it",
     "doctor": "say what this host can do, and why not",
     "boot-files": "build or show the guest's kernel and initial RAM disk",
@@ -27,6 +28,7 @@ _VERBS: Final = {
     "images": "print the images that are here",
     "inspect": "print all that is known of images",
     "rmi": "remove images",
+    "cp": "copy files out of images, and out of and into volumes",
     "prune": "remove what is nobody's, and images used longest ago",
     "df": "print what images and volumes take of the disk",
     "stats": "print what this user's VMs use of the host",
@@ -40,14 +42,14 @@ _MODULES: Final = {"boot-files": "boot_files", "import": "import_"}
 
 _OF_IMAGES: Final = frozenset({"pull", "import", "export", "images", "inspect", "rmi", "prune", "df"})
 
-_RUNNING: Final = frozenset({"boot"})
+_RUNNING: Final = frozenset({"run", "boot"})
 """Verbs that end as a program in a guest did; a failure of ours must not look like the program's."""
 
-_TIDYING: Final = frozenset({"boot", "boot-files", "doctor", "pull", "import", "export", "prune"})
+_TIDYING: Final = frozenset({"run", "boot", "cp", "boot-files", "doctor", "pull", "import", "export", "prune"})
 """Verbs that have something to tidy up when Ctrl-C ends them."""
 
 
-_UNIX_ONLY: Final = frozenset({"boot", "boot-files", "completion", *_OF_IMAGES})
+_UNIX_ONLY: Final = frozenset({"run", "boot", "cp", "boot-files", "completion", *_OF_IMAGES})
 """Verbs that need a host of Unix: its terminals, its packages, its shells."""
 
 

@@ -1,7 +1,7 @@
 """Flags of a container, with docker's names and meanings, and what is wanted by them."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -18,12 +18,17 @@ CONTAINER_GROUP = "options of the container"
 
 
 @dataclass(frozen=True, slots=True)
-class _Spelled(Generic[T]):
+class spelled(Generic[T]):  # noqa: N801 (used as a function)
     """Takes a flag's value by one of the parsers of wishes."""
 
     parse: Callable[[str], T]
 
     def __call__(self, text: str) -> T:
+        """Read a word.
+
+        Raises:
+            ArgumentTypeError: it cannot be read; with what to do.
+        """
         try:
             return self.parse(text)
         except InvalidOptions as error:
@@ -52,8 +57,8 @@ def _add_process(add: Callable[..., object]) -> None:
     add("-w", "--workdir", default="", metavar="PATH", help="where the command starts (default: the image's)")
     add("-u", "--user", default="", metavar="USER[:GROUP]", help="who runs the command, by the image's names or by numbers")
     add("--entrypoint", metavar="PROGRAM", help="the program instead of the image's entrypoint and command; empty: no entrypoint")
-    add("--name", type=_Spelled(_name), metavar="NAME", help="name of the container and of its VM (default: a random one)")
-    add("--hostname", type=_Spelled(wish.parse_hostname), metavar="NAME", help="its host name (default: its name)")
+    add("--name", type=spelled(_name), metavar="NAME", help="name of the container and of its VM (default: a random one)")
+    add("--hostname", type=spelled(wish.parse_hostname), metavar="NAME", help="its host name (default: its name)")
 
 
 def _add_mounts(add: Callable[..., object]) -> None:
@@ -62,15 +67,15 @@ def _add_mounts(add: Callable[..., object]) -> None:
         "--volume",
         action="append",
         default=[],
-        type=_Spelled(wish.parse_volume),
-        metavar="SOURCE:PATH[:ro]",
-        help="mount a file or folder of the host (with a slash in it) or a named volume, which is made when there is none, at PATH",
+        type=spelled(wish.parse_volume),
+        metavar="SOURCE:PATH[:OPTIONS]",
+        help="mount a path of the host (it has a slash), or a named volume, which is made when there is none; OPTIONS as ro,size=20g",
     )
     add(
         "--tmpfs",
         action="append",
         default=[],
-        type=_Spelled(wish.parse_tmpfs),
+        type=spelled(wish.parse_tmpfs),
         metavar="PATH[:OPTIONS]",
         help="mount a file system in memory at PATH; OPTIONS as size=64m,mode=1777,exec",
     )
@@ -81,31 +86,31 @@ def _add_limits(add: Callable[..., object]) -> None:
     add(
         "-m",
         "--memory",
-        type=_Spelled(wish.parse_memory),
+        type=spelled(wish.parse_memory),
         metavar="SIZE",
         help="memory that the container may use, as 512m; the VM gets that and what its own kernel needs",
     )
     add(
         "--cpus",
-        type=_Spelled(wish.parse_cpus),
+        type=spelled(wish.parse_cpus),
         metavar="NUMBER",
         help="processors that the container may use, as 1.5; the VM gets as many, rounded up",
     )
     add("--cap-add", action="append", default=[], metavar="CAPABILITY", help="give a capability, as NET_ADMIN, or ALL")
     add("--cap-drop", action="append", default=[], metavar="CAPABILITY", help="take a capability away, or ALL")
-    add("--ulimit", action="append", default=[], type=_Spelled(wish.parse_ulimit), metavar="NAME=SOFT[:HARD]", help="limit each process")
+    add("--ulimit", action="append", default=[], type=spelled(wish.parse_ulimit), metavar="NAME=SOFT[:HARD]", help="limit each process")
     add(
         "--sysctl",
         action="append",
         default=[],
-        type=_Spelled(wish.parse_sysctl),
+        type=spelled(wish.parse_sysctl),
         metavar="NAME=VALUE",
         help="set a parameter of the kernel that is the container's own",
     )
 
 
-def wish_of(args: argparse.Namespace, environment: Mapping[str, str]) -> Wish:
-    """Return what the flags want; `environment` is ours.
+def wish_of(args: argparse.Namespace, command: Sequence[str], environment: Mapping[str, str]) -> Wish:
+    """Return what the flags want, with what is run in place of the image's command; `environment` is ours.
 
     Raises:
         InvalidOptions: they contradict each other, or what a file says makes no sense.
@@ -117,7 +122,7 @@ def wish_of(args: argparse.Namespace, environment: Mapping[str, str]) -> Wish:
         variables += wish.parse_env_file(_read(file), file, environment)
     variables += [wish.parse_env(word, environment) for word in args.env]
     return Wish(
-        args=tuple(args.command),
+        args=tuple(command),
         entrypoint=None if args.entrypoint is None else (args.entrypoint,) * bool(args.entrypoint),
         env=tuple(variables),
         user=args.user,

@@ -37,12 +37,16 @@ _OF_IPC: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """What is mounted at `target` of the container: the host's file or folder `path`, or the named volume `name`; one of them is ``""``."""
+    """What is mounted at `target` of the container: the host's file or folder `path`, or the named volume `name`; one of them is ``""``.
+
+    `size` is in bytes, for a volume that is made because there is none of that name.
+    """
 
     target: str
     path: str = ""
     name: str = ""
     read_only: bool = False
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,7 @@ def parse_env_file(text: str, file: str, environment: Mapping[str, str]) -> list
 
 
 def parse_volume(text: str) -> Volume:
-    """Return what ``HOST-PATH:PATH[:ro]`` or ``NAME:PATH[:ro]`` mounts. A path of the host has a slash, a name has none.
+    """Return what ``HOST-PATH:PATH[:ro]`` or ``NAME:PATH[:ro][,size=SIZE]`` mounts. A path of the host has a slash, a name has none.
 
     Raises:
         InvalidOptions: it is neither.
@@ -176,20 +180,26 @@ def parse_volume(text: str) -> Volume:
     target, words = rest[0], rest[1:]
     if len(words) > 1 or not source:
         raise InvalidOptions(f"{text!r} is not SOURCE:PATH[:ro]")
-    read_only = _read_only(text, words[0].split(",") if words else [])
+    read_only, size = _volume_options(text, words[0].split(",") if words else [])
     place = _target(target, text)
     if "/" in source or source in {".", ".."}:
+        if size is not None:
+            raise InvalidOptions(f"{text!r}: a folder of the host has no size of its own")
         return Volume(place, path=source, read_only=read_only)
-    return Volume(place, name=parse_name(source, "a volume"), read_only=read_only)
+    return Volume(place, name=parse_name(source, "a volume"), read_only=read_only, size=size)
 
 
-def _read_only(text: str, words: Iterable[str]) -> bool:
+def _volume_options(text: str, words: Iterable[str]) -> tuple[bool, int | None]:
+    size = None
     for word in words:
+        if word.startswith("size="):
+            size = parse_size(word.removeprefix("size="))
+            continue
         if word.lower() == "z":
             raise InvalidOptions(f"{text!r}: {word!r} is for SELinux, which the guest has not", hint="leave it out")
         if word not in {"ro", "rw"}:
             raise InvalidOptions(f"{text!r}: a volume is ro or rw, not {word!r}")
-    return "ro" in words
+    return "ro" in words, size
 
 
 def parse_name(text: str, what: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, final
 from utilityvm.guest.client import GuestClient
 from utilityvm.guest.spec import ProcessSpec, check_console_size, check_signal, check_timeout, parameters, windows_signal
 from utilityvm.guest.transport import GuestSockets, GuestStream
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, ProtocolError, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, GuestError, ProtocolError, UtilityVMError
 from utilityvm.kit.trace import span
 from utilityvm.wire import gcs
 
@@ -186,6 +186,12 @@ class Streams:
         for end in (*self.connected, *self._listeners):
             if end is not None:
                 end.close()
+
+
+def in_words(error: GuestError, program: str, where: str) -> GuestError:
+    """Return the guest's failure to run `program` in our words, if `where` it was looked for it is not there or cannot be executed."""
+    why = {gcs.FILE_NOT_FOUND: "no such program", gcs.ACCESS_DENIED: "cannot be executed"}.get(error.result)
+    return error if why is None else GuestError(f"{program}: {why} in {where}", call=error.call, result=error.result)
 
 
 async def start_process(client: GuestClient, stdio: Stdio, spec: ProcessSpec, name: str) -> Process:

@@ -24,6 +24,8 @@ from utilityvm.devices.vsmb import Vsmb as _Vsmb
 from utilityvm.guest.process import Process as _Process
 from utilityvm.guest.transport import GuestStream as _GuestStream
 from utilityvm.guest.transport import Listener as _Listener
+from utilityvm.sandbox.files import Files as _Files
+from utilityvm.sandbox.sandbox import Sandbox as _Sandbox
 from utilityvm.sync.handler import with_handler as _with_handler
 from utilityvm.sync.twin import synchronous as _synchronous
 from utilityvm.sync.twin import twin as _twin
@@ -42,10 +44,12 @@ Pipes = _twin(_Pipes)
 Container = _twin(_Container)
 Network = _twin(_Network)
 UtilityVM = _twin(_UtilityVM)
+Files = _twin(_Files)
+Sandbox = _twin(_Sandbox, called=True)
 
 for _name in utilityvm.__all__:
     if _name not in globals():
         _value = getattr(utilityvm, _name)
         globals()[_name] = _synchronous(_with_handler(_value)) if iscoroutinefunction(_value) else _value
 
-__all__ = [*utilityvm.__all__, "GuestStream", "Listener", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes", "Network"]  # noqa: PLE0604 (the same names)
+__all__ = [*utilityvm.__all__, "GuestStream", "Listener", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes", "Network", "Files"]  # noqa: PLE0604 (the same names)

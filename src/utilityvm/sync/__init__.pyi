@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from os import PathLike
 from typing import Self
 from utilityvm.compute.ports import JailStatus
 from utilityvm.containers.document import ContainerId
@@ -22,6 +23,11 @@ from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
+from utilityvm.sandbox.files import FileEntry
+from utilityvm.sandbox.life import SandboxState
+from utilityvm.sandbox.opening import Pull
+from utilityvm.sandbox.unpack import COPY_LIMIT
+from utilityvm.sandbox.unpack import Copied
 from utilityvm.schema.container import HostedSystem
 from utilityvm.schema.container import Layer
 from utilityvm.schema.devices import HvSocketServiceConfig
@@ -58,6 +64,7 @@ from utilityvm.kit.errors import UtilityVMError as UtilityVMError
 from utilityvm.kit.trace import enable_opentelemetry as enable_opentelemetry
 from utilityvm.options.lcow import OptionsLCOW as OptionsLCOW
 from utilityvm.options.wcow import OptionsWCOW as OptionsWCOW
+from utilityvm.sandbox.sandbox import Result as Result
 from utilityvm.schema.hns import HNSEndpoint as HNSEndpoint
 from utilityvm.schema.hns import Namespace as Namespace
 from utilityvm.schema.properties import Properties as Properties
@@ -69,7 +76,7 @@ from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 from utilityvm.vm.host_options import options_from_spec as options_from_spec
 
-__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network']
+__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'Files']
 
 class GuestStream:
 
@@ -369,6 +376,79 @@ class UtilityVM:
         ...
 
     def __exit__(self, *args: object) -> None:
+        ...
+
+class Sandbox:
+
+    @property
+    def image(self) -> str:
+        ...
+
+    @property
+    def files(self) -> Files:
+        ...
+
+    def __init__(self, image: str, *, memory: str | int | None=None, cpus: float | None=None, env: Mapping[str, str] | None=None, cwd: str='', user: str='', timeout: float | None=None, volumes: Sequence[str]=(), tmpfs: Sequence[str]=(), read_only: bool=False, hostname: str='', cap_add: Sequence[str]=(), cap_drop: Sequence[str]=(), scratch_size: str | int=SCRATCH_SIZE, pull: str=Pull.MISSING, options: Mapping[str, object] | None=None, require_kvm: bool=False, require_jail: bool=False) -> None:
+        ...
+
+    @property
+    def state(self) -> SandboxState:
+        ...
+
+    @property
+    def vm(self) -> UtilityVM:
+        ...
+
+    @property
+    def container(self) -> Container:
+        ...
+
+    @property
+    def stages(self) -> Mapping[str, float]:
+        ...
+
+    def open(self) -> None:
+        ...
+
+    def close(self) -> None:
+        ...
+
+    def run(self, *argv: str, input: bytes | str | None=None, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str | None=None, timeout: float | None=None, limit: int=OUTPUT_LIMIT) -> Result:
+        ...
+
+    def start(self, *argv: str, stdin: bool=False, stdout: bool=True, stderr: bool=True, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str | None=None) -> Process:
+        ...
+
+    def terminal(self, *argv: str, height: int=24, width: int=80, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str | None=None) -> Process:
+        ...
+
+    def __enter__(self) -> Self:
+        ...
+
+    def __exit__(self, *args: object) -> None:
+        ...
+
+class Files:
+
+    def read(self, path: str, *, user: str | None=None, limit: int=OUTPUT_LIMIT) -> bytes:
+        ...
+
+    def write(self, path: str, data: bytes | str, *, mode: int | None=None, user: str | None=None) -> None:
+        ...
+
+    def exists(self, path: str, *, user: str | None=None) -> bool:
+        ...
+
+    def remove(self, path: str, *, user: str | None=None) -> None:
+        ...
+
+    def list(self, path: str, *, user: str | None=None) -> tuple[FileEntry, ...]:
+        ...
+
+    def copy_in(self, source: str | PathLike[str], path: str, *, user: str | None=None) -> None:
+        ...
+
+    def copy_out(self, path: str, target: str | PathLike[str], *, user: str | None=None, limit: int=COPY_LIMIT) -> Copied:
         ...
 
 class Scsi:

@@ -14,10 +14,11 @@ _twins: Final[dict[type, type]] = {}
 _HIDDEN: Final = ("_inner", "_loop")
 
 
-def twin(kind: type) -> type:
+def twin(kind: type, *, called: bool = False) -> type:
     """Make the twin of `kind`, by which what calls return is wrapped from then on. A protocol must be checkable at run time.
 
     Attributes of its objects are those that the class annotates. A twin that is a context is closed at the process's end at last.
+    `called` says that the caller makes its objects, by calling the class.
     """
     context = hasattr(kind, "__aenter__")
 
@@ -26,15 +27,31 @@ def twin(kind: type) -> type:
         if context:
             loop.keep(inner)
 
+    @wraps(vars(kind).get("__init__", object.__init__))
+    def make(self: Any, *args: object, **keywords: object) -> None:  # noqa: ANN401 (a twin)
+        loop = loop_thread()
+        begin(self, loop.call(lambda: kind(*args, **keywords)), loop)
+
+    def enter(self: Any) -> object:  # noqa: ANN401 (a twin)
+        self._loop.run(self._inner.__aenter__)
+        return self
+
     def leave(self: Any, *_: object) -> None:  # noqa: ANN401 (a twin)
         self.close()
 
-    members: dict[str, object] = {"__doc__": kind.__doc__, "__module__": "utilityvm.sync", "__slots__": _HIDDEN, "__init__": begin}
+    members: dict[str, object] = {
+        "__doc__": kind.__doc__,
+        "__module__": "utilityvm.sync",
+        "__slots__": _HIDDEN,
+        "__init__": make if called else begin,
+    }
     members |= {name: _member(name, member) for name, member in vars(kind).items() if not name.startswith("_")}
     members |= {name: _attribute(name, None) for name in inspect.get_annotations(kind) if name not in members}
     if context:
-        members |= {"__enter__": lambda self: self, "__exit__": leave}
-    _twins[kind] = made = type(kind.__name__, (), members)
+        members |= {"__enter__": enter, "__exit__": leave}
+    made = type(kind.__name__, (), members)
+    if not called:  # else no call returns one
+        _twins[kind] = made
     return made
 
 

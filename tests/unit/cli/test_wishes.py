@@ -18,7 +18,8 @@ def wanted(*words: str, environment: Mapping[str, str] = MappingProxyType({})) -
     attach.add_process_flags(parser)
     add_container_flags(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER)
-    return wish_of(parser.parse_args(words), environment)
+    args = parser.parse_args(words)
+    return wish_of(args, args.command, environment)
 
 
 def test_nothing_said_is_left_to_the_image() -> None:

@@ -89,6 +89,8 @@ def test_a_wrong_line_of_such_a_file_is_told_by_its_number(text: str, line: int)
         ("./a:/b", Volume("/b", path="./a")),
         (".:/b", Volume("/b", path=".")),
         ("data:/b", Volume("/b", name="data")),
+        ("data:/b:size=1g", Volume("/b", name="data", size=1 << 30)),
+        ("data:/b:ro,size=1g", Volume("/b", name="data", read_only=True, size=1 << 30)),
         ("my.data-2:/b:ro", Volume("/b", name="my.data-2", read_only=True)),
     ],
 )
@@ -105,6 +107,8 @@ def test_a_volume_is_a_path_or_a_name(text: str, volume: Volume) -> None:
         ("/a:b", "'b' is not an absolute path of the container below /"),
         ("/a:/", "'/' is not an absolute path of the container below /"),
         ("/a:/b:Z", "'Z' is for SELinux, which the guest has not"),
+        ("/a:/b:size=1g", "a folder of the host has no size of its own"),
+        ("data:/b:size=big", "'big' is not a size"),
         ("/a:/b:shared", "a volume is ro or rw, not 'shared'"),
         ("x:/b", "'x' cannot name a volume"),
         ("-x:/b", "'-x' cannot name a volume"),

@@ -21,6 +21,7 @@ type Kernel struct {
 	Sockets map[uint32]int     // by port, what ListenVsock returns
 	Links   map[int][]sys.Link // network interfaces, by the process in whose namespace they are; 0 is the agent
 
+	Groups   map[int]int     // process groups of those that do not lead their own
 	ReadOnly map[string]bool // file systems that cannot be written, by path
 }
 
@@ -256,6 +257,14 @@ func (k *Kernel) Exec(path string, argv []string) error {
 // Kill implements sys.Kernel.
 func (k *Kernel) Kill(pid, signal int) error {
 	return k.call("kill", strconv.Itoa(pid), strconv.Itoa(signal))
+}
+
+// Group implements sys.Kernel: each process leads its own but for those in Groups. It is not recorded.
+func (k *Kernel) Group(pid int) (int, error) {
+	if group, other := k.Groups[pid]; other {
+		return group, nil
+	}
+	return pid, nil
 }
 
 // Executable implements sys.Kernel. It is not recorded.

@@ -1,0 +1,129 @@
+"""From the name of an image to a container in a VM of its own; the image is prepared while the VM boots."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from utilityvm.containers.container import Container
+from utilityvm.containers.scratch import SCRATCH_SIZE
+from utilityvm.guest.process import in_words
+from utilityvm.images.depot import Tell, tell_nobody
+from utilityvm.images.formats import Platform
+from utilityvm.images.image import Image
+from utilityvm.images.skopeo import Access
+from utilityvm.images.store import ImageStore
+from utilityvm.kit.aio import finish, together
+from utilityvm.kit.errors import GuestError, NotFound
+from utilityvm.kit.ids import new_guid
+from utilityvm.kit.trace import span
+from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.vm.compose import create_lcow
+from utilityvm.vm.uvm import UtilityVM
+from utilityvm.wire.oci import Spec
+
+SHIPPED: Final = "busybox"
+"""The image that comes with the boot files."""
+
+
+class Pull(StrEnum):
+    """When an image is brought from its registry."""
+
+    MISSING = "missing"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is opened: the image by its name, the container that `spec` makes of it, and the VM.
+
+    `scratch_size` is in bytes. A root that can only be read has such a disk too: places to mount something at are made on it.
+    """
+
+    image: str
+    spec: Callable[[Image], Spec]
+    options: OptionsLCOW
+    container_id: str
+    pull: Pull = Pull.MISSING
+    scratch_size: int = SCRATCH_SIZE
+    require_kvm: bool = False
+    require_jail: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A VM that runs, and a container in it that was created and not started yet, whose first process is `program`."""
+
+    image: Image
+    program: str
+    vm: UtilityVM
+    container: Container
+
+
+@dataclass(frozen=True, slots=True)
+class Pulling:
+    """How an image is pulled: see `ImageStore.pull`."""
+
+    access: Access | None = None
+    platform: Platform | None = None
+    tell: Tell = tell_nobody
+    terminal: int | None = None
+
+
+def new_name() -> str:
+    """Return a name for a container that has none: twelve hexadecimal digits, as docker's."""
+    return new_guid().replace("-", "")[:12].lower()
+
+
+async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pulling: Pulling | None = None) -> Opened:
+    """Open what `plan` says; `undo` closes all of it, the container first.
+
+    Raises:
+        NotFound: the image is neither here nor, as far as `plan.pull` lets it be asked, in its registry.
+        UtilityVMError: as `create_lcow`, `UtilityVM.start`, `ImageStore.pull`, `UtilityVM.create_container` and what `plan.spec` raises.
+    """
+    vm = await undo.enter_async_context(await create_lcow(plan.options, require_kvm=plan.require_kvm, require_jail=plan.require_jail))
+    found: list[tuple[Image, Spec]] = []
+
+    async def image() -> None:
+        with span("image.get", level=logging.DEBUG):
+            held = await _held(undo, store, plan, pulling or Pulling())
+        found.append((held, plan.spec(held)))  # what is wrong with it is told before the VM has booted
+
+    await together(vm.start(), image())
+    ((held, spec),) = found
+    program = spec.process.args[0] if spec.process else ""
+    try:
+        made = await vm.create_container(plan.container_id, spec, layers=held.layers, scratch_size_in_bytes=plan.scratch_size)
+    except GuestError as error:
+        raise in_words(error, program, f"image {held.name.short}") from error
+    return Opened(held, program, vm, await undo.enter_async_context(made))
+
+
+async def _held(undo: AsyncExitStack, store: ImageStore, plan: Plan, pulling: Pulling) -> Image:
+    """Hold the image until the VM has ended, which maps its layers."""
+    if plan.pull is Pull.ALWAYS:
+        await _pull(store, plan.image, pulling)
+    try:
+        return await _hold(undo, store, plan.image)
+    except NotFound as missing:
+        if plan.pull is not Pull.MISSING:
+            raise
+        try:
+            await _pull(store, plan.image, pulling)
+        except NotFound as error:
+            error.hint = error.hint or missing.hint
+            raise
+        return await _hold(undo, store, plan.image)
+
+
+async def _pull(store: ImageStore, name: str, how: Pulling) -> None:
+    await store.pull(name, access=how.access, platform=how.platform, tell=how.tell, terminal=how.terminal)
+
+
+async def _hold(undo: AsyncExitStack, store: ImageStore, name: str) -> Image:
+    return await finish(asyncio.to_thread(undo.enter_context, store.hold(name)), within=None)
