@@ -100,6 +100,26 @@ async def test_a_creation_that_is_given_up_at_any_moment_leaves_nothing(tmp_path
         await works(world, tmp_path)
 
 
+async def test_a_creation_that_is_given_up_while_the_guest_makes_it_is_undone_in_the_order_that_the_guest_needs(tmp_path: Path) -> None:
+    async with a_vm(tmp_path) as world:
+        busy = list[str]()
+
+        def guest(what: str) -> None:
+            if "Remove" in what and world.agent.containers:
+                busy.append(what)
+
+        world.guest = guest
+        making = asyncio.ensure_future(make(world))  # noqa: TID251 (awaited below)
+        while not world.agent.containers:
+            await asyncio.sleep(0)
+        making.cancel()
+        await asyncio.wait([making])
+        assert making.cancelled()
+        assert busy == [], "what a container stands on was taken away under it"
+        nothing_is_left(world)
+        await works(world, tmp_path)
+
+
 @pytest.mark.parametrize("half", ["host", "guest"])
 @pytest.mark.parametrize("step", range(1, STEPS))
 async def test_a_machine_that_ends_at_any_step_of_a_creation_is_told_and_no_lock_is_left(tmp_path: Path, half: str, step: int) -> None:

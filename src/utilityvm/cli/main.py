@@ -31,6 +31,7 @@ _VERBS: Final = {
     "cp": "copy files out of images, and out of and into volumes",
     "prune": "remove what is nobody's, and images used longest ago",
     "df": "print what images and volumes take of the disk",
+    "volume": "list or remove named volumes",
     "stats": "print what this user's VMs use of the host",
     "cpugroup": "make, list or remove groups of VMs that share processors of the host",
     "completion": "print a script that completes uvm's command line in a shell",
@@ -49,7 +50,7 @@ _TIDYING: Final = frozenset({"run", "boot", "cp", "boot-files", "doctor", "pull"
 """Verbs that have something to tidy up when Ctrl-C ends them."""
 
 
-_UNIX_ONLY: Final = frozenset({"run", "boot", "cp", "boot-files", "completion", *_OF_IMAGES})
+_UNIX_ONLY: Final = frozenset({"run", "boot", "cp", "boot-files", "completion", "volume", *_OF_IMAGES})
 """Verbs that need a host of Unix: its terminals, its packages, its shells."""
 
 

@@ -14,7 +14,7 @@ from typing import Final, final
 
 from utilityvm.containers.scratch import VOLUME_FORMAT, DiskFile, fill, nameless
 from utilityvm.devices.scsi import Scsi
-from utilityvm.kit.errors import Exists, HostError, InvalidOptions, Problem, Unsupported
+from utilityvm.kit.errors import Exists, HostError, InvalidOptions, NotFound, Problem, Unsupported
 from utilityvm.store.layout import Layout
 
 if sys.platform != "win32":
@@ -58,6 +58,59 @@ async def make_volume(layout: Layout, name: str, size: int) -> None:
         file.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume: its `size` and what it has `taken` of the host's disk, in bytes, and whether a VM has it."""
+
+    name: str
+    size: int
+    taken: int
+    in_use: bool
+
+
+def volumes(layout: Layout) -> list[Volume]:
+    """Return all volumes, in the order of their names."""
+    found = []
+    for path in sorted(layout.volumes.glob("*.img")):
+        try:
+            about = path.stat()
+        except FileNotFoundError:  # removed a moment ago
+            continue
+        found.append(Volume(path.stem, about.st_size, about.st_blocks * 512, _in_use(layout, path.stem)))
+    return found
+
+
+def _in_use(layout: Layout, name: str) -> bool:
+    try:
+        lock_volume(layout, name, read_only=False).close()
+    except Exists:
+        return True
+    except (NotFound, HostError):  # gone, or not ours to open
+        return False
+    return False
+
+
+def remove_volume(layout: Layout, name: str) -> None:
+    """Remove a volume with all that is in it.
+
+    Raises:
+        NotFound: there is none of this name.
+        Exists: a VM has it.
+        InvalidOptions: no volume can have this name.
+        HostError: it cannot be removed.
+    """
+    path = volume_file(layout, name)
+    if not path.exists():
+        raise NotFound(f"volume {name}: there is none", hint="uvm volume ls lists them")
+    file = lock_volume(layout, name, read_only=False)
+    try:
+        path.unlink()
+    except OSError as error:
+        raise HostError(f"volume {name}: {path} cannot be removed: {error.strerror}") from error
+    finally:
+        file.close()
+
+
 def _name(file: DiskFile, path: Path) -> None:
     """Give a file without a name one, unless there is another of this name."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -73,6 +126,7 @@ def lock_volume(layout: Layout, name: str, *, read_only: bool) -> DiskFile:
 
     Raises:
         Exists: another VM has it.
+        NotFound: it was removed meanwhile.
         HostError: it cannot be opened.
     """
     path = volume_file(layout, name)
@@ -89,6 +143,9 @@ def lock_volume(layout: Layout, name: str, *, read_only: bool) -> DiskFile:
         wish, use = ("to read", "may write it") if read_only else ("to write", "has it")
         message = f"volume {name}: cannot be had {wish}: another VM {use}"
         raise Exists(message, hint="a volume is written by one VM at a time; end that VM, or let both only read (ro)") from error
+    if os.fstat(file.fd).st_nlink == 0:
+        file.close()
+        raise NotFound(f"volume {name}: was removed a moment ago")
     return file
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from utilityvm.containers import scratch
 from utilityvm.containers.scratch import KEPT, SCRATCH_FORMAT, VOLUME_FORMAT, check_size, copy_sparse, fill, nameless
-from utilityvm.containers.volumes import lock_volume, make_volume, volume_file
+from utilityvm.containers.volumes import lock_volume, make_volume, remove_volume, volume_file, volumes
 from utilityvm.kit.errors import Exists, HostError, InvalidOptions, NotFound
 from utilityvm.kit.proc import run_tool
 from utilityvm.testing.guest import FakeGuest, Program
@@ -133,6 +133,39 @@ async def test_a_volume_is_written_by_one_and_read_by_many(tmp_path: Path) -> No
     for reader in readers:
         reader.close()
     lock_volume(layout, "data", read_only=False).close()
+
+
+async def test_volumes_are_listed_and_removed_by_name_unless_a_vm_has_them(tmp_path: Path) -> None:
+    layout = layout_of(tmp_path)
+    assert volumes(layout) == []
+    for name in ("b", "a"):
+        await make_volume(layout, name, SIZE)
+    held = lock_volume(layout, "b", read_only=True)
+    assert [(one.name, one.size, one.in_use) for one in volumes(layout)] == [("a", SIZE, False), ("b", SIZE, True)]
+    assert all(0 < one.taken < SIZE for one in volumes(layout))
+    with pytest.raises(Exists, match="volume b: cannot be had to write"):
+        remove_volume(layout, "b")
+    held.close()
+    for name in ("a", "b"):
+        remove_volume(layout, name)
+    assert volumes(layout) == []
+    with pytest.raises(NotFound, match="volume a: there is none"):
+        remove_volume(layout, "a")
+
+
+async def test_a_volume_that_is_removed_while_it_is_opened_is_not_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = layout_of(tmp_path)
+    await make_volume(layout, "a", SIZE)
+    real = os.open
+
+    def removed_meanwhile(path: str, flags: int) -> int:
+        fd = real(path, flags)
+        volume_file(layout, "a").unlink()
+        return fd
+
+    monkeypatch.setattr("utilityvm.containers.volumes.os.open", removed_meanwhile)
+    with pytest.raises(NotFound, match="volume a: was removed a moment ago"):
+        lock_volume(layout, "a", read_only=False)
 
 
 def volume(source: str = "data", *options: str) -> dict[str, object]:
