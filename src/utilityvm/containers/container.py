@@ -414,7 +414,8 @@ class Container:
             if self._vm.is_over():
                 self._taken.abandon()
                 return
-            failure = failure or self._wrapped(await self._taken.release())
+            kept = self._wrapped(await self._taken.release())
+        failure = failure or kept
         self._raise(failure)
 
     async def _end_in_guest(self) -> UtilityVMError | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from utilityvm.kit.errors import (
     UtilityVMError,
 )
 from utilityvm.plan.facts import Platform
+from utilityvm.testing.guest import FakeGuest, Program
 from utilityvm.wire.gcs import NotificationType
 from utilityvm.wire.oci import MemoryLimits, OciProcess, Resources, User, read_spec
 
@@ -526,6 +528,27 @@ async def test_a_failed_creation_leaves_its_name_free_for_another(tmp_path: Path
         del world.agent.containers["c"]
         nothing_is_left(world)
         await world.vm.create_container("c", spec())
+
+
+async def stubborn(_guest: FakeGuest, _program: Program) -> int:
+    """Outlive the first attempt to kill it."""
+    for _ in range(2):
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+    return 0
+
+
+async def test_a_container_that_does_not_end_is_told_and_what_it_had_is_given_back_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utilityvm.containers.container.END_TIMEOUT", 0.05)
+    async with a_vm(tmp_path, programs={"stubborn": stubborn}) as world:
+        container = await world.vm.create_container("c", spec("stubborn"), layers=LAYERS, scratch_size_in_bytes=SIZE)
+        await container.start()
+        with pytest.raises(GuestError, match="container c runs"):
+            await container.close()
+        assert container.state is ContainerState.DELETED
+        assert (world.vm.scsi.disks, world.vm.containers) == ((), ())
 
 
 async def test_what_cannot_be_given_back_is_tried_again_by_the_next_close(tmp_path: Path) -> None:
