@@ -1,6 +1,7 @@
 """How fast a share is, from a real VM: a tree of 10 000 files and a file of 1 GiB. By hand, on a quiet machine: `python bench/shares.py`.
 
-``--server diod`` puts Debian's diod in the place of our server, unjailed, behind the same relay; ``--msize`` limits messages.
+``--server diod`` puts Debian's diod in the place of our server, behind the same relay, ``--server diod-jailed`` in namespaces of its own
+with nothing but its libraries and the share; ``--msize`` limits messages.
 """
 
 import argparse
@@ -51,8 +52,25 @@ def make_tree(folder: Path, folders: int) -> None:
                 shutil.copy(word, tools)
 
 
+# It becomes other users, so it has no user namespace.
+_NAMESPACES = ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup")
+
+
+def jail(path: str) -> list[str]:
+    """Return the words that put diod where it sees the share and its libraries alone."""
+    diod = shutil.which("diod", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert diod
+    linked = subprocess.run(["ldd", diod], check=True, capture_output=True, text=True).stdout.split()
+    seen = [diod, "/etc/ld.so.cache", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", *(word for word in linked if word.startswith("/"))]
+    shown = [word for file in seen for word in ("--ro-bind", file, file)]
+    rights = [word for right in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID") for word in ("--cap-add", f"CAP_{right}")]
+    return ["bwrap", *_NAMESPACES, "--die-with-parent", "--cap-drop", "ALL", *rights, *shown, "--dev", "/dev", "--bind", path, path, "--"]
+
+
 class Diod:
     """diod in the place of `shares._Server`: one process for each connection."""
+
+    jailed = False
 
     def __init__(self, _vm: str, _name: str, spec: ShareSpec) -> None:
         self._spec, self._tasks = spec, Scope("diod")
@@ -64,7 +82,8 @@ class Diod:
     def connect(self, stream: GuestStream, chosen: ninep.Chosen) -> int:
         ours, theirs = socket.socketpair()
         fd = str(theirs.fileno())
-        words = ["diod", "-f", "-n", "-S", "-U", "root", "-r", fd, "-w", fd, "-e", self._spec.path, "-L", "stderr"]
+        words = jail(self._spec.path) if self.jailed else []
+        words += ["diod", "-f", "-n", "-S", "-U", "root", "-r", fd, "-w", fd, "-e", self._spec.path, "-L", "stderr"]
         self._children.append(subprocess.Popen(words, pass_fds=[theirs.fileno()]))
         theirs.close()
         ours.sendall(ninep.encode(0xFFFF, ninep.Version(chosen.msize, ninep.VERSION)))
@@ -118,13 +137,14 @@ async def measured(vm: UtilityVM, names: list[str]) -> dict[str, float]:
 
 async def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--server", choices=["ours", "diod"], default="ours")
+    parser.add_argument("--server", choices=["ours", "diod", "diod-jailed"], default="ours")
     parser.add_argument("--msize", type=int, default=ninep.MAX_MSIZE)
     parser.add_argument("--only", action="append")
     parser.add_argument("--folders", type=int, default=100, help="of 100 files each")
     args = parser.parse_args()
     ninep.MAX_MSIZE = args.msize  # type: ignore[misc]
-    if args.server == "diod":
+    if args.server != "ours":
+        Diod.jailed = args.server == "diod-jailed"
         shares._Server = Diod  # type: ignore[misc, assignment]
     folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
     try:

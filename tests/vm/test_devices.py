@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from utilityvm import create_lcow, default_options_lcow
+from utilityvm.boot.files import BootFiles
 from utilityvm.devices.layers import Bus
-from utilityvm.kit.errors import Exists, GuestError, NotFound
+from utilityvm.kit.errors import Exists, GuestError, NotFound, NoVPMem
 from utilityvm.vm.uvm import UtilityVM
 
 from .disks import MIB, erofs, ext4
@@ -66,3 +69,18 @@ async def test_a_removed_layer_stays_with_its_device_and_an_odd_one_is_a_scsi_di
     assert (await vm.run(["cat", f"{other.guest_path}/file"])).stdout == b"odd"
     await vm.layers.remove(other)
     assert vm.scsi.disks == ()
+
+
+async def test_all_128_devices_of_persistent_memory_can_be_had(boot_files: BootFiles, tmp_path: Path) -> None:
+    layer = erofs(tmp_path / "layer.img", {"file": b"layer"})
+    images = [shutil.copy(layer, tmp_path / f"{number}.img") for number in range(128)]
+    options = default_options_lcow(boot_files_path=str(boot_files.folder), memory_size_in_mb=512, processor_count=1, vpmem_device_count=128)
+    async with await create_lcow(options) as machine:
+        await machine.start()
+        for image in images:
+            await machine.vpmem.add(str(image))
+        assert {device.state for device in machine.vpmem.devices} == {"attached"}
+        done = await machine.run(["sh", "-c", "cat /run/layers/p*/file"])
+        assert done.stdout == b"layer" * 128
+        with pytest.raises(NoVPMem, match="^no available location$"):
+            await machine.vpmem.add(str(layer))

@@ -1,6 +1,6 @@
 """Devices of the host: what this host refuses, and the guest's half with an emulated device in the place of one of the host's.
 
-Whether a real one comes through VFIO needs an IOMMU: `tests/soak/soak_vfio.py` makes a host that has one.
+Whether a real one comes through VFIO needs an IOMMU: `tests/soak/soak_vfio.py` emulates a host that has one.
 """
 
 import asyncio

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Qemu:
-    """QEMU's end of a monitor: carries out everything but the `fails`, and ends instead of answering to `dies`."""
+    """QEMU's end of a monitor: carries out everything but `fails`, refused by `says_no`, and ends instead of answering to `dies`."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock, self.fails, self.dies = sock, "", ""
+        self.sock, self.fails, self.dies, self.says_no = sock, "", "", "no"
         self.heard: list[str] = []
         self.arguments: list[Mapping[str, object]] = []
         self.fds: list[int] = []
@@ -54,7 +54,7 @@ class Qemu:
         if command == self.dies:
             return False
         if command == self.fails:
-            await self._say({"id": asked["id"], "error": {"class": "GenericError", "desc": "no"}})
+            await self._say({"id": asked["id"], "error": {"class": "GenericError", "desc": self.says_no}})
             return True
         await self._say({"id": asked["id"], "return": {"fd": 21} if command == "add-fd" else {}})
         if command == "device_del":

@@ -118,8 +118,13 @@ async def test_the_last_place_is_told() -> None:
 async def test_what_qemu_refuses_leaves_nothing_and_may_be_asked_for_again() -> None:
     async with rig() as (given, qemu):
         qemu.fails = "device_add"
-        with pytest.raises(QmpError, match="QEMU refused device_add"):
+        with pytest.raises(QmpError, match="QEMU refused device_add") as caught:
             await given.modify(change("Add"))
+        assert caught.value.hint == ""
+        qemu.says_no = "vfio 0000:01:00.0: failed to open /dev/vfio/12: Device or resource busy"
+        with pytest.raises(QmpError, match="Device or resource busy") as caught:
+            await given.modify(change("Add"))
+        assert "another VM" in caught.value.hint
         qemu.fails = ""
         assert await given.modify(change("Add")) == {"Place": 64}
 

@@ -10,10 +10,12 @@ from utilityvm.compute.qemu.assign import NEEDS_MEMORY, OnHost, address_of, chec
 from utilityvm.compute.qemu.jail import Jail, Layer
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.pins import Pins
-from utilityvm.kit.errors import Exhausted, Exists, NotFound, Unsupported
+from utilityvm.kit.errors import Exhausted, Exists, NotFound, QmpError, Unsupported
 from utilityvm.schema.requests import ModifySettingRequest
 
 _NOT_SHOWN: Final = "QEMU opens /dev/vfio by its path, and its jail, which is fixed when it starts, shows the devices of the document alone"
+_BUSY: Final = "Device or resource busy"  # QEMU's words, of the kernel's
+_IN_USE: Final = "another VM, or another user of VFIO, has a device of its IOMMU group: it must give it back first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,10 @@ class Assignments:
             await self._monitor.execute("query-status")  # from its answer on it is QEMU that runs, whose limits these are
             self._pins.begin()
             await self._monitor.execute("device_add", device_words(guid, address, place))
-        except BaseException:
+        except BaseException as error:
             del self._given[guid]
+            if isinstance(error, QmpError):
+                error.hint = _IN_USE if _BUSY in error.message else ""
             raise
         return place
 
