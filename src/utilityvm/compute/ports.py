@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from utilityvm.compute.containers import InGuest
+from utilityvm.compute.nic import Wire
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
@@ -187,6 +188,19 @@ class Modifiable(Protocol):
         ...
 
 
+class Wired(Protocol):
+    """Adapters on networks that are not the host service's own."""
+
+    def offer(self, endpoint_id: str, wire: Wire) -> None:
+        """Let adapters be on an endpoint of ours, from now on; `wire` is called for each that comes.
+
+        Raises:
+            Exists: there is such an endpoint.
+            Unsupported: all endpoints are the host's.
+        """
+        ...
+
+
 class Hosted(Protocol):
     """The guest as the compute service itself reaches it (a document with a `GuestConnection`)."""
 
@@ -248,7 +262,7 @@ class Console(Protocol):
         ...
 
 
-class Machine(ComputeSystem, Pausable, Inspected, Measured, Modifiable, Hosted, GuestSockets, Console, Jailed, Protocol):
+class Machine(ComputeSystem, Pausable, Inspected, Measured, Modifiable, Hosted, GuestSockets, Console, Jailed, Wired, Protocol):
     """A compute system with all that a utility VM needs of it."""
 
 

@@ -8,6 +8,7 @@ from typing import Final, final
 from utilityvm.compute.hosted import HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.modify import in_two_halves
+from utilityvm.compute.nic import Wire
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, MachineStatistics
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.container import GuestContainer
@@ -52,6 +53,7 @@ class FakeMachine:
         self.system_id, self.document = system_id, document
         self.ports: list[int] = []
         self.console: list[str] = []
+        self.wires: dict[str, Wire] = {}
         self.requests: list[ModifySettingRequest] = []
         self.refuses: Callable[[ModifySettingRequest], UtilityVMError | None] = lambda _request: None
         self._guest, self._start_fails = guest, start_fails
@@ -73,6 +75,10 @@ class FakeMachine:
         listener = self._transport.listen(port, once=once, programs=programs)
         self.ports.append(port)
         return listener
+
+    def offer(self, endpoint_id: str, wire: Wire) -> None:
+        """See `compute.ports.Wired.offer`. What is offered is in `wires`, and never called: a fake has no adapters."""
+        self.wires[endpoint_id] = wire
 
     def console_tail(self, lines: int = 40) -> str:
         """See `compute.ports.Console.console_tail`."""

@@ -226,6 +226,7 @@ def test_the_root_is_what_the_kernels_line_says(line: str, root: str) -> None:
 
 
 DISK = {"Type": "VirtualDisk", "Path": "/d"}
+NIC = {"EndpointId": "e", "MacAddress": "02-00-00-00-00-01"}
 LAYER = {"HostPath": "/l", "ReadOnly": True}
 
 
@@ -239,6 +240,9 @@ LAYER = {"HostPath": "/l", "ReadOnly": True}
         ({"Scsi": {"0": {"Attachments": {"0": DISK | {"Type": "Iso"}}}}}, 'Scsi["0"].Attachments["0"]', "Type 'Iso': only"),
         ({"Scsi": {"0": {"Attachments": {"0": DISK | {"Path": "d"}}}}}, 'Scsi["0"].Attachments["0"]', "'d' is no absolute path"),
         ({"VirtualPMem": {"MaximumCount": 2, "Devices": {"2": LAYER}}}, 'VirtualPMem.Devices["2"]', "the machine has at most 2"),
+        ({"NetworkAdapters": {"n": {"MacAddress": "02-00-00-00-00-01"}}}, 'NetworkAdapters["n"]', "EndpointId: missing"),
+        ({"NetworkAdapters": {"n": {"EndpointId": "e", "MacAddress": "x"}}}, 'NetworkAdapters["n"]', "MacAddress: 'x' is no hardware"),
+        ({"NetworkAdapters": {str(n): NIC for n in range(9)}}, "NetworkAdapters", "9 adapters: at most 8"),
         (
             {"VirtualPMem": {"MaximumCount": 2, "Devices": {"1": LAYER | {"ReadOnly": False}}}},
             'VirtualPMem.Devices["1"]',

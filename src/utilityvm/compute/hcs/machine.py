@@ -17,13 +17,14 @@ from utilityvm.compute.hcs.statistics import ASKED, memory_of, statistics_of
 from utilityvm.compute.hcs.system import HcsSystem, Started
 from utilityvm.compute.hcs.vmmem import MemoryProcess, Processes
 from utilityvm.compute.life import LIFE, Do, State
+from utilityvm.compute.nic import Wire
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, MachineStatistics
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import Listener
 from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, Unsupported, UtilityVMError
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event
@@ -72,6 +73,14 @@ class HcsMachine:
         self._status: ExitStatus | None = None
         self._ended = asyncio.Event()
         self._watching = self._scope.start("exit", self._watch())
+
+    def offer(self, endpoint_id: str, wire: Wire) -> None:  # noqa: ARG002 (nothing of ours is an endpoint here)
+        """See `compute.ports.Wired.offer`.
+
+        Raises:
+            Unsupported: endpoints are the host network service's.
+        """
+        raise Unsupported(f"{self._name}: endpoint {endpoint_id}: on Windows they are made by its host network service")
 
     jail: Final[JailStatus] = JailStatus((), {"everything": "the VM's worker process is Windows' own, and confined by Windows"})
     """We run nothing that could be jailed."""

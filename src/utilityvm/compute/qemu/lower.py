@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from utilityvm.compute.plan9.spec import wrong_plan9
+from utilityvm.compute.qemu.adapters import MAX_ADAPTERS
 from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.graphics import screen_path, screen_words, wrong_screen
 from utilityvm.compute.qemu.modify import SLOTS, pmem_place
@@ -30,7 +31,7 @@ SHARES_PORT_NAME: Final = "org.utilityvm.shares"
 """Name of the one that carries the connections to shares of files: who serves them in the guest must wait for nothing else."""
 
 MAX_SCSI_CONTROLLERS: Final = 4
-OTHER_DEVICES: Final = 16
+OTHER_DEVICES: Final = 24
 """Devices besides persistent memory that can be plugged in while a machine runs."""
 
 ROOM_MB: Final = 256 << 10
@@ -249,7 +250,13 @@ def memory_place(pmem: int) -> tuple[str, int]:
 
 def assigned_places(pmem: int) -> range:
     """Return the numbers of the places behind the bridges that are kept for devices of the host."""
-    return range(pmem, pmem + OTHER_DEVICES - 1)
+    return range(pmem, pmem + OTHER_DEVICES - 1 - MAX_ADAPTERS)
+
+
+def adapter_places(pmem: int) -> range:
+    """Return the numbers of those that are kept for network adapters."""
+    after = pmem + OTHER_DEVICES - 1
+    return range(after - MAX_ADAPTERS, after)
 
 
 def _bridges(pmem: int) -> Iterator[str]:
@@ -370,8 +377,8 @@ def _wrong_devices(vm: VirtualMachine) -> Iterator[Problem]:
     path = "$.VirtualMachine.Devices"
     if vm.devices is None:
         return
-    if len(vm.devices.virtual_pci) >= OTHER_DEVICES:
-        yield _unsupported(f"{path}.VirtualPci", f"{len(vm.devices.virtual_pci)} devices: at most {OTHER_DEVICES - 1}")
+    if len(vm.devices.virtual_pci) > (most := len(assigned_places(0))):
+        yield _unsupported(f"{path}.VirtualPci", f"{len(vm.devices.virtual_pci)} devices: at most {most}")
     if len(vm.devices.scsi) > MAX_SCSI_CONTROLLERS:
         yield _unsupported(f"{path}.Scsi", f"{len(vm.devices.scsi)} controllers: at most {MAX_SCSI_CONTROLLERS}")
     names: set[str] = set()

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import Final
 
+from utilityvm.compute.qemu.adapters import MAX_ADAPTERS, adapter_id, carried
 from utilityvm.compute.qemu.assign import NEEDS_MEMORY, address_of, guid_of, qemu_id
 from utilityvm.compute.qemu.modify import DiskSlot, PmemSlot, check_attachment, pmem_device, settings, slot_of
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
-from utilityvm.schema.devices import Attachment
+from utilityvm.schema.devices import Attachment, NetworkAdapter
 from utilityvm.schema.document import VirtualMachine
 from utilityvm.schema.requests import ModifySettingRequest
 
@@ -25,13 +26,16 @@ def present(vm: VirtualMachine) -> list[tuple[str, ModifySettingRequest]]:
         for lun, disk in scsi.attachments.items()
     ]
     given = [(f'VirtualPci["{guid}"]', f"VirtualPci/{guid}", device) for guid, device in vm.devices.virtual_pci.items()]
+    adapters = [
+        (f'NetworkAdapters["{nic}"]', f"NetworkAdapters/{nic}", adapter) for nic, adapter in sorted(vm.devices.network_adapters.items())
+    ]
     memory = [(f'VirtualPMem.Devices["{slot}"]', f"VirtualPMem/Devices/{slot}", device) for slot, device in pmem.items()]
     return [
         (
             f"$.VirtualMachine.Devices.{path}",
             ModifySettingRequest(resource_path=f"VirtualMachine/Devices/{resource}", request_type="Add", settings=device),
         )
-        for path, resource, device in [*disks, *memory, *given]
+        for path, resource, device in [*disks, *memory, *given, *adapters]
     ]
 
 
@@ -41,8 +45,15 @@ def wrong_present(vm: VirtualMachine, controllers: int, pmem: int) -> Iterator[P
     Fields that are not carried out are for others to refuse.
     """
     taken: set[str] = set()
+    count = len(vm.devices.network_adapters) if vm.devices else 0
+    if count > MAX_ADAPTERS:
+        yield Problem("$.VirtualMachine.Devices.NetworkAdapters", "unsupported", f"{count} adapters: at most {MAX_ADAPTERS}")
     for path, request in present(vm):
         try:
+            if adapter_id(request):
+                if settings(request, NetworkAdapter).iov_settings is None:  # otherwise it is refused for that
+                    carried(request)
+                continue
             alone = _alone(request, controllers, pmem)
         except (InvalidOptions, Unsupported) as error:
             rule = "invalid" if isinstance(error, InvalidOptions) else "unsupported"

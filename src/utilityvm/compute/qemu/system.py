@@ -13,6 +13,7 @@ from typing import Final, final
 from utilityvm.compute.hosted import EXIT_TIMEOUT, HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.modify import in_two_halves
+from utilityvm.compute.nic import Wire
 from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, MachineStatistics
 from utilityvm.compute.qemu.assign import Shown
 from utilityvm.compute.qemu.assignments import Assignments
@@ -22,8 +23,9 @@ from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.growth import Growth
 from utilityvm.compute.qemu.hotplug import Hotplug
 from utilityvm.compute.qemu.jail import Layer, enclosure, uid_of
-from utilityvm.compute.qemu.lower import Fd, Launch, assigned_places, memory_place, pmem_count, scsi_count
+from utilityvm.compute.qemu.lower import Fd, Launch, adapter_places, assigned_places, memory_place, pmem_count, scsi_count
 from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.compute.qemu.nics import Nics
 from utilityvm.compute.qemu.pci import look_at
 from utilityvm.compute.qemu.pins import Pins
 from utilityvm.compute.qemu.plan9 import RESOURCE as PLAN9
@@ -83,6 +85,7 @@ class QemuMachine:
         self._guest = HostedGuest(document, self._transport, self._name)
         self._share_transport = Transport(self._name, os.urandom(NONCE_BYTES))
         self._shares = Shares(system_id, self._name, (self._share_transport, self._transport))
+        self._nics = Nics(self._name, adapter_places(pmem_count(document)))
         self._console = SerialConsole(launch.console_path)
         self._screen = Screen(launch.screen_path, self._name)
         self._scope = Scope(self._name, self._broken)
@@ -116,6 +119,10 @@ class QemuMachine:
     def listen(self, port: int, *, once: bool = False, programs: bool = False) -> Listener:
         """See `guest.transport.GuestSockets.listen`. May be called before `start`, so that no dial is missed."""
         return self._transport.listen(port, once=once, programs=programs)
+
+    def offer(self, endpoint_id: str, wire: Wire) -> None:
+        """See `compute.ports.Wired.offer`."""
+        self._nics.offer(endpoint_id, wire)
 
     def console_tail(self, lines: int = 40) -> str:
         """See `compute.ports.Console.console_tail`; also after the end."""
@@ -360,8 +367,11 @@ class QemuMachine:
         return await self._plug(request)
 
     async def _plug(self, request: ModifySettingRequest) -> Mapping[str, object] | None:
-        assert self._hotplug is not None  # noqa: S101 (QEMU was started)
+        assert self._monitor is not None  # noqa: S101 (QEMU was started)
+        assert self._hotplug is not None  # noqa: S101
         assert self._assignments is not None  # noqa: S101
+        if await self._nics.modify(request, self._monitor):
+            return None
         if (told := await self._assignments.modify(request)) is None:
             await self._hotplug.modify(request)
         return told

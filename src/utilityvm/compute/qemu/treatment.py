@@ -84,6 +84,10 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         f"{_DEVICES}.VirtualPMem.Devices[*].ImageFormat": _R,  # the file's name says it, as a disk's does
         f"{_DEVICES}.VirtualPMem.MaximumCount": _R,  # a bound on what may be attached; places and addresses are kept for so many
         f"{_DEVICES}.VirtualPMem.MaximumSizeBytes": _R,  # likewise
+        f"{_DEVICES}.NetworkAdapters": _C,
+        f"{_DEVICES}.NetworkAdapters[*]": _C,
+        f"{_DEVICES}.NetworkAdapters[*].EndpointId": _C,
+        f"{_DEVICES}.NetworkAdapters[*].MacAddress": _C,
         f"{_DEVICES}.Plan9": _C,  # 9p is spoken over the guest's sockets, which are always there
         f"{_DEVICES}.Plan9.Shares": _C,  # each is checked as a whole (`plan9.spec`)
         f"{_DEVICES}.VirtualPci": _C,
@@ -106,6 +110,7 @@ LACKS: Final[Mapping[str, str]] = MappingProxyType(
         f"{_VM}.Chipset.Uefi": "boot by firmware is not carried out by the QEMU driver yet; use LinuxKernelDirect",
         f"{_MEMORY}.EnableHotHint": "has no meaning for Linux guests on QEMU",
         f"{_MEMORY}.HighMmioBaseInMB": "QEMU places this gap itself",
+        f"{_DEVICES}.NetworkAdapters[*].IovSettings": "what a host's network card does for a guest, QEMU's adapters do not",
         f"{_SOCKETS}.ServiceTable[*].AllowWildcardBinds": "who listens here listens for one VM",
         f"{_DEVICES}.VideoMonitor.HorizontalResolution": "the guest chooses the size of its screen",
         f"{_DEVICES}.VideoMonitor.VerticalResolution": "the guest chooses the size of its screen",
