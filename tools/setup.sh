@@ -42,6 +42,9 @@ install_tools() {
     for tool in skopeo docker-registry umoci debootstrap; do
         command -v "$tool" >/dev/null || missing="$missing $tool"
     done
+    # Tests make networks of their own, and a guest's goes through passt.
+    command -v passt >/dev/null || missing="$missing passt"
+    command -v ip >/dev/null || missing="$missing iproute2"
     command -v qemu-img >/dev/null || missing="$missing qemu-utils"
     if [ -z "$missing" ]; then say "host tools: there"; return; fi
     command -v apt-get >/dev/null || fail "missing, and there is no apt-get to install them with:$missing"

@@ -33,6 +33,7 @@ TWINS: Final = {
     "VPci": "utilityvm.devices.vpci",
     "Pipes": "utilityvm.devices.pipes",
     "Network": "utilityvm.devices.network",
+    "UserUplink": "utilityvm.network.user",
 }
 
 CALLED: Final = {"Sandbox"}

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from utilityvm.kit.trace import enable_opentelemetry
     from utilityvm.options.lcow import OptionsLCOW
+    from utilityvm.options.network import UserNetwork
     from utilityvm.options.wcow import OptionsWCOW
     from utilityvm.sandbox.sandbox import Result, Sandbox
     from utilityvm.schema.hns import HNSEndpoint, Namespace
@@ -83,6 +84,7 @@ _HOME = {
     "ProcessorLimits": "schema.requests",
     "Properties": "schema.properties",
     "PropertyType": "schema.properties",
+    "UserNetwork": "options.network",
     "HNSEndpoint": "schema.hns",
     "Namespace": "schema.hns",
     "enable_opentelemetry": "kit.trace",
@@ -131,6 +133,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "ProcessorLimits",
     "Properties",
     "PropertyType",
+    "UserNetwork",
     "HNSEndpoint",
     "Namespace",
     "enable_opentelemetry",

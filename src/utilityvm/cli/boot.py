@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from utilityvm.cli import attach, timeline
 from utilityvm.cli.flags import add_option_flags, wanted_options
+from utilityvm.cli.network import add_network_flags, wanted_network
 from utilityvm.cli.stdio import open_missing_streams
 from utilityvm.guest.process import in_words
 from utilityvm.guest.spec import ProcessSpec, parameters
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("-w", "--workdir", default="", metavar="DIR", help="where the command starts (default /)")
     add("-u", "--user", default="", metavar="USER[:GROUP]", help="who runs the command, by names or numbers (default root)")
+    add_network_flags(parser)
     attach.add_host_flags(parser)
     timeline.add_arguments(parser)
     add_option_flags(parser)
@@ -58,7 +60,7 @@ async def _boot(args: argparse.Namespace) -> int:
     options = wanted_options(args)
     if spec is not None and not options.use_guest_connection:
         raise InvalidOptions("a command needs the guest connection, and use_guest_connection is false", hint="leave one of them out")
-    vm = await create_lcow(options, require_kvm=args.require_kvm, require_jail=args.require_jail)
+    vm = await create_lcow(options, require_kvm=args.require_kvm, require_jail=args.require_jail, network=wanted_network(args))
     async with vm:
         await vm.start()
         try:

@@ -1,5 +1,6 @@
 """How network adapters and network namespaces come into a VM and out of it: what host and guest are asked for."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -20,9 +21,9 @@ RS5: Final = 17763
 """Build of the first Windows whose guests call an adapter by `AdapterId`."""
 
 
-def knows_namespaces(told: Properties) -> bool:
-    """Return whether the guest's agent, of which a VM's properties tell, is told of namespaces and adapters."""
-    info = told.guest_connection_info
+async def knows_namespaces(properties: Callable[[], Awaitable[Properties]]) -> bool:
+    """Return whether the guest's agent, of which a VM's `properties` tell, is told of namespaces and adapters."""
+    info = (await properties()).guest_connection_info
     able = info.guest_defined_capabilities if info is not None else None
     return isinstance(able, Raw) and decode_answer(bytes(able), GuestDefinedCapabilities).namespace_add_request_supported
 

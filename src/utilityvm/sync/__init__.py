@@ -24,6 +24,7 @@ from utilityvm.devices.vsmb import Vsmb as _Vsmb
 from utilityvm.guest.process import Process as _Process
 from utilityvm.guest.transport import GuestStream as _GuestStream
 from utilityvm.guest.transport import Listener as _Listener
+from utilityvm.network.user import UserUplink as _UserUplink
 from utilityvm.sandbox.files import Files as _Files
 from utilityvm.sandbox.sandbox import Sandbox as _Sandbox
 from utilityvm.sync.handler import with_handler as _with_handler
@@ -43,6 +44,7 @@ VPci = _twin(_VPci)
 Pipes = _twin(_Pipes)
 Container = _twin(_Container)
 Network = _twin(_Network)
+UserUplink = _twin(_UserUplink)
 UtilityVM = _twin(_UtilityVM)
 Files = _twin(_Files)
 Sandbox = _twin(_Sandbox, called=True)
@@ -52,4 +54,6 @@ for _name in utilityvm.__all__:
         _value = getattr(utilityvm, _name)
         globals()[_name] = _synchronous(_with_handler(_value)) if iscoroutinefunction(_value) else _value
 
+_OURS = ("GuestStream", "Listener", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes", "Network", "UserUplink")
+__all__ = [*utilityvm.__all__, *_OURS]  # noqa: PLE0604 (the same names)
 __all__ = [*utilityvm.__all__, "GuestStream", "Listener", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes", "Network", "Files"]  # noqa: PLE0604 (the same names)

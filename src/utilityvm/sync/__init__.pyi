@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from os import PathLike
 from typing import Self
+from utilityvm.compute.nic import NicEnd
 from utilityvm.compute.ports import JailStatus
 from utilityvm.containers.document import ContainerId
 from utilityvm.containers.life import ContainerState
@@ -21,6 +22,7 @@ from utilityvm.devices.vsmb import SmbShare
 from utilityvm.guest.collect import OUTPUT_LIMIT
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
+from utilityvm.network.publish import Published
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
 from utilityvm.sandbox.files import FileEntry
@@ -63,6 +65,7 @@ from utilityvm.kit.errors import Unsupported as Unsupported
 from utilityvm.kit.errors import UtilityVMError as UtilityVMError
 from utilityvm.kit.trace import enable_opentelemetry as enable_opentelemetry
 from utilityvm.options.lcow import OptionsLCOW as OptionsLCOW
+from utilityvm.options.network import UserNetwork as UserNetwork
 from utilityvm.options.wcow import OptionsWCOW as OptionsWCOW
 from utilityvm.sandbox.sandbox import Result as Result
 from utilityvm.schema.hns import HNSEndpoint as HNSEndpoint
@@ -77,6 +80,7 @@ from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 from utilityvm.vm.host_options import options_from_spec as options_from_spec
 
 __all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'Files']
+__all__ = ['create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'UserUplink']
 
 class GuestStream:
 
@@ -248,6 +252,10 @@ class UtilityVM:
 
     @property
     def network(self) -> Network:
+        ...
+
+    @property
+    def uplink(self) -> UserUplink | None:
         ...
 
     @property
@@ -588,7 +596,29 @@ class Network:
     def remove_all(self) -> None:
         ...
 
-def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False, require_jail: bool=False) -> UtilityVM:
+class UserUplink:
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        ...
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        ...
+
+    def open(self) -> None:
+        ...
+
+    def wire(self) -> NicEnd:
+        ...
+
+    def allow(self, rules: Sequence[str] | None) -> None:
+        ...
+
+    def aclose(self) -> None:
+        ...
+
+def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False, require_jail: bool=False, network: UserNetwork | None=None) -> UtilityVM:
     ...
 
 def create_wcow(options: OptionsWCOW) -> UtilityVM:

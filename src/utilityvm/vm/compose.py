@@ -20,7 +20,9 @@ from utilityvm.guest.transport import Listener
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Unsupported
 from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
 from utilityvm.kit.trace import event, span
+from utilityvm.network.user import UserUplink
 from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.network import UserNetwork
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.rules import refuse_not_built, verify_bounds
 from utilityvm.options.wcow import OptionsWCOW
@@ -44,12 +46,14 @@ async def create_lcow(
     output_handler: OutputHandler | None = None,
     require_kvm: bool = False,
     require_jail: bool = False,
+    network: UserNetwork | None = None,
 ) -> UtilityVM:
     """Create a utility VM with a Linux guest; nothing runs yet.
 
     `options` None are the defaults of this host. `output_handler` reads the guest's log stream (None: it goes to `logging`, as
     ``utilityvm.guest``). `require_kvm` refuses to fall back to software emulation, `require_jail` to go
-    without a layer of the jail around the hypervisor; `UtilityVM.jail` has the layers.
+    without a layer of the jail around the hypervisor; `UtilityVM.jail` has the layers. `network` is what the VM itself has (None: nothing
+    but its loopback); it is made and set up by `start`.
 
     Raises:
         InvalidOptions: the options contradict each other or the host; `problems` has all of it.
@@ -62,7 +66,11 @@ async def create_lcow(
     if not isinstance(options, OptionsLCOW):
         said = f"options are of the type {type(options).__name__}, not OptionsLCOW"
         raise InvalidOptions(said, hint="utilityvm.default_options_lcow(NAME=VALUE, ...) makes them")
+    if network is not None and not options.use_guest_connection:
+        raise InvalidOptions("a network is set up over the guest connection, and use_guest_connection is false")
     if sys.platform == "win32":
+        if network is not None:
+            raise Unsupported("network: on Windows a VM's adapters are on endpoints of its host network service: see `vm.network`")
         if require_jail:
             raise Unsupported(
                 "a jail is required, and there is none around the host service's VMs: their worker processes are Windows' own"
@@ -78,7 +86,8 @@ async def create_lcow(
     with span("vm.create", level=logging.DEBUG, vm=vm_id):
         with span("host.probe", level=logging.DEBUG):
             facts = await _host_facts(options, vm_id, service, require_kvm=require_kvm, require_jail=require_jail)
-        return await create_planned(options, vm_id, facts, service, output_handler)
+        uplink = None if network is None else UserUplink(vm_id, network)
+        return await create_planned(options, vm_id, facts, service, output_handler, uplink=uplink)
 
 
 async def create_planned(
@@ -90,11 +99,13 @@ async def create_planned(
     grants: Grants | None = None,
     looking: Look = look,
     layout: Callable[[], Layout] = Layout.of_user,
+    *,
+    uplink: UserUplink | None = None,
 ) -> UtilityVM:
     """Plan and create with facts and a service that are given; what `create_lcow` does on a real host.
 
     `grants` lets the VM open files where it opens them itself, `looking` looks at what it is given while it runs, `layout` says where
-    disks of its containers are made.
+    disks of its containers are made, `uplink` is its network.
 
     Raises:
         UtilityVMError: as `create_lcow`, but for the bounds on single options, which belong to the doors.
@@ -107,7 +118,7 @@ async def create_planned(
         raise
     system, listeners = await _create(vm_id, plan, service)
     host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, grants, layout)
-    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host)
+    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host, uplink)
 
 
 async def create_wcow(options: OptionsWCOW) -> UtilityVM:

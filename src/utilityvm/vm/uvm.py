@@ -42,6 +42,7 @@ from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, St
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
+from utilityvm.network.user import UserUplink
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.lcow import LcowPlan
@@ -53,6 +54,7 @@ from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
 from utilityvm.vm import by_id, guest_ports, shares
 from utilityvm.vm.failed_start import Phase, start_failure
 from utilityvm.vm.life import LIFE, Do, State
+from utilityvm.vm.link import close_machine, join, open_link
 from utilityvm.vm.processes import spec_of
 from utilityvm.wire import gcs, services
 from utilityvm.wire.oci import Spec
@@ -77,7 +79,8 @@ class UtilityVM:
     `id` is the caller's name for it, `runtime_id` the GUID of its partition; `options` are what was
     asked for, `plan` what was made of them. What it is given while it runs is in tables: `scsi` (disks), `vpmem` (images on persistent
     memory), `layers` (images on either), `plan9` and `vsmb` (folders, for Linux and for Windows guests), `vpci` (devices of the host),
-    `pipes`, and `network` (namespaces and adapters).
+    `pipes`, and `network` (namespaces and adapters). `uplink` is its own network, as it was wanted: its published ports, what was refused
+    to the guest, and what it may reach from now on.
     """
 
     id: VmId
@@ -92,6 +95,7 @@ class UtilityVM:
     vpci: VPci
     pipes: Pipes
     network: Network
+    uplink: UserUplink | None
 
     def __init__(
         self,
@@ -102,20 +106,21 @@ class UtilityVM:
         listeners: Mapping[int, Listener],
         output_handler: OutputHandler,
         host: HostSide,
+        uplink: UserUplink | None = None,
     ) -> None:
         self.id, self.owner, self.options, self.plan = vm_id, options.owner, options, plan
-        self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
-        self._life = Life(f"vm {vm_id}", LIFE, State.CREATED)
+        self._system, self._listeners, self._output_handler, self.uplink = system, dict(listeners), output_handler, uplink
+        self._ours, self._life = False, Life(f"vm {vm_id}", LIFE, State.CREATED)
         self._scope = Scope(f"vm:{vm_id}", self._broken)
         self._guest: GuestConnection | None = None
         self._switching = asyncio.Lock()
         self._output: asyncio.Task[None] | None = None
         self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._fault: UtilityVMError | None = None
-        self._devices = Owner(vm_id, self.os == "windows", options.fully_physically_backed, host, self.modify, self._guest_knows_namespaces)
+        windows, knows = self.os == "windows", lambda: knows_namespaces(self.properties)
+        self._devices = Owner(vm_id, windows, options.fully_physically_backed, host, self.modify, knows)
         made = tables(self._devices, plan)
         self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes, self.network = made
-        self._ours = False
         self._containers = Containers(self._as_host(), self._devices, made, options)
 
     # -- what it is -------------------------------------------------------------------------------------------------
@@ -193,6 +198,7 @@ class UtilityVM:
         if self._exit.done():  # it ended just now
             raise self.exit_error or HostError(f"vm {self.id}: ended while starting ({self._exit.result().how.value})")
         self._life.step(Do.STARTED)
+        await join(self.uplink, self.network, self.terminate)
 
     async def create_process(
         self,
@@ -420,9 +426,6 @@ class UtilityVM:
         """What the guest's agent can do beyond the base of the protocol; nothing without a connection of the VM's own."""
         return gcs.GuestDefinedCapabilities() if self._guest is None else self._guest.client.capabilities.guest_defined
 
-    async def _guest_knows_namespaces(self) -> bool:
-        return knows_namespaces(await self.properties())
-
     async def delete_container_state(self, container_id: str) -> None:
         """Let the guest forget a container that has ended, before its layers and disks are removed.
 
@@ -578,6 +581,7 @@ class UtilityVM:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     async def _start(self, phase: Phase) -> None:
+        await open_link(self.uplink, self._system, phase)
         with span("machine.start", level=logging.DEBUG) as machine:
             await self._system.start()
         self._scope.start("exit", self._watch_exit())
@@ -704,7 +708,7 @@ class UtilityVM:
             undo.callback(self._exited, ExitStatus(ExitHow.TERMINATED))  # nothing more will be heard of it
             undo.push_async_callback(self._scope.aclose)
             undo.push_async_callback(self._drain)
-            undo.push_async_callback(self._close_machine)
+            undo.push_async_callback(close_machine, self._system, self.uplink)
             undo.callback(guest_ports.close_all, self._listeners)
             undo.callback(self._containers.abandon)
             if self._guest is not None:
@@ -712,7 +716,3 @@ class UtilityVM:
             if settle and (guest := self._system if self._hosted else self._guest) is not None:
                 await self._containers.settle(guest.create_process)
             await self._end()
-
-    async def _close_machine(self) -> None:
-        with span("machine.close", level=logging.DEBUG):
-            await self._system.close()

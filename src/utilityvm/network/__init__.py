@@ -1,0 +1,1 @@
+"""How a guest reaches networks: what passes, by whom, and what is closed."""

@@ -1,0 +1,101 @@
+"""The network by passt, without a VM: it starts or says why not, and leaves nothing behind."""
+
+import asyncio
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from utilityvm import Exists, HostError, InvalidOptions, StateError, Unsupported, UserNetwork
+from utilityvm.compute.nic import NicKind
+from utilityvm.kit.ids import VmId
+from utilityvm.network import user
+from utilityvm.network.user import UserUplink, host_servers, mac_of
+
+ID = VmId("x")
+needs_passt = pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed")
+
+
+@pytest.mark.parametrize(
+    ("wish", "why"),
+    [
+        (UserNetwork(allow=("a b",)), "allow"),
+        (UserNetwork(publish=("x",)), "publish"),
+        (UserNetwork(dns=("localhost",)), "'localhost': a server for names is an address"),
+    ],
+)
+def test_a_wish_that_makes_no_sense_is_refused(wish: UserNetwork, why: str) -> None:
+    with pytest.raises(InvalidOptions, match=why):
+        UserUplink(ID, wish)
+
+
+def test_a_hardware_address_is_the_vms_own_and_given_locally() -> None:
+    assert mac_of(ID) == mac_of(ID) != mac_of(VmId("y"))
+    assert int(mac_of(ID)[:2], 16) & 3 == 2
+    assert UserUplink(ID, UserNetwork()).endpoint.mac_address == mac_of(ID)
+
+
+def test_the_servers_are_those_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user, "_RESOLV", tmp_path / "resolv.conf")
+    assert host_servers() == []
+    lines = ["# nameserver 9.9.9.9", "nameserver 127.0.0.53", "nameserver fe80::1%eth0", "nameserver x", "nameserver", "search a"]
+    (tmp_path / "resolv.conf").write_text("\n".join([*lines, "nameserver 1.1.1.1", "nameserver 8.8.8.8"]))
+    assert host_servers() == ["127.0.0.53", "fe80::1%eth0", "1.1.1.1"]
+
+
+async def test_without_passt_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(Unsupported, match="there is no passt") as caught:
+        await UserUplink(ID, UserNetwork()).open()
+    assert caught.value.hint == "install the package passt"
+
+
+@needs_passt
+async def test_it_opens_and_closes_and_gives_its_end_once() -> None:
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 (names are what is compared)
+    uplink = UserUplink(ID, UserNetwork())
+    with pytest.raises(StateError):
+        await uplink.wire()
+    with pytest.raises(StateError):
+        await uplink.allow(())
+    try:
+        await uplink.open()
+    except HostError as error:  # a host without a way to anywhere
+        pytest.skip(error.message)
+    end = await uplink.wire()
+    assert (end.kind, end.mtu) == (NicKind.STREAM, user.MTU)
+    with pytest.raises(StateError):
+        await uplink.wire()
+    await uplink.allow(("1.1.1.1",))
+    children = [child.pid for child in uplink._children]
+    os.close(end.fd)  # as QEMU does when it ends
+    async with asyncio.timeout(10):
+        for child in uplink._children:
+            assert await child.wait() == 0
+    with pytest.raises((StateError, OSError)):
+        await uplink.allow(None)
+    await uplink.aclose()
+    await uplink.aclose()
+    for pid in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
+async def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        uplink = UserUplink(ID, UserNetwork(publish=(f"{taken.getsockname()[1]}:80",)))
+        with pytest.raises(Exists, match="Address already in use"):
+            await uplink.open()
+        assert uplink._children == []
+
+
+async def test_when_passt_fails_the_error_has_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    false = tmp_path / "passt"
+    false.write_text("#!/bin/sh\necho 'no way out' >&2\nexit 1\n")
+    false.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(HostError, match=r"cannot be started: .*no way out"):
+        await UserUplink(ID, UserNetwork()).open()

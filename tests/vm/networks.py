@@ -1,0 +1,82 @@
+"""Networks that a test makes: a host of its own for the VM's owner, and another machine that stands for the rest of the world."""
+
+import asyncio
+import ctypes
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+from utilityvm.kit.errors import UtilityVMError
+from utilityvm.kit.proc import run_tool
+
+WORLD = "9.9.9.9"
+"""A public address, where the other machine answers."""
+
+LAN = "192.168.77.2"
+"""Its address in the host's own network, which is private."""
+
+HOST = "192.168.77.1"
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _ip(*words: str) -> None:
+    run_tool(["ip", *words], within=20)
+
+
+@contextmanager
+def two_hosts() -> Iterator[tuple[str, str]]:
+    """Make the two, and return their names. The host reaches the world through the other."""
+    here, there = f"uvm-test-{os.getpid()}-a", f"uvm-test-{os.getpid()}-b"
+    try:
+        for name in (here, there):
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        _ip("link", "add", "near", "netns", here, "type", "veth", "peer", "name", "far", "netns", there)
+        for name, link, address in ((here, "near", f"{HOST}/24"), (there, "far", f"{LAN}/24"), (there, "lo", f"{WORLD}/32")):
+            _ip("-n", name, "addr", "add", address, "dev", link)
+        for name, link in ((here, "near"), (there, "far")):
+            _ip("-n", name, "link", "set", link, "up")
+        _ip("-n", here, "route", "add", "default", "via", LAN)
+        yield here, there
+    finally:
+        for name in (here, there):
+            with suppress(UtilityVMError):
+                _ip("netns", "del", name)
+
+
+@contextmanager
+def inside(name: str) -> Iterator[None]:
+    """Be on this host: what this thread opens and starts meanwhile is there."""
+    before, to = os.open("/proc/thread-self/ns/net", os.O_RDONLY), os.open(Path("/run/netns") / name, os.O_RDONLY)
+    try:
+        _enter(to)
+        yield
+    finally:
+        _enter(before)
+        os.close(before)
+        os.close(to)
+
+
+def _enter(fd: int) -> None:
+    if _libc.setns(fd, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+@asynccontextmanager
+async def serving(name: str, address: str, port: int, said: bytes) -> AsyncIterator[list[tuple[str, int]]]:
+    """Answer all who connect to this port of that host with `said`; return who did."""
+    callers: list[tuple[str, int]] = []
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        callers.append(writer.get_extra_info("peername"))
+        writer.write(said)
+        with suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    with inside(name):
+        server = await asyncio.start_server(answer, address, port)
+    async with server:
+        yield callers

@@ -1,0 +1,241 @@
+"""A guest's network on the real thing: what it reaches, what it does not, whatever it tries, and that nothing is left of it.
+
+The host is a network namespace of the test's own, for which it must be root; the world beyond it another one.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from utilityvm import Exists, HNSEndpoint, InvalidOptions, Namespace, UserNetwork, UtilityVM, create_lcow, default_options_lcow
+from utilityvm.boot.files import BootFiles
+from utilityvm.compute.nic import NicEnd, NicKind
+
+from .networks import HOST, LAN, WORLD, inside, serving, two_hosts
+from .running import LIMIT, sh
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a host for the test"),
+    pytest.mark.skipif(shutil.which("passt") is None or shutil.which("ip") is None, reason="passt or ip is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[str, str]]:
+    with two_hosts() as names:
+        yield names
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def networked(boot_files: BootFiles, hosts: tuple[str, str]) -> AsyncIterator[UtilityVM]:
+    """A running VM with a network, on the test's host."""
+    options = default_options_lcow(boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1)
+    wish = UserNetwork(publish=("8080:80", "9053:53/udp"), dns=("127.0.0.1",))
+    with inside(hosts[0]):
+        machine = await create_lcow(options, network=wish)
+        async with machine:
+            await machine.start()
+            yield machine
+    assert of_relay() == []
+
+
+def of_relay() -> list[str]:
+    """The relays and passts that are children of this process."""
+    words = []
+    for listing in Path("/proc/self/task").glob("*/children"):
+        for pid in listing.read_text().split():
+            words += [pid for name in (b"utilityvm.network.relay", b"passt") if name in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return words
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def connect(address: str, port: int) -> str:
+    return f"timeout 20 nc -w 5 {address} {port} </dev/null"
+
+
+async def test_the_guest_has_its_address_its_way_and_its_resolver(networked: UtilityVM) -> None:
+    told = (await sh(networked, "ip -4 addr show eth0; ip route; cat /etc/resolv.conf; cat /sys/class/net/eth0/mtu")).out.decode()
+    for part in ("inet 10.0.2.15/24", "default via 10.0.2.2 dev eth0", "nameserver 10.0.2.3", "65520"):
+        assert part in told
+
+
+async def test_the_world_is_reached_and_answers(networked: UtilityVM, hosts: tuple[str, str]) -> None:
+    async with serving(hosts[1], WORLD, 80, b"hello world") as callers:
+        assert (await sh(networked, connect(WORLD, 80))).out == b"hello world"
+        assert callers[0][0] == HOST
+
+
+async def test_the_host_its_loopback_and_its_network_are_not_reached_and_refused_at_once(
+    networked: UtilityVM, hosts: tuple[str, str]
+) -> None:
+    async with serving(hosts[0], "", 7777, b"the host") as callers, serving(hosts[1], "", 7777, b"the network") as others:
+        assert networked.uplink is not None
+        for address in ("10.0.2.2", HOST, LAN, "169.254.169.254"):
+            done = await sh(networked, connect(address, 7777))
+            assert (done.code, done.out) == (1, b""), address
+            assert b"refused" in done.err, address
+        # The guest's own loopback becomes a way out, and so does an address that is not its own.
+        await sh(networked, "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet; ip addr flush dev lo; ip link set lo down")
+        for address in ("127.0.0.1", "127.1.2.3", "0.0.0.0"):  # noqa: S104 (an address to connect to)
+            assert (await sh(networked, connect(address, 7777))).out == b""
+        await sh(networked, "ip addr add 127.0.0.1/8 dev lo; ip link set lo up; ip addr add 192.168.77.9/32 dev eth0")
+        done = await sh(networked, f"nc -s 192.168.77.9 -w 2 {WORLD} 7777 </dev/null")
+        assert done.out == b""
+        await sh(networked, "ip addr del 192.168.77.9/32 dev eth0")
+        assert (callers, others) == ([], [])
+    await asyncio.sleep(0)
+    await networked.uplink.allow(None)  # tells what was refused until now
+    assert networked.uplink.refused["closed"] >= 4
+    assert networked.uplink.refused["source"] >= 1
+
+
+async def test_frames_that_a_guest_writes_itself_go_no_further(networked: UtilityVM, hosts: tuple[str, str]) -> None:
+    """To the host's loopback in every disguise that a datagram can have: what arrives there is what the guest reached."""
+    with inside(hosts[0]), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("", 6666))
+        listening.setblocking(False)
+        for address in ("127.0.0.1", "10.0.2.2", HOST, "255.255.255.255", "224.0.0.1"):
+            await sh(networked, f"ip route add {address}/32 via 10.0.2.2 table main 2>/dev/null; echo x | nc -u -w 1 {address} 6666")
+        with pytest.raises(BlockingIOError):
+            listening.recv(100)
+
+
+async def test_what_may_be_reached_is_changed_while_the_guest_runs(networked: UtilityVM, hosts: tuple[str, str]) -> None:
+    assert networked.uplink is not None
+    async with serving(hosts[1], "", 80, b"hello"):
+        await networked.uplink.allow([f"{WORLD}:81", "192.168.0.0/16"])
+        assert (await sh(networked, connect(WORLD, 80))).out == b""
+        assert (await sh(networked, connect(LAN, 80))).out == b""  # the host is in a part of it
+        await networked.uplink.allow(["192.168.77.0/24"])
+        assert (await sh(networked, connect(LAN, 80))).out == b"hello"
+        assert (await sh(networked, connect(HOST, 80))).out == b""
+        with pytest.raises(InvalidOptions, match="no domain"):
+            await networked.uplink.allow(["a b"])
+        await networked.uplink.allow(None)
+        assert (await sh(networked, connect(WORLD, 80))).out == b"hello"
+
+
+async def test_a_domain_is_reached_by_its_name_alone_and_other_names_are_not_asked_for(
+    networked: UtilityVM, hosts: tuple[str, str]
+) -> None:
+    assert networked.uplink is not None
+    asked: list[bytes] = []
+
+    def answer(sock: socket.socket) -> None:
+        question, who = sock.recvfrom(4096)
+        asked.append(question)
+        end = question.index(b"\0", 12) + 5
+        address = WORLD if b"good" in question else HOST
+        record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(address) if question[end - 3] == 1 else b""
+        sock.sendto(question[:2] + b"\x81\x80\0\1\0" + bytes([bool(record)]) + b"\0\0\0\0" + question[12:end] + record, who)
+
+    with inside(hosts[0]):
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(("127.0.0.1", 53))
+    with server:
+        asyncio.get_running_loop().add_reader(server, answer, server)
+        async with serving(hosts[1], WORLD, 80, b"hello"):
+            await networked.uplink.allow(["*.example.org:80"])
+            assert (await sh(networked, connect(WORLD, 80))).out == b""
+            assert WORLD.encode() in (await sh(networked, "nslookup good.example.org")).out
+            assert (await sh(networked, connect(WORLD, 80))).out == b"hello"
+            assert b"REFUSED" in (await sh(networked, "nslookup secret.evil.net")).out
+            assert b"REFUSED" in (await sh(networked, "nslookup bad.example.org")).out
+            await networked.uplink.allow(None)
+        asyncio.get_running_loop().remove_reader(server)
+    assert not any(b"evil" in question for question in asked)
+    assert networked.uplink.refused["rebinding"] >= 1
+
+
+async def test_published_ports_are_the_guests_from_the_hosts_loopback_only(networked: UtilityVM, hosts: tuple[str, str]) -> None:
+    assert networked.uplink is not None
+    assert list(map(str, networked.uplink.published)) == ["127.0.0.1:8080 -> 80/tcp", "127.0.0.1:9053 -> 53/udp"]
+    server = await networked.create_process(["sh", "-c", "for i in 1 2 3; do echo hi | nc -l -p 80; done"])
+    with inside(hosts[0]):
+        async with asyncio.timeout(LIMIT):
+            for _ in range(3):
+                said = b""
+                while said != b"hi\n":
+                    reader, writer = await asyncio.open_connection("127.0.0.1", 8080)
+                    said = await reader.read(3)
+                    writer.close()
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(HOST, 8080)
+    assert await server.wait() == 0
+    await server.close()
+
+
+async def test_a_port_that_is_taken_is_told_before_the_vm_runs(boot_files: BootFiles, hosts: tuple[str, str]) -> None:
+    options = default_options_lcow(boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1)
+    with inside(hosts[0]), socket.create_server(("127.0.0.1", 8081)):
+        async with await create_lcow(options, network=UserNetwork(publish=("8081:80",))) as machine:
+            with pytest.raises(Exists, match="port 8081/tcp of 127.0.0.1 cannot be published: Address already in use"):
+                await machine.start()
+
+
+async def test_adapters_come_to_a_running_vm_and_go(networked: UtilityVM) -> None:
+    """On an endpoint of the test's own, whose other end it holds: the guest's first frame arrives there."""
+    ends: list[socket.socket] = []
+
+    async def wire() -> NicEnd:
+        ours, theirs = socket.socketpair()
+        ends.append(ours)
+        return NicEnd(NicKind.STREAM, theirs.detach())
+
+    networked._system.offer("test", wire)
+    endpoint = HNSEndpoint(
+        id="test", mac_address="02-00-00-00-00-77", ip_address="10.77.0.2", prefix_length=24, gateway_address="10.77.0.1"
+    )
+    await networked.network.add_namespace(Namespace(id="another"))
+    for _ in range(2):
+        await networked.network.add_endpoint("another", endpoint)
+        assert b"02:00:00:00:00:77" in (await sh(networked, "cat /sys/class/net/*/address")).out
+        await networked.network.remove_endpoint("another", endpoint)
+        assert b"02:00:00:00:00:77" not in (await sh(networked, "cat /sys/class/net/*/address")).out
+    for end in ends:
+        end.close()
+    assert len(ends) == 2
+    await networked.network.remove_namespace("another")
+
+
+async def test_nothing_is_left_when_the_owner_is_killed(boot_files: BootFiles, hosts: tuple[str, str]) -> None:
+    program = f"""
+import asyncio, utilityvm
+async def main():
+    options = utilityvm.default_options_lcow(boot_files_path={str(boot_files.folder)!r}, memory_size_in_mb=256, processor_count=1)
+    async with await utilityvm.create_lcow(options, network=utilityvm.UserNetwork(publish=("8082:80",))) as vm:
+        await vm.start()
+        print("running", flush=True)
+        await vm.wait()
+asyncio.run(main())
+"""
+    with inside(hosts[0]):
+        owner = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+        assert owner.stdout is not None
+        assert await owner.stdout.readline() == b"running\n"
+        found = children_of(owner.pid)
+        pidfds = [os.pidfd_open(pid) for pid in found]
+        assert len(found) == 3
+        owner.send_signal(signal.SIGKILL)
+        await owner.wait()
+        for pidfd in pidfds:
+            ended = asyncio.Event()
+            asyncio.get_running_loop().add_reader(pidfd, ended.set)
+            async with asyncio.timeout(LIMIT):
+                await ended.wait()
+            asyncio.get_running_loop().remove_reader(pidfd)
+            os.close(pidfd)
+        with socket.create_server(("127.0.0.1", 8082)):
+            pass
