@@ -14,10 +14,10 @@ All comes into being in ``work`` and gets its name when it is whole; the record 
 hangs on no record. Whoever uses a layer holds a shared lock on its file, and nobody removes a file that he cannot lock.
 """
 
-import fcntl
 import io
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +32,9 @@ from utilityvm.images.image import Image
 from utilityvm.images.names import Reference
 from utilityvm.kit.errors import Corrupt, Exhausted, UtilityVMError
 from utilityvm.kit.files import FileLock
+
+if sys.platform != "win32":  # where there is no store
+    import fcntl
 
 _SUFFIX: Final = ".erofs"
 
