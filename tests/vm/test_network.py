@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from utilityvm import Exists, HNSEndpoint, InvalidOptions, Namespace, UserNetwork, UtilityVM, create_lcow, default_options_lcow
+from utilityvm import Exists, HNSEndpoint, InvalidOptions, Namespace, Sandbox, UserNetwork, UtilityVM, create_lcow, default_options_lcow
 from utilityvm.boot.files import BootFiles
 from utilityvm.compute.nic import NicEnd, NicKind
 
@@ -208,6 +208,19 @@ async def test_adapters_come_to_a_running_vm_and_go(networked: UtilityVM) -> Non
         end.close()
     assert len(ends) == 2
     await networked.network.remove_namespace("another")
+
+
+async def test_a_sandbox_has_the_network_that_it_was_made_with_or_none(boot_files: BootFiles, hosts: tuple[str, str]) -> None:
+    options = {"boot_files_path": str(boot_files.folder)}
+    with inside(hosts[0]):
+        async with serving(hosts[1], WORLD, 80, b"hello world"):
+            async with Sandbox("busybox", options=options, network=UserNetwork(allow=(f"{WORLD}:80",))) as box:
+                assert (await box.run("sh", "-c", connect(WORLD, 80))).stdout == b"hello world"
+                assert (await box.run("sh", "-c", connect(LAN, 80))).stdout == b""
+                assert b"nameserver 10.0.2.3" in (await box.run("cat", "/etc/resolv.conf")).stdout
+            async with Sandbox("busybox", options=options) as box:
+                assert (await box.run("ls", "/sys/class/net")).stdout == b"lo\n"
+                assert (await box.run("sh", "-c", connect(WORLD, 80))).stdout == b""
 
 
 async def test_nothing_is_left_when_the_owner_is_killed(boot_files: BootFiles, hosts: tuple[str, str]) -> None:

@@ -5,11 +5,13 @@ import asyncio
 import os
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from utilityvm.cli import attach, timeline
 from utilityvm.cli.flags import add_option_flags, wanted_options
+from utilityvm.cli.network import add_network_flags, wanted_network
 from utilityvm.cli.progress import Bar
 from utilityvm.cli.registries import access, add_registry_flags
 from utilityvm.cli.stdio import open_missing_streams
@@ -49,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="most that the container can write to its root, as 20g (default 10g); it takes of the host what is written",
     )
     add_container_flags(parser)
+    add_network_flags(parser)
     attach.add_host_flags(parser)
     timeline.add_arguments(parser)
     add_registry_flags(parser)
@@ -93,6 +96,8 @@ def plan_of(args: argparse.Namespace) -> Plan:
     if not words:
         raise InvalidOptions("no image: say which, e.g. uvm run busybox uname -a")
     wanted = wish_of(args, words[1:], os.environ)
+    network = wanted_network(args)
+    wanted = replace(wanted, vm_network=network is not None)
     name = args.name or new_name()
     options = wanted_options(args, **vm_size(wanted), **({"id": name} if args.name else {}))
     if not options.use_guest_connection:
@@ -108,6 +113,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
         container_id=name,
         pull=Pull(args.pull),
         scratch_size=args.scratch_size or SCRATCH_SIZE,
+        network=network,
         require_kvm=args.require_kvm,
         require_jail=args.require_jail,
     )

@@ -80,7 +80,7 @@ def spec_of(config: ImageConfig, wish: Wish, container_id: str) -> oci.Spec:
         linux=oci.Linux(
             sysctl=dict(wish.sysctls),
             resources=_resources(wish),
-            namespaces=[oci.Namespace(type=kind) for kind in _NAMESPACES],
+            namespaces=[oci.Namespace(type=kind) for kind in _NAMESPACES if kind != "network" or not wish.vm_network],
             masked_paths=[*_MASKED],
             readonly_paths=[*_READ_ONLY],
         ),

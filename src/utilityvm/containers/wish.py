@@ -72,7 +72,8 @@ class Wish:
 
     `args` replace the image's command. An `entrypoint` replaces the image's entrypoint and command; an empty one means none. `env` are
     added to the image's, a value of None takes the image's away. `user` is a name or number, or two with a colon; names are those of the
-    image's own files. `memory` is in bytes, `cpus` in processors.
+    image's own files. `memory` is in bytes, `cpus` in processors. With `vm_network` it is in the VM's own network; otherwise it has a
+    loopback of its own and nothing else.
     """
 
     args: tuple[str, ...] = ()
@@ -91,6 +92,7 @@ class Wish:
     cap_drop: tuple[str, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
+    vm_network: bool = False
 
 
 def parse_size(text: str) -> int:

@@ -21,6 +21,7 @@ from utilityvm.kit.errors import GuestError, NotFound
 from utilityvm.kit.ids import new_guid
 from utilityvm.kit.trace import span
 from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.network import UserNetwork
 from utilityvm.vm.compose import create_lcow
 from utilityvm.vm.uvm import UtilityVM
 from utilityvm.wire.oci import Spec
@@ -50,6 +51,7 @@ class Plan:
     container_id: str
     pull: Pull = Pull.MISSING
     scratch_size: int = SCRATCH_SIZE
+    network: UserNetwork | None = None
     require_kvm: bool = False
     require_jail: bool = False
 
@@ -86,7 +88,8 @@ async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pu
         NotFound: the image is neither here nor, as far as `plan.pull` lets it be asked, in its registry.
         UtilityVMError: as `create_lcow`, `UtilityVM.start`, `ImageStore.pull`, `UtilityVM.create_container` and what `plan.spec` raises.
     """
-    vm = await undo.enter_async_context(await create_lcow(plan.options, require_kvm=plan.require_kvm, require_jail=plan.require_jail))
+    created = await create_lcow(plan.options, require_kvm=plan.require_kvm, require_jail=plan.require_jail, network=plan.network)
+    vm = await undo.enter_async_context(created)
     found: list[tuple[Image, Spec]] = []
 
     async def image() -> None:

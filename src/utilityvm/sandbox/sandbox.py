@@ -25,6 +25,7 @@ from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import GuestError, InvalidOptions, NotFound
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import span
+from utilityvm.options.network import UserNetwork
 from utilityvm.sandbox import helper
 from utilityvm.sandbox.files import Files
 from utilityvm.sandbox.life import LIFE, Do, SandboxState
@@ -87,6 +88,7 @@ class Sandbox:
         cap_drop: Sequence[str] = (),
         scratch_size: str | int = SCRATCH_SIZE,
         pull: str = Pull.MISSING,
+        network: UserNetwork | None = None,
         options: Mapping[str, object] | None = None,
         require_kvm: bool = False,
         require_jail: bool = False,
@@ -98,7 +100,7 @@ class Sandbox:
         image's. `timeout` is in seconds, for each `run` that has none of its own. `volumes` are ``SOURCE:PATH[:ro]`` with a path of this
         host or the name of a volume, `tmpfs` are ``PATH[:OPTIONS]``, as in docker. What programs write is kept on a disk of
         `scratch_size` until it is closed; `read_only` lets nothing be written to the root. `pull` is ``missing``, ``always`` or
-        ``never``. `options` are fields of `OptionsLCOW`, for the VM.
+        ``never``. `network` is what its programs have (None: their loopback). `options` are fields of `OptionsLCOW`, for the VM.
 
         Raises:
             InvalidOptions: some of it makes no sense.
@@ -106,9 +108,9 @@ class Sandbox:
         check_bounds(b"", timeout, OUTPUT_LIMIT)
         self.image, self._timeout = image, timeout
         self._wish = _wish(
-            memory, cpus, env, volumes, tmpfs, cwd=cwd, user=user, read_only=read_only, hostname=hostname, add=cap_add, drop=cap_drop
+            memory, cpus, env, volumes, tmpfs, network, cwd=cwd, user=user, read_only=read_only, name=hostname, add=cap_add, drop=cap_drop
         )
-        self._plan = self._planned(options or {}, pull, scratch_size, require_kvm=require_kvm, require_jail=require_jail)
+        self._plan = self._planned(options or {}, pull, scratch_size, network, require_kvm=require_kvm, require_jail=require_jail)
         self._life = Life(f"sandbox {image}", LIFE, SandboxState.NEW)
         self._undo = AsyncExitStack()
         self._opened: Opened | None = None
@@ -261,7 +263,16 @@ class Sandbox:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _planned(self, options: Mapping[str, object], pull: str, scratch_size: str | int, *, require_kvm: bool, require_jail: bool) -> Plan:
+    def _planned(
+        self,
+        options: Mapping[str, object],
+        pull: str,
+        scratch_size: str | int,
+        network: UserNetwork | None,
+        *,
+        require_kvm: bool,
+        require_jail: bool,
+    ) -> Plan:
         if pull not in set(Pull):
             raise InvalidOptions(f"pull is {pull!r}; it is one of {', '.join(Pull)}")
         return Plan(
@@ -271,6 +282,7 @@ class Sandbox:
             container_id=new_name(),
             pull=Pull(pull),
             scratch_size=wish.parse_size(str(scratch_size)),
+            network=network,
             require_kvm=require_kvm,
             require_jail=require_jail,
         )
@@ -314,11 +326,12 @@ def _wish(
     env: Mapping[str, str] | None,
     volumes: Sequence[str],
     tmpfs: Sequence[str],
+    network: UserNetwork | None,
     *,
     cwd: str,
     user: str,
     read_only: bool,
-    hostname: str,
+    name: str,
     add: Sequence[str],
     drop: Sequence[str],
 ) -> Wish:
@@ -331,11 +344,12 @@ def _wish(
         read_only=read_only,
         volumes=tuple(map(wish.parse_volume, volumes)),
         tmpfs=tuple(map(wish.parse_tmpfs, tmpfs)),
-        hostname=wish.parse_hostname(hostname) if hostname else "",
+        hostname=wish.parse_hostname(name) if name else "",
         memory=None if memory is None else wish.parse_memory(str(memory)),
         cpus=None if cpus is None else wish.parse_cpus(str(cpus)),
         cap_add=tuple(add),
         cap_drop=tuple(drop),
+        vm_network=network is not None,
     )
 
 

@@ -219,3 +219,10 @@ def test_what_an_image_writes_to_stays_writable_in_a_read_only_root() -> None:
     found = {mount.destination: mount for mount in made.mounts}
     assert found["/logs"].type == "volume"
     assert found["/var/lib/db"] == Mount(destination="/var/lib/db", type="tmpfs", source="tmpfs", options=["nosuid", "nodev", "tmpcopyup"])
+
+
+def test_a_container_is_in_the_network_of_its_vm_only_when_that_is_wanted() -> None:
+    alone, shared = (spec(args=("true",), vm_network=wanted).linux for wanted in (False, True))
+    assert alone is not None
+    assert shared is not None
+    assert [namespace for namespace in alone.namespaces if namespace.type != "network"] == shared.namespaces != alone.namespaces
