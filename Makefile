@@ -1,4 +1,4 @@
-# make setup   everything a new machine needs          make run    boot a virtual machine and run a command in it
+# make setup   everything a new machine needs          make run    run a container in a virtual machine of its own
 # make test    every test                              make check  what to run before a commit, about a minute
 PYTEST = .venv/bin/python -m pytest
 # Tests of code without I/O, every branch of which is run: they are measured as they run.
@@ -19,7 +19,7 @@ setup-source: setup
 	@tools/setup.sh source
 
 run: setup
-	.venv/bin/uvm boot -- uname -a
+	.venv/bin/uvm run busybox uname -a
 
 test: setup setup-source lint go-test
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-here test-elsewhere

@@ -40,6 +40,7 @@ VERSION_STARTS = 10  # of one round
 IDLE_VMS = 4
 ATTACHMENTS = 4  # of one round
 ATTACH_ROUNDS = 6
+CONTAINERS = 4  # of one round
 PLANS = 1000  # of each sort in one round
 
 HERE = Path(__file__).resolve().parent
@@ -144,6 +145,29 @@ class Bench:
             result.runs_ours.append(seconds_of(boot_command()))
         return [result]
 
+    def run(self) -> list[Result]:
+        """A container of an image that is here already, over a process in a VM."""
+        result = Result("run", "s", 1.35)
+        command = [UVM, "run", "--memory-size-in-mb", str(MEMORY_MIB), "--processor-count", str(CPUS), "busybox", "/bin/busybox", "true"]
+        seconds_of(command)  # which imports the image if it is new
+        for _ in range(self.runs):
+            result.runs_raw.append(seconds_of(boot_command()))
+            result.runs_ours.append(seconds_of(command))
+        return [result]
+
+    def containers(self) -> list[Result]:
+        """Both sides are in one VM, in which another container runs."""
+        result = Result("second_container", "ms", 1.3)
+        with Session([PYTHON, str(HERE / "containers.py"), str(MEMORY_MIB), str(CPUS)]) as session:
+            sides = [("raw", result.runs_raw), ("ours", result.runs_ours)]
+            for command, _ in sides:
+                session.ask(command, 2)
+            for _ in range(self.runs * ROUNDS):
+                for command, runs in sides:
+                    runs.append(1e3 * median(session.ask(command, CONTAINERS)))
+                sides.reverse()
+        return [result]
+
     def kernels(self) -> list[Result]:
         """Our side with each of the two kernels, and the raw side with our own kernel too."""
         kernels = Result("own_kernel", "s", 0.5)
@@ -230,6 +254,8 @@ class Bench:
 
 MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {
     "boot": Bench.boot,
+    "run": Bench.run,
+    "containers": Bench.containers,
     "kernels": Bench.kernels,
     "processes": Bench.processes,
     "memory": Bench.memory,

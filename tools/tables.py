@@ -21,6 +21,8 @@ PROMISES: Final[Mapping[str, tuple[str, str]]] = {
     "cold_boot": ("cold boot to the first process's exit", "≤ 1.35"),
     "own_kernel": ("the same with our own kernel, raw: our side with the distribution's", "≤ 0.5"),
     "cold_boot_own_kernel": ("the same with our own kernel on both sides", "≤ 1.35"),
+    "run": ("`uvm run busybox true`, raw: `uvm boot -- true`", "≤ 1.35"),
+    "second_container": ("a second container in a running VM, raw: `crun run` there", "≤ 1.3"),
     "round_trip": ("round trip of a process in a running VM", "≤ 1.5"),
     "throughput_out": ("throughput out of a process", "≥ 0.9"),
     "throughput_in": ("throughput into a process", "≥ 0.9"),

@@ -82,7 +82,7 @@ def new_name() -> str:
 
 
 async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pulling: Pulling | None = None) -> Opened:
-    """Open what `plan` says; `undo` closes all of it, the container first.
+    """Open what `plan` says; `undo` closes it: the VM, and the container goes with it, which takes no time of its own.
 
     Raises:
         NotFound: the image is neither here nor, as far as `plan.pull` lets it be asked, in its registry.
@@ -104,7 +104,7 @@ async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pu
         made = await vm.create_container(plan.container_id, spec, layers=held.layers, scratch_size_in_bytes=plan.scratch_size)
     except GuestError as error:
         raise in_words(error, program, f"image {held.name.short}") from error
-    return Opened(held, program, vm, await undo.enter_async_context(made))
+    return Opened(held, program, vm, made)
 
 
 async def _held(undo: AsyncExitStack, store: ImageStore, plan: Plan, pulling: Pulling) -> Image:

@@ -203,6 +203,13 @@ def test_more_bytes_than_are_wanted_are_not_written(here: Path) -> None:
     assert tree(here).keys() == {"one"}
 
 
+def test_more_files_than_are_wanted_are_not_written(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utilityvm.sandbox.unpack.MOST_ENTRIES", 2)
+    with pytest.raises(BadArchive, match="more than 2 files"):
+        unpacked(archive(entry("one"), entry("two"), entry("three")), here)
+    assert tree(here).keys() == {"one", "two"}
+
+
 def test_a_file_does_not_take_the_place_of_a_folder(here: Path) -> None:
     (here / "x").mkdir()
     with pytest.raises(HostError, match="^x cannot be written: "):
