@@ -12,6 +12,8 @@ import lzma
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from struct import Struct
+from typing import Final
 
 from utilityvm.boot import elf
 from utilityvm.kit.errors import NotFound, Unsupported
@@ -32,6 +34,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 # Soft dependencies name aliases that `depmod` would resolve with all modules' aliases at hand. Only these occur below GROUPS.
 _PROVIDERS = {"crc32c": "crc32c_generic", "crypto_crc32c": "crc32c_generic"}
+
+_SIGNED: Final = b"~Module signature appended~\n"
+_SIGNATURE: Final = Struct(">BBBBB3xI")  # linux/module_signature.h: algorithm, hash, kind, lengths of signer, key and signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ def load_order(
 
     def module(name: str) -> Module:
         if name not in known:
-            known[name] = Module(name, _uncompressed(files[name], read(files[name])))
+            known[name] = Module(name, unsigned(_uncompressed(files[name], read(files[name]))))
         return known[name]
 
     def visit(name: str, order: dict[str, Module]) -> None:
@@ -101,6 +106,20 @@ def _needs(data: bytes) -> Iterator[_Need]:
         elif key == "softdep" and value.startswith("pre:"):
             names = value.removeprefix("pre:").split("post:")[0].split()
             yield from (_Need(_PROVIDERS.get(name := module_name(word), name), hard=False) for word in names)
+
+
+def unsigned(data: bytes) -> bytes:
+    """Return a module without its signature. To check it the guest's kernel would hash the whole module at each boot.
+
+    Nothing is lost: whoever could change the module in the initial RAM disk could change the kernel beside it. The package's signature is
+    checked when it is fetched, the disk's digest is in the manifest.
+    """
+    if not data.endswith(_SIGNED):
+        return data
+    end = len(data) - len(_SIGNED) - _SIGNATURE.size
+    _, _, _, signer, key, length = _SIGNATURE.unpack_from(data, end) if end >= 0 else (0, 0, 0, 0, 0, len(data))
+    begin = end - length - signer - key
+    return data[:begin] if begin > 0 else data
 
 
 def _uncompressed(path: PurePosixPath, data: bytes) -> bytes:

@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from tests.unit.boot import samples
-from utilityvm.boot.modules import load_order, module_name
+from utilityvm.boot.modules import load_order, module_name, unsigned
 from utilityvm.kit.errors import NotFound, Unsupported
 
 CONTENTS = {
@@ -65,3 +65,19 @@ def test_a_compressed_module_is_uncompressed() -> None:
 def test_another_compression_is_refused() -> None:
     with pytest.raises(Unsupported, match=r"zipped\.ko\.zst"):
         order("zipped")
+
+
+def signed(module: bytes, signature: bytes = b"s" * 300, length: int | None = None) -> bytes:
+    """A module as the kernel's `sign-file` leaves it."""
+    size = len(signature) if length is None else length
+    return module + signature + bytes([0, 0, 2, 0, 0, 0, 0, 0]) + size.to_bytes(4, "big") + b"~Module signature appended~\n"
+
+
+def test_a_module_has_no_signature_in_the_guest() -> None:
+    assert unsigned(signed(b"the module")) == b"the module"
+    assert unsigned(b"the module") == b"the module"
+
+
+def test_a_module_whose_signature_makes_no_sense_stays_as_it_is() -> None:
+    for data in (signed(b"", b""), signed(b"module", length=1 << 31), b"~Module signature appended~\n"):
+        assert unsigned(data) == data
