@@ -45,7 +45,7 @@ def _to_file(store: "ImageStore", name: str, path: Path) -> None:
             with path.open("wb") as file:
                 store.export(name, file)
             return
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent.resolve(strict=True), prefix=f".{path.name}.", delete=False) as file:
             written = Path(file.name)
             try:
                 store.export(name, cast("BinaryIO", file.file))

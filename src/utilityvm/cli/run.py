@@ -112,7 +112,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
         options=options,
         container_id=name,
         pull=Pull(args.pull),
-        scratch_size=args.scratch_size or SCRATCH_SIZE,
+        scratch_size=SCRATCH_SIZE if args.scratch_size is None else args.scratch_size,
         network=network,
         require_kvm=args.require_kvm,
         require_jail=args.require_jail,

@@ -14,7 +14,7 @@ from utilityvm.kit.errors import InvalidOptions
 SMALLEST_MEMORY: Final = 6 << 20
 """Bytes; docker refuses less, since no container starts with less."""
 
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp])?(?:i?b)?", re.IGNORECASE)
+_SIZE: Final = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgtp])?(?:i?b)?", re.IGNORECASE)
 _POWERS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _HOSTNAME: Final = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?")
@@ -156,8 +156,8 @@ def parse_env_file(text: str, file: str, environment: Mapping[str, str]) -> list
         InvalidOptions: a line says something else.
     """
     found = []
-    for number, raw in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        line = raw.lstrip(_BLANKS)
+    for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        line = raw.removesuffix("\r").lstrip(_BLANKS)
         if not line or line.startswith("#"):
             continue
         name = line.partition("=")[0]

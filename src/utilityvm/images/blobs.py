@@ -163,7 +163,8 @@ def telling_what_is_wrong(what: str) -> Iterator[None]:
 
 def host_error(error: OSError, what: str) -> Exhausted | HostError | NotFound:
     """Return our error for one of the operating system; `what` says what was being done, and to what."""
-    where = f"{what}: {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else what
+    file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else what
+    where = what if file == what else f"{what}: {file}"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return Exhausted(f"{what}: the disk is full", hint=FULL_HINT)
     if error.errno == errno.ENOENT:

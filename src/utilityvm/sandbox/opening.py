@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from msgspec.structs import replace
+
 from utilityvm.containers.container import Container
-from utilityvm.containers.scratch import SCRATCH_SIZE
+from utilityvm.containers.scratch import SCRATCH_SIZE, check_size
 from utilityvm.guest.process import in_words
 from utilityvm.images.depot import Tell, tell_nobody
 from utilityvm.images.formats import Platform
@@ -17,14 +20,14 @@ from utilityvm.images.image import Image
 from utilityvm.images.skopeo import Access
 from utilityvm.images.store import ImageStore
 from utilityvm.kit.aio import finish, together
-from utilityvm.kit.errors import GuestError, NotFound
+from utilityvm.kit.errors import GuestError, HostError, NotFound
 from utilityvm.kit.ids import new_guid
 from utilityvm.kit.trace import span
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.network import UserNetwork
 from utilityvm.vm.compose import create_lcow
 from utilityvm.vm.uvm import UtilityVM
-from utilityvm.wire.oci import Spec
+from utilityvm.wire.oci import Mount, Spec
 
 SHIPPED: Final = "busybox"
 """The image that comes with the boot files."""
@@ -54,6 +57,14 @@ class Plan:
     network: UserNetwork | None = None
     require_kvm: bool = False
     require_jail: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse now what would be refused once the VM had booted.
+
+        Raises:
+            InvalidOptions: no disk can have that size.
+        """
+        check_size(self.scratch_size, "scratch_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +106,7 @@ async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pu
     async def image() -> None:
         with span("image.get", level=logging.DEBUG):
             held = await _held(undo, store, plan, pulling or Pulling())
-        found.append((held, plan.spec(held)))  # what is wrong with it is told before the VM has booted
+        found.append((held, at_hand(plan.spec(held))))  # what is wrong with it is told before the VM has booted
 
     await together(vm.start(), image())
     ((held, spec),) = found
@@ -105,6 +116,25 @@ async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pu
     except GuestError as error:
         raise in_words(error, program, f"image {held.name.short}") from error
     return Opened(held, program, vm, made)
+
+
+def at_hand(spec: Spec) -> Spec:
+    """Return `spec` with the real paths of what it has of this host: a link is what it leads to.
+
+    Raises:
+        NotFound: there is no such thing here.
+        HostError: it may not be looked at, or its links lead in a circle.
+    """
+    return replace(spec, mounts=[replace(mount, source=_real(mount)) if mount.type == "bind" else mount for mount in spec.mounts])
+
+
+def _real(mount: Mount) -> str:
+    try:
+        return os.path.realpath(mount.source, strict=True)
+    except FileNotFoundError as error:
+        raise NotFound(f"mount {mount.destination}: {mount.source}: no such file or folder on this host") from error
+    except OSError as error:
+        raise HostError(f"mount {mount.destination}: {mount.source}: {error.strerror}") from error
 
 
 async def _held(undo: AsyncExitStack, store: ImageStore, plan: Plan, pulling: Pulling) -> Image:

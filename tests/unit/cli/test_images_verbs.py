@@ -179,7 +179,8 @@ def test_df_counts_images_and_volumes(capsys: Said, layout: Layout) -> None:
         (["inspect", "No"], 2, "cannot name an image"),
         (["pull", "No"], 2, "cannot name an image"),
         (["pull", "--platform", "linux", "busybox"], 2, "is not a platform"),
-        (["import", "missing.tar", "a"], 3, "no such file"),
+        (["import", "missing.tar", "a"], 3, "uvm: missing.tar: no such file"),
+        (["export", "first:1", "missing/a.tar"], 3, "missing: no such file"),
         (["import", os.devnull, "a"], 12, "is empty"),
     ],
 )

@@ -70,6 +70,12 @@ def test_the_disk_is_as_large_as_is_said() -> None:
     assert plan("--scratch-size", "1g", "busybox").scratch_size == 1 << 30
 
 
+@pytest.mark.parametrize("size", ["0", "1k", "100000t"])
+def test_a_disk_of_no_possible_size_is_refused_before_anything_is_made(size: str) -> None:
+    with pytest.raises(InvalidOptions, match="scratch_size is .*: a disk has from 16 MiB to 16 TiB"):
+        plan("--scratch-size", size, "busybox")
+
+
 def test_a_container_without_a_guest_connection_is_refused() -> None:
     with pytest.raises(InvalidOptions, match="a container needs the guest connection"):
         plan("--no-use-guest-connection", "busybox")

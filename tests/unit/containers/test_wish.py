@@ -29,7 +29,7 @@ def test_a_size_is_dockers(text: str, size: int) -> None:
     assert wish.parse_size(text) == wish.parse_memory(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "m", "-1", "1x", "1mm", "1.m", "1e3", "1 m b", "0x10"])
+@pytest.mark.parametrize("text", ["", "m", "-1", "1x", "1mm", "1.m", "1e3", "1 m b", "0x10", "9" * 400 + "g"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(InvalidOptions, match="is not a size"):
         wish.parse_size(text)
@@ -70,6 +70,7 @@ def test_a_variable_without_a_value_has_that_of_the_host(word: str, variable: tu
 def test_a_file_of_variables_is_read_as_docker_does() -> None:
     text = "\ufeff# a comment\n\nA=1\n  \tB=two words \n#C=3\nD='quoted'\nHERE\nNOWHERE\nE=x#y\n"
     assert wish.parse_env_file(text, "f", MINE) == [("A", "1"), ("B", "two words "), ("D", "'quoted'"), ("HERE", "mine"), ("E", "x#y")]
+    assert wish.parse_env_file("A=1\f2\u2028B=3\r\nC=4\r\n", "f", {}) == [("A", "1\f2\u2028B=3"), ("C", "4")]  # a line ends nowhere else
 
 
 @pytest.mark.parametrize(("text", "line"), [("A=1\n=2", 2), ("A B=1", 1), ("export A=1", 1)])
