@@ -19,7 +19,7 @@ from utilityvm.guest.collect import KILL_TIMEOUT, OUTPUT_LIMIT, Completed
 from utilityvm.guest.process import Process
 from utilityvm.guest.transport import GuestStream
 from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.errors import GuestError, InvalidOptions, NotFound, ProtocolError, UtilityVMError
+from utilityvm.kit.errors import GuestError, InvalidOptions, NotFound, OutputLimitExceeded, ProtocolError, UtilityVMError
 from utilityvm.sandbox.helper import script
 from utilityvm.sandbox.pack import pack
 from utilityvm.sandbox.unpack import COPY_LIMIT, Copied, unpack
@@ -100,7 +100,12 @@ class Files:
             OutputLimitExceeded: it has more than `limit` bytes.
             GuestError: it cannot be read, e.g. by this user.
         """
-        return (await self._do(_READ, _checked(path), user=user, limit=limit, not_this="is a folder")).stdout
+        place = _checked(path)
+        try:
+            return (await self._do(_READ, place, user=user, limit=limit, not_this="is a folder")).stdout
+        except OutputLimitExceeded as error:
+            said = f"{self._name}: {place}: it has more than {limit} bytes"
+            raise OutputLimitExceeded(said, stdout=error.stdout, stderr=error.stderr, hint="raise limit, or copy it out") from error
 
     async def write(self, path: str, data: bytes | str, *, mode: int | None = None, user: str | None = None) -> None:
         """Write a file, anew or over the old one; folders on its way are made. `data` that are text are written as UTF-8.
@@ -128,7 +133,11 @@ class Files:
             NotFound: there is none.
             GuestError: it cannot be removed; some of it may be gone.
         """
-        await self._do(_REMOVE, _checked(path), user=user)
+        place = _checked(path)
+        try:
+            await self._do(_REMOVE, place, user=user)
+        except OutputLimitExceeded as error:  # of complaints
+            self._judge(1, error.stderr, place)
 
     async def list(self, path: str, *, user: str | None = None) -> tuple[FileEntry, ...]:
         """Return what is in a folder, by name.
@@ -150,10 +159,11 @@ class Files:
 
         Raises:
             NotFound: nothing is at `source`.
+            InvalidOptions: the path in the sandbox is not absolute, or ends with ``..``.
             HostError: something of it cannot be read.
             GuestError: something cannot be written.
         """
-        origin, place = Path(source), _checked(path)
+        origin, place = Path(source), _named(path)
         into = path.endswith("/") or await self._is_folder(place, user)
         folder, name = (place, _own_name(origin)) if into else posixpath.split(place)
         await self._stream(
@@ -168,12 +178,13 @@ class Files:
 
         Raises:
             NotFound: nothing is at `path`, or the folder of `target` is not there.
+            InvalidOptions: `path` is not absolute, or ends with ``..``.
             OutputLimitExceeded: it has more than `limit` bytes; what was copied so far is there.
             BadArchive: the guest sends what it must not.
             HostError: something cannot be written.
             GuestError: something cannot be read.
         """
-        place, goal = _checked(path), Path(target)
+        place, goal = _named(path), Path(target)
         contents = path.endswith("/.") or place == "/"
         folder, rename, what = _places(place, goal, contents=contents)
         parent = place if contents else posixpath.dirname(place)
@@ -286,9 +297,17 @@ async def _put_away(process: Process, worker: "asyncio.Future[T]") -> None:
 
 
 def _checked(path: str) -> str:
+    """Return the path without what it can do without; a ``..`` stays, since before it may be a link, of which only the guest knows."""
     if not path.startswith("/") or "\0" in path:
         raise InvalidOptions(f"{path!r:.200} is not an absolute path of the sandbox")
-    return "/" + posixpath.normpath(path).lstrip("/")
+    return "/" + "/".join(part for part in path.split("/") if part not in {"", "."})
+
+
+def _named(path: str) -> str:
+    place = _checked(path)
+    if posixpath.basename(place) == "..":
+        raise InvalidOptions(f"{path!r:.200} does not name what is copied: it ends with ..")
+    return place
 
 
 def _own_name(origin: Path) -> str:
