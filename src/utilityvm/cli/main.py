@@ -56,12 +56,12 @@ _UNIX_ONLY: Final = frozenset({"run", "boot", "cp", "boot-files", "completion", 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _open_missing()
     words = sys.argv[1:] if argv is None else list(argv)
     verb = next((word for word in words if not word.startswith("-")), "")
     try:
         code = _version() if words == ["--version"] else _run(words, verb, own_process=argv is None)
-        if sys.stdout is not None:  # which it is when it was closed
-            sys.stdout.flush()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # whoever read it knows
@@ -174,6 +174,15 @@ def _ended_by_ctrl_c() -> Callable[[], None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     return let_go
+
+
+def _open_missing() -> None:
+    """Open on nothing what was closed when we were started: ``print`` to a standard error that is None writes to standard output."""
+    import os
+
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in this order each gets its own number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 (for as long as we live)
 
 
 def _is_of_writing(error: OSError) -> bool:

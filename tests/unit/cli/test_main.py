@@ -141,12 +141,6 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["doctor"])
 
 
-def test_no_output_at_all_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_run", lambda _args: 0)
-    monkeypatch.setattr(sys, "stdout", None)
-    assert main(["doctor"]) == 0
-
-
 @pytest.mark.parametrize("words", [["--version"], ["-v", "--version"]])
 def test_the_version(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert main(words) == 0

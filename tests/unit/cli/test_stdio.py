@@ -102,6 +102,18 @@ answer.write_text(" ".join(os.readlink(f"/proc/self/fd/{number}") for number in 
     assert await run_closed(script, tmp_path / "answer") == "/dev/null /dev/null /dev/null"
 
 
+@pytest.mark.parametrize("words", [["--version"], ["inspect", "NO NAME"], ["import", "-", "a"], ["run", "--pull", "never", "--nonsense"]])
+async def test_what_is_said_to_a_closed_stream_is_lost_and_the_exit_code_is_not(tmp_path: Path, words: list[str]) -> None:
+    script = f"""
+import sys
+from utilityvm.cli.main import main
+code = main({words!r})
+answer.write_text(f"{{code}} {{[stream.fileno() for stream in (sys.stdin, sys.stdout, sys.stderr)]}}")
+"""
+    code, _, numbers = (await run_closed(script, tmp_path / "answer")).partition(" ")
+    assert (int(code), numbers) == ({"--version": 0, "inspect": 2, "import": 12, "run": 125}[words[0]], "[0, 1, 2]")
+
+
 async def test_what_cannot_be_read_or_written_is_told_by_the_streams_name(tmp_path: Path) -> None:
     script = """
 from utilityvm.cli.stdio import read_some, write_all
