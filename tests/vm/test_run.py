@@ -144,6 +144,10 @@ async def test_a_command_that_takes_too_long_is_ended_with_124() -> None:
     assert done == Done(124, b"begun\n", b"uvm: busybox: still ran after 1.5 s\n")
 
 
+async def test_the_least_memory_of_a_container_is_enough_for_its_vm_to_boot() -> None:
+    assert await uvm("run", "-m", "6m", "--cpus", "1", "busybox", "true") == Done(0, b"", b"")
+
+
 async def test_what_uses_up_its_memory_is_killed_and_told() -> None:
     done = await outcome("sh", "-c", "x=x; while true; do x=$x$x; done", flags=["-m", "24m"])
     assert (done.code, done.out) == (137, b"")

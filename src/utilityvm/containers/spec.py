@@ -25,8 +25,8 @@ VOLUME: Final = "volume"
 CPU_PERIOD: Final = 100_000
 """Microseconds in which a container has its share of the processors."""
 
-GUEST_MEMORY: Final = 96 << 20
-"""Bytes that the guest's kernel, its initial RAM disk and agent need beside a container of any size."""
+GUEST_MEMORY: Final = 120 << 20
+"""Bytes that the guest's kernel, its initial RAM disk, which is unpacked at boot, and agent need beside a container of any size."""
 
 _PER_PAGE: Final = 48  # of a container's memory, one byte in so many is the kernel's for keeping account of it
 _MIB: Final = 1 << 20
@@ -117,7 +117,8 @@ def vm_size(wish: Wish) -> dict[str, int]:
     """
     size = {}
     if wish.memory is not None:
-        size["memory_size_in_mb"] = -(-(wish.memory + wish.memory // _PER_PAGE + GUEST_MEMORY) // _MIB)
+        whole = wish.memory + wish.memory // _PER_PAGE + GUEST_MEMORY
+        size["memory_size_in_mb"] = -(-whole // (2 * _MIB)) * 2  # an odd number is rounded up with a warning to whoever asked for it
     if wish.cpus is not None:
         size["processor_count"] = math.ceil(wish.cpus)
     return size

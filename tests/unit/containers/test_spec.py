@@ -181,6 +181,7 @@ def test_the_vm_is_as_large_as_the_container_needs() -> None:
     small, large = (vm_size(Wish(memory=size))["memory_size_in_mb"] << 20 for size in (64 << 20, 8 << 30))
     assert small > (64 << 20) + GUEST_MEMORY
     assert large > (8 << 30) + GUEST_MEMORY + (8 << 30) // 64
+    assert not any(vm_size(Wish(memory=size << 20))["memory_size_in_mb"] % 2 for size in range(6, 300))  # nobody is warned of rounding
 
 
 # -- mounts -------------------------------------------------------------------------------------------------------------
