@@ -90,6 +90,11 @@ async def test_a_program_that_says_too_much_is_killed(box: Sandbox) -> None:
     assert " yes" not in (await box.run("ps")).text
 
 
+async def test_a_program_that_kills_all_others_does_not_end_the_sandbox(box: Sandbox) -> None:
+    await box.run("sh", "-c", "kill -9 -1")
+    assert (await box.run("echo", "here")).text == "here\n"
+
+
 async def test_a_program_in_the_background_has_streams(box: Sandbox) -> None:
     process = await box.start("cat", stdin=True)
     await process.stdin.write(b"hello")

@@ -13,8 +13,11 @@ BUSYBOX: Final = "/dev/.uvm/busybox"
 MOUNT: Final = Mount(destination=BUSYBOX, type="none", source="/bin/busybox", options=["bind", "ro"])
 """A file of the guest's own root: hosts leave mounts of this type to the guest."""
 
-INIT: Final = (BUSYBOX, "sh", "-c", f"{BUSYBOX} sleep 2147483647 & wait")
-"""The first process of a sandbox: it waits, and takes the exit codes of those whose parents are gone."""
+INIT: Final = (BUSYBOX, "sh", "-c", f"while :; do {BUSYBOX} sleep 2147483647 & wait; done")
+"""The first process of a sandbox: it waits, and takes the exit codes of those whose parents are gone.
+
+A program may kill all processes but this one, by ``kill -9 -1``: what it waits for is started again.
+"""
 
 
 def script(text: str, *arguments: str) -> list[str]:

@@ -72,6 +72,7 @@ async def test_a_disk_goes_in_and_out_by_steps(image: str) -> None:
         assert os.path.samestat(os.fstat(qemu.fds[0]), os.stat(image))  # noqa: PTH116 (a descriptor is compared)
         assert qemu.arguments[1]["file"] == {"driver": "file", "filename": "/dev/fdset/1"}
         assert qemu.arguments[2]["lun"] == 5
+        assert (qemu.arguments[2]["werror"], qemu.arguments[2]["rerror"]) == ("report", "report")  # a full disk stops no VM
         qemu.heard.clear()
         await hotplug.modify(disk("Remove"))
         assert qemu.heard == ["device_del", "blockdev-del", "remove-fd"]

@@ -162,7 +162,8 @@ def disk_node(slot: DiskSlot, image: Image, file: str, *, read_only: bool) -> Ma
 def disk_device(slot: DiskSlot) -> Mapping[str, object]:
     """Return the disk that the guest sees."""
     place = {"bus": f"scsi{slot.controller}.0", "channel": 0, "scsi-id": 0, "lun": slot.lun}
-    return {"driver": "scsi-hd", "id": slot.id, "drive": f"{slot.id}-disk"} | place
+    errors = {"werror": "report", "rerror": "report"}  # else QEMU stops the VM when the host's disk is full, and waits for somebody
+    return {"driver": "scsi-hd", "id": slot.id, "drive": f"{slot.id}-disk"} | errors | place
 
 
 def pmem_backend(slot: PmemSlot, file: str, size: int) -> Mapping[str, object]:
