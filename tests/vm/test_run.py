@@ -84,7 +84,7 @@ def volume() -> Iterator[str]:
     ("command", "expected"),
     [
         (("sh", "-c", "echo out; echo err >&2; exit 7"), Done(7, b"out\n", b"err\n")),
-        (("sh", "-c", "sleep 1000 & kill -9 $!; wait $!"), Done(137, b"")),
+        (("sh", "-c", "exec 2>/dev/null; sleep 1000 & kill -9 $!; wait $!"), Done(137, b"")),
         (("no-such-program",), Done(127, b"", b"uvm: no-such-program: no such program in image busybox:latest\n")),
         (("/etc/passwd",), Done(126, b"", b"uvm: /etc/passwd: cannot be executed in image busybox:latest\n")),
     ],
