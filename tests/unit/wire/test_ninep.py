@@ -44,6 +44,15 @@ def read(data: bytes, limit: int = 4096, cuts: int = 4096) -> list[Message]:
     return found
 
 
+@pytest.mark.parametrize("kind", ninep._LAYOUTS)
+def test_each_request_is_decoded_as_it_was_encoded(kind: ninep.Type) -> None:
+    make, letters = ninep._LAYOUTS[kind]
+    samples: dict[str, object] = {"s": b"name", "n": (b"a", b"b"), "d": memoryview(b"data")}
+    said = make(*(samples.get(letter, 7) for letter in letters))
+    (message,) = read(ninep.encode(3, said))
+    assert (message.kind, message.tag, ninep.decode(message)) == (kind, 3, said)
+
+
 @given(st.lists(requests, max_size=5), st.integers(1, 50))
 def test_what_is_encoded_is_decoded_however_it_is_cut(said: list[ninep.Request], cuts: int) -> None:
     stream = b"".join(ninep.encode(tag, request) for tag, request in enumerate(said))
