@@ -56,12 +56,12 @@ def loop_device(image: Path) -> Iterator[str]:
 
 
 def erofs(path: Path, files: Mapping[str, bytes]) -> Path:
-    """An EROFS with these files, as large as persistent memory wants it."""
+    """An EROFS with these files, owned by root, as large as persistent memory wants it."""
     tree = path.with_suffix(".tree")
     for name, content in files.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(content)
-    _run("mkfs.erofs", path, tree)
+    _run("mkfs.erofs", "--all-root", path, tree)
     size = path.stat().st_size
     os.truncate(path, -(-size // (2 * MIB)) * 2 * MIB)
     path.chmod(0o644)

@@ -19,7 +19,7 @@ NOT_IMPLEMENTED = 0x8000_4001
 MANY = 150
 
 REFUSED: dict[str, Callable[[GuestClient], Coroutine[Any, Any, object]]] = {
-    "ModifySettings": lambda client: client.modify(gcs.GuestRequest(request_type="Add", resource_type="Network", settings={})),
+    "ModifySettings": lambda client: client.modify(gcs.GuestRequest(request_type="Add", resource_type="SecurityPolicy", settings={})),
     "UpdateContainer": lambda client: client.update_container("c", {}),
 }
 

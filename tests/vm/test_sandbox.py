@@ -106,12 +106,14 @@ async def test_a_program_in_the_background_has_streams(box: Sandbox) -> None:
 
 async def test_a_program_on_a_terminal(box: Sandbox) -> None:
     process = await box.terminal("sh", "-c", "stty size; read x; echo got $x", height=30, width=100)
-    await process.stdin.write(b"it\n")
     async with asyncio.timeout(LIMIT):
-        said = await process.stdout.read()
+        said = b""
+        while not said.endswith(b"\n"):
+            said += await process.stdout.read(100)
+        assert said == b"30 100\r\n"
+        await process.stdin.write(b"it\n")
+        assert await process.stdout.read() == b"it\r\ngot it\r\n"
         assert await process.wait() == 0
-    assert said.startswith(b"30 100\r\n")
-    assert said.endswith(b"got it\r\n")
     await process.close()
 
 

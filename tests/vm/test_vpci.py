@@ -15,12 +15,14 @@ from utilityvm.compute.qemu.modify import pmem_place
 from utilityvm.compute.qemu.pci import look_at
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.errors import GuestError, InvalidOptions, NotFound, Unsupported
+from utilityvm.kit.locked import why_not_locked
 from utilityvm.schema.guest_requests import GuestRequest, LCOWMappedVPCIDevice
 from utilityvm.schema.requests import ModifySettingRequest
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NONE = "0000:00:1e.7"
+CANNOT_LOCK = why_not_locked(256 << 20)
 PLACE = 64 + 3
 
 
@@ -38,6 +40,7 @@ async def test_a_running_vm_says_why_it_cannot_be_given_a_device_and_runs_on(vm:
     assert (await vm.run(["true"])).exit_code == 0
 
 
+@pytest.mark.skipif(bool(CANNOT_LOCK), reason=CANNOT_LOCK)
 async def test_a_device_that_is_not_there_is_refused_before_anything_starts(boot_files: BootFiles) -> None:
     with pytest.raises(NotFound, match=rf'VirtualPci\["[0-9a-f-]+"\]: PCI device {NONE}: this host has none at this address'):
         await refused(boot_files, NONE)
@@ -45,6 +48,7 @@ async def test_a_device_that_is_not_there_is_refused_before_anything_starts(boot
         await refused(boot_files, "nvme0")
 
 
+@pytest.mark.skipif(bool(CANNOT_LOCK), reason=CANNOT_LOCK)
 @pytest.mark.skipif(look_at("", Path("/")).iommu or not Path("/sys/bus/pci/devices").exists(), reason="for a host without an IOMMU")
 async def test_a_device_of_a_host_without_an_iommu_is_refused_with_what_to_turn_on(boot_files: BootFiles) -> None:
     device = min(os.listdir("/sys/bus/pci/devices"))  # noqa: PTH208 (names are what is compared)
