@@ -91,9 +91,9 @@ async def test_the_host_its_loopback_and_its_network_are_not_reached_and_refused
         for address in ("127.0.0.1", "127.1.2.3", "0.0.0.0"):  # noqa: S104 (an address to connect to)
             assert (await sh(networked, connect(address, 7777))).out == b""
         await sh(networked, "ip addr add 127.0.0.1/8 dev lo; ip link set lo up; ip addr add 192.168.77.9/32 dev eth0")
-        done = await sh(networked, f"nc -s 192.168.77.9 -w 2 {WORLD} 7777 </dev/null")
-        assert done.out == b""
-        await sh(networked, "ip addr del 192.168.77.9/32 dev eth0")
+        assert (await sh(networked, f"ip route add {WORLD}/32 via 10.0.2.2 dev eth0 src 192.168.77.9")).code == 0
+        assert (await sh(networked, f"nc -w 2 {WORLD} 7777 </dev/null")).out == b""
+        await sh(networked, f"ip route del {WORLD}/32; ip addr del 192.168.77.9/32 dev eth0")
         assert (callers, others) == ([], [])
     await asyncio.sleep(0)
     await networked.uplink.allow(None)  # tells what was refused until now
