@@ -7,7 +7,7 @@ import sys
 TYPE_CHECKING = False  # see the package's own module
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Final
 
     from utilityvm.kit.errors import UtilityVMError
@@ -129,15 +129,32 @@ def _parser(*chosen: str) -> argparse.ArgumentParser:
 
     from utilityvm import __version__
 
+    class Verb(argparse.ArgumentParser):
+        """A verb's own parser, which refuses what it does not know itself: left to `uvm`'s, the usage that is shown is not the verb's."""
+
+        def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: ANN001,ANN202  (as argparse has it)
+            known, unknown = super().parse_known_args(args, namespace)
+            if unknown:
+                self.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown[0], self._option_string_actions)}")
+            return known, unknown
+
     parser = argparse.ArgumentParser(prog="uvm", description="Utility VMs: small virtual machines that hold processes.")
     parser.add_argument("--version", action="version", version=f"uvm {__version__}", help="print the version and end")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say what happens; twice: every step and the guest's debug log")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Verb)
     for name, purpose in _VERBS.items():
         verb = verbs.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".")
         if name in chosen:
             import_module(f"utilityvm.cli.{_MODULES.get(name, name)}").add_arguments(verb)
     return parser
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """Return a question for the flag that `word` may have been meant as, ``""`` when there is none like it."""
+    from difflib import get_close_matches
+
+    like = get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.75) if word.startswith("--") else []
+    return f" (did you mean {like[0]}?)" if like else ""
 
 
 def _configure_logging(verbose: int) -> None:

@@ -219,6 +219,21 @@ def test_a_value_that_makes_no_sense_is_one_clear_line(capsys: pytest.CaptureFix
     assert out == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--memry", "5m", "busybox"], "uvm run: error: unrecognized arguments: --memry (did you mean --memory?)"),
+        (["boot", "--nonsense"], "uvm boot: error: unrecognized arguments: --nonsense"),
+        (["boot-files", "show", "--x"], "uvm boot-files show: error: unrecognized arguments: --x"),
+    ],
+)
+def test_a_flag_that_is_none_is_told_with_the_verbs_own_usage(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    assert main(words) == (125 if words[0] in {"run", "boot"} else 2)
+    usage, *_, last = capsys.readouterr().err.splitlines()
+    assert usage.startswith(f"usage: uvm {words[0]}")
+    assert last == said
+
+
 def test_boot_reads_the_file_and_its_flags_win(tmp_path: Path) -> None:
     (tmp_path / "vm.toml").write_text("memory_size_in_mb = 300\nprocessor_count = 1\n")
     parser = argparse.ArgumentParser()
