@@ -12,6 +12,7 @@ from utilityvm.containers import capabilities
 from utilityvm.containers.wish import Ulimit, Wish
 from utilityvm.images.image import ImageConfig
 from utilityvm.kit.errors import InvalidOptions
+from utilityvm.plan.topology import GUEST_MEMORY
 from utilityvm.wire import oci
 
 OCI_VERSION: Final = "1.0.2"
@@ -24,9 +25,6 @@ VOLUME: Final = "volume"
 
 CPU_PERIOD: Final = 100_000
 """Microseconds in which a container has its share of the processors."""
-
-GUEST_MEMORY: Final = 120 << 20
-"""Bytes that the guest's kernel, its initial RAM disk, which is unpacked at boot, and agent need beside a container of any size."""
 
 _PER_PAGE: Final = 48  # of a container's memory, one byte in so many is the kernel's for keeping account of it
 _MIB: Final = 1 << 20

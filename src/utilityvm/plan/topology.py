@@ -1,5 +1,7 @@
 """Memory and processors of the document."""
 
+from typing import Final
+
 from utilityvm.kit.errors import HostError, Unsupported
 from utilityvm.options import builds
 from utilityvm.options.lcow import OptionsLCOW
@@ -9,6 +11,9 @@ from utilityvm.plan.normalize import Warn, normalize_memory, normalize_processor
 from utilityvm.schema import json
 from utilityvm.schema.document import CpuGroup, Memory, Processor
 from utilityvm.schema.service import ProcessorTopology, ServiceProperties
+
+GUEST_MEMORY: Final = 120 << 20
+"""Bytes that a Linux guest's kernel, its initial RAM disk, which is unpacked at boot, and agent need beside what is run."""
 
 
 def plan_topology(options: OptionsLCOW | OptionsWCOW, facts: Facts, *, vm_id: str, warn: Warn) -> tuple[Memory, Processor]:

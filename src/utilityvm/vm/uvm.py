@@ -184,7 +184,7 @@ class UtilityVM:
             DeadlineExceeded: it was not ready within `START_TIMEOUT`; it has been ended.
         """
         self._step(Do.START)
-        waiting_for = Phase()
+        waiting_for = Phase(f"vm {self.id}", START_TIMEOUT, self.options.memory_size_in_mb)
         try:
             with span("vm.start", vm=self.id):
                 async with asyncio.timeout(START_TIMEOUT):
@@ -618,7 +618,7 @@ class UtilityVM:
     def _start_failure(self, error: BaseException, phase: Phase) -> UtilityVMError | None:
         status = self._exit.result() if self._exit.done() else None
         tail = self._system.console_tail()
-        return start_failure(error, phase, f"vm {self.id}", START_TIMEOUT, fault=self._fault, status=status, console=tail)
+        return start_failure(error, phase, fault=self._fault, status=status, console=tail)
 
     # -- running ----------------------------------------------------------------------------------------------------
 

@@ -7,10 +7,11 @@ import msgspec
 import pytest
 
 from utilityvm.containers import capabilities
-from utilityvm.containers.spec import GUEST_MEMORY, process_of, spec_of, vm_size
+from utilityvm.containers.spec import process_of, spec_of, vm_size
 from utilityvm.containers.wish import Tmpfs, Ulimit, Volume, Wish
 from utilityvm.images.image import ImageConfig
 from utilityvm.kit.errors import InvalidOptions
+from utilityvm.plan.topology import GUEST_MEMORY
 from utilityvm.wire.oci import Mount, Resources, Spec, User
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

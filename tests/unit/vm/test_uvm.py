@@ -281,6 +281,22 @@ async def test_what_the_hypervisor_said_is_told_beside_the_console() -> None:
             await vm.start()
 
 
+@pytest.mark.parametrize(("mib", "told"), [(118, True), (120, False)])
+async def test_a_guest_that_ends_while_starting_with_too_little_memory_is_told_as_that(mib: int, told: bool) -> None:
+    of = FakeComputeService()
+
+    async def resets(_sock: socket.socket) -> ExitStatus:
+        return ExitStatus(ExitHow.RESET)
+
+    of.guest = resets
+    async with await create(of, memory_size_in_mb=mib) as vm:
+        with pytest.raises(HostError, match="the guest reset itself") as caught:
+            await vm.start()
+    assert caught.value.hint == (
+        f"it has {mib} MiB of memory, and a Linux guest needs 120 beside what is run: memory_size_in_mb, --memory" if told else ""
+    )
+
+
 async def test_a_guest_of_another_protocol_is_refused() -> None:
     of, _ = service(answers={gcs.NEGOTIATE.word: b'{"Result":0,"Version":3}'})
     async with await create(of) as vm:
