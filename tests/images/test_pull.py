@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -224,14 +225,17 @@ async def test_killed_at_any_moment_it_leaves_a_whole_store_and_prune_removes_th
     seed = int.from_bytes(os.urandom(4))
     print(f"seed {seed}")
     moments = random.Random(seed)  # noqa: S311
-    name, left = f"{hub.address}/big:1", 0
-    for _ in range(8):
+    name, left, rounds = f"{hub.address}/big:1", 0, 8
+    whole = None  # seconds that a pull takes on this machine: moments after it would kill nothing
+    for turn in range(rounds + 1):
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", PULL, store._depot.folder, name, stdout=asyncio.subprocess.PIPE)
         assert child.stdout
         assert await child.stdout.readline() == b"go\n"
+        begun = time.monotonic()
         with suppress(TimeoutError):
-            async with asyncio.timeout(moments.uniform(0, 1)):
+            async with asyncio.timeout(whole and whole * (turn - moments.random()) / rounds):
                 await child.wait()
+        whole = whole or time.monotonic() - begun
         with suppress(ProcessLookupError):
             child.kill()
         await child.wait()

@@ -121,8 +121,8 @@ async def test_memory_grows_and_shrinks_while_the_vm_runs(boot_files: BootFiles)
             assert await vm.get_assigned_memory_in_bytes() == mib * MIB
             assert await total_mib(vm) - least == pytest.approx(mib - 256, abs=1)
         assert (await sh(vm, "mount -o remount,size=1g /dev/shm")).code == 0  # it is half of what there was at the boot
-        await fill(vm, 500)
-        assert await unique_mib(vm) - small >= 495
+        await fill(vm, 1000)
+        assert await unique_mib(vm) - small >= 1000 - 256, "more than all that the boot may have left resident and free"
         await free(vm)
         await vm.update_memory(256 * MIB)
         assert (await total_mib(vm), await vm.get_assigned_memory_in_bytes()) == (least, 256 * MIB)
