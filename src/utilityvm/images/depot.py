@@ -39,25 +39,6 @@ if sys.platform != "win32":  # where there is no store
 _SUFFIX: Final = ".erofs"
 
 
-class Made(Protocol):
-    """What became of a layer: the digest of its unpacked archive, and the size of its image in bytes."""
-
-    @property
-    def diff_id(self) -> str:
-        """The digest, as images write it."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-
-class Convert(Protocol):
-    """Makes the image of a layer: reads its archive, packed or not, and writes to `out`."""
-
-    def __call__(self, stream: BinaryIO, out: BinaryIO, /) -> Made:
-        """See `images.layer.convert`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far some work has come: what is done to what, e.g. ``layer 1/3``, and how many bytes of how many."""
@@ -80,10 +61,10 @@ def tell_nobody(_progress: Progress) -> None:
 
 @final
 class Depot:
-    """The folders below `folder`, and what is done in them piece by piece; `convert` makes layers."""
+    """The folders below `folder`, and what is done in them piece by piece."""
 
-    def __init__(self, folder: Path, convert: Convert) -> None:
-        self.folder, self._convert = folder, convert
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.blobs, self.records = Blobs(folder / "blobs"), Records(folder / "names")
         self.layers, self.work, self.locks = folder / "layers", folder / "work", folder / "locks"
 
@@ -206,26 +187,12 @@ class Depot:
         with path.open("rb") as file, tempfile.NamedTemporaryFile(dir=work, delete=False) as image:
             checked = Checked(file, f"{what}, {blob.digest}", size=blob.size, heed=heed)
             try:
-                made = self._converted(checked, image.file, blob.digest, diff_id)
+                made_id = _converted(checked, image.file, blob.digest, diff_id)
             except Corrupt:
                 path.unlink(missing_ok=True)  # to be fetched anew
                 raise
-            settle(image.file, Path(image.name), self.layer(made.diff_id))
-        return made.diff_id
-
-    def _converted(self, checked: Checked, out: IO[bytes], digest: str, diff_id: str | None) -> Made:
-        try:
-            made = self._convert(io.BufferedReader(checked, CHUNK), cast("BinaryIO", out))
-        except UtilityVMError as error:
-            checked.finish(digest)  # what is not what was promised is to blame for all else
-            error.during(checked.what)
-            if isinstance(error, Exhausted):
-                error.hint = FULL_HINT
-            raise
-        checked.finish(digest)
-        if diff_id not in {None, made.diff_id}:
-            raise Corrupt(f"{checked.what}: unpacked it has the digest {made.diff_id}, the image says {diff_id}")
-        return made
+            settle(image.file, Path(image.name), self.layer(made_id))
+        return made_id
 
     def lock_layers(self, layers: Iterable[Path], stack: ExitStack) -> None:
         """Hold shared locks on layers, until `stack` is closed; in `reading`, so that none is removed meanwhile."""
@@ -251,6 +218,24 @@ class Depot:
             yield True
         finally:
             os.close(fd)
+
+
+def _converted(checked: Checked, out: IO[bytes], digest: str, diff_id: str | None) -> str:
+    """Write the image of a layer to `out`, and return its diff id."""
+    from utilityvm.images.layer import convert  # noqa: PLC0415  (those who only look do without)
+
+    try:
+        made = convert(io.BufferedReader(checked, CHUNK), cast("BinaryIO", out)).diff_id
+    except UtilityVMError as error:
+        checked.finish(digest)  # what is not what was promised is to blame for all else
+        error.during(checked.what)
+        if isinstance(error, Exhausted):
+            error.hint = FULL_HINT
+        raise
+    checked.finish(digest)
+    if diff_id not in {None, made}:
+        raise Corrupt(f"{checked.what}: unpacked it has the digest {made}, the image says {diff_id}")
+    return made
 
 
 def mend(name: Reference) -> str:

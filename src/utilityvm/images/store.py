@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Self, final
 from utilityvm.images import sweep
 from utilityvm.images.blobs import telling_what_is_wrong
 from utilityvm.images.catalog import Origin, Record
-from utilityvm.images.depot import Convert, Depot, Made, Tell, tell_nobody
+from utilityvm.images.depot import Depot, Tell, tell_nobody
 from utilityvm.images.formats import Index, Platform, decode
 from utilityvm.images.image import Image
 from utilityvm.images.names import Reference, candidates, parse
@@ -29,11 +29,11 @@ _SHORTEST_ID: Final = 12
 class ImageStore:
     """Images in `folder`, which is made when something is added. `shipped` are archives by image name, imported when first asked for.
 
-    `convert` makes layers of archives. Several processes may use one store at the same time.
+    Several processes may use one store at the same time.
     """
 
-    def __init__(self, folder: Path, shipped: Mapping[str, Path] | None = None, *, convert: Convert | None = None) -> None:
-        self._depot = Depot(folder, convert or _convert)
+    def __init__(self, folder: Path, shipped: Mapping[str, Path] | None = None) -> None:
+        self._depot = Depot(folder)
         self._shipped = {parse(name): path for name, path in (shipped or {}).items()}
 
     @classmethod
@@ -240,12 +240,6 @@ def _shipped_digest(archive: Path) -> str:
 
     name, data = first(archive)
     return next((entry.digest for entry in decode(data, Index, f"{archive}: {name}").manifests), "")
-
-
-def _convert(stream: BinaryIO, out: BinaryIO, /) -> Made:
-    from utilityvm.images.layer import convert  # noqa: PLC0415  (those who only look do without)
-
-    return convert(stream, out)
 
 
 def _is_id(text: str, record: Record) -> bool:
