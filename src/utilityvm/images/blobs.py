@@ -20,7 +20,7 @@ CHUNK: Final = 1 << 20
 _ALGORITHM: Final = "sha256"
 
 Heed = Callable[[int], None]
-"""Is told how many bytes have been read; what it raises ends the work."""
+"""Is told how many bytes have been read so far; what it raises ends the work."""
 
 
 def digest_of(data: bytes) -> str:
@@ -54,7 +54,7 @@ class Checked(io.RawIOBase):
         self._hash.update(data)
         self.size += len(data)
         if self._heed is not None:
-            self._heed(len(data))
+            self._heed(self.size)
         return len(data)
 
     @property

@@ -176,11 +176,8 @@ class Depot:
         Raises:
             Corrupt: the blob is not what was promised; it is removed. The archive cannot be read.
         """
-        done = 0
 
-        def heed(count: int) -> None:
-            nonlocal done
-            done += count
+        def heed(done: int) -> None:
             tell(Progress(what, done, blob.size))
 
         path = self.blobs.path(blob.digest)

@@ -149,11 +149,7 @@ def _keep(job: Job, source: Archive, entry: str, blob: Descriptor, what: str) ->
 
 
 def _checked(job: Job, file: IO[bytes], what: str, size: int, doing: str) -> Checked:
-    done = 0
-
-    def heed(count: int) -> None:
-        nonlocal done
-        done += count
+    def heed(done: int) -> None:
         job.tell(Progress(f"reading {doing}", done, size))
 
     return Checked(file, what, size=size, heed=heed)
