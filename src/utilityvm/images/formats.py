@@ -107,6 +107,11 @@ class ConfigFile(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: str | None = None
     config: RunConfig | None = None
 
+    @property
+    def platform(self) -> Platform:
+        """For which machine the image is."""
+        return Platform(architecture=self.architecture, os=self.os, variant=self.variant or "")
+
     def image_config(self) -> ImageConfig:
         """Return what those who run it want to know."""
         said = self.config or RunConfig()
@@ -191,14 +196,15 @@ def choose(index: Index, wanted: Platform, what: str) -> Descriptor:
     Raises:
         NotFound: there is none; the message says for which platforms there are.
     """
-    fit = [entry for entry in index.manifests if entry.platform and _fits(entry.platform, wanted)]
+    fit = [entry for entry in index.manifests if entry.platform and fits(entry.platform, wanted)]
     if fit:
         return min(fit, key=lambda entry: (entry.platform or wanted).variant != wanted.variant)
     there = sorted({str(entry.platform) for entry in index.manifests if entry.platform and entry.platform.os != "unknown"})
     raise NotFound(f"{what}: has no image for {wanted}, only for {printable(', '.join(there) or 'no platform', 500)}")
 
 
-def _fits(offered: Platform, wanted: Platform) -> bool:
+def fits(offered: Platform, wanted: Platform) -> bool:
+    """Tell whether what is for the platform `offered` is for `wanted`, which may leave the variant open."""
     return (offered.os, offered.architecture) == (wanted.os, wanted.architecture) and wanted.variant in {"", offered.variant}
 
 

@@ -126,10 +126,9 @@ async def _fetch(pull: Pull, digest: str, data: bytes, work: Path) -> tuple[byte
 
 
 def _refuse_other_platform(pull: Pull, manifest: Manifest, config: bytes) -> None:
-    has = formats.decode_config(config, manifest, f"pull {pull.name}").image_config()
-    wanted = pull.platform
-    if (has.os, has.architecture) != (wanted.os, wanted.architecture) or wanted.variant not in {"", has.variant}:
-        raise NotFound(f"pull {pull.name}: has no image for {wanted}, only for {has.platform}")
+    has = formats.decode_config(config, manifest, f"pull {pull.name}").platform
+    if not formats.fits(has, pull.platform):
+        raise NotFound(f"pull {pull.name}: has no image for {pull.platform}, only for {has}")
 
 
 async def _output(pull: Pull, words: list[str], work: Path) -> bytes:
@@ -154,13 +153,9 @@ async def _child(words: list[str], output: int | None = None, keep: tuple[int, .
         code = await child.wait()
     except asyncio.CancelledError:
         child.kill()
-        await to_the_end(_ended(child), within=_KILL_SECONDS)
+        await to_the_end(child.wait(), within=_KILL_SECONDS)
         raise
     return code, child.output.data.decode(errors="replace")
-
-
-async def _ended(child: Child) -> None:
-    await child.wait()
 
 
 @asynccontextmanager
