@@ -12,7 +12,7 @@ from typing import IO, Final, final
 
 from utilityvm.images.formats import MAX_JSON
 from utilityvm.kit.errors import Corrupt, Exhausted, HostError, NotFound
-from utilityvm.kit.files import sync_folder
+from utilityvm.kit.files import settle
 
 CHUNK: Final = 1 << 20
 """Bytes that are copied at a time."""
@@ -141,15 +141,6 @@ class Blobs:
             source.finish(digest)
             settle(file.file, Path(file.name), self.path(source.digest))
         return source.digest, source.size
-
-
-def settle(file: IO[bytes], written: Path, place: Path) -> None:
-    """Make the open temporary file `written` durable, and give it its place on the same file system."""
-    file.flush()
-    os.fchmod(file.fileno(), 0o644)
-    os.fsync(file.fileno())
-    written.replace(place)
-    sync_folder(place.parent)
 
 
 @contextmanager

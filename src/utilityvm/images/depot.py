@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final, Protocol, cast, final
 
-from utilityvm.images.blobs import CHUNK, FULL_HINT, Blobs, Checked, settle
+from utilityvm.images.blobs import CHUNK, FULL_HINT, Blobs, Checked
 from utilityvm.images.catalog import Record, Records
 from utilityvm.images.formats import ConfigFile, Descriptor, Index, Manifest, decode_config, decode_manifest
 from utilityvm.images.image import Image
 from utilityvm.images.names import Reference
 from utilityvm.kit.errors import Corrupt, Exhausted, UtilityVMError
-from utilityvm.kit.files import FileLock
+from utilityvm.kit.files import FileLock, settle
 
 if sys.platform != "win32":  # where there is no store
     import fcntl

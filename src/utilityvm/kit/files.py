@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, final
+from typing import IO, Self, final
 
 from utilityvm.kit.errors import HostError
 
@@ -28,14 +28,19 @@ def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
+            settle(file, Path(name), path, mode=mode)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+
+
+def settle(file: IO[bytes], written: Path, place: Path, *, mode: int = 0o644) -> None:
+    """Make the open temporary file `written` durable, and give it its place on the same file system."""
+    file.flush()
+    os.fchmod(file.fileno(), mode)
+    os.fsync(file.fileno())
+    written.replace(place)
+    sync_folder(place.parent)
 
 
 def digest(path: Path) -> str:
