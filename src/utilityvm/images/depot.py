@@ -15,9 +15,7 @@ hangs on no record. Whoever uses a layer holds a shared lock on its file, and no
 """
 
 import io
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,9 +30,6 @@ from utilityvm.images.image import Image
 from utilityvm.images.names import Reference
 from utilityvm.kit.errors import Corrupt, Exhausted, UtilityVMError
 from utilityvm.kit.files import FileLock, settle
-
-if sys.platform != "win32":  # where there is no store
-    import fcntl
 
 _SUFFIX: Final = ".erofs"
 
@@ -194,27 +189,20 @@ class Depot:
     def lock_layers(self, layers: Iterable[Path], stack: ExitStack) -> None:
         """Hold shared locks on layers, until `stack` is closed; in `reading`, so that none is removed meanwhile."""
         for layer in layers:
-            fd = os.open(layer, os.O_RDONLY | os.O_CLOEXEC)
-            stack.callback(os.close, fd)
-            fcntl.flock(fd, fcntl.LOCK_SH)  # waits for those who look for a moment whether it is used
+            stack.enter_context(FileLock(layer, shared=True, make=False))  # waits for those who look for a moment whether it is used
 
     @contextmanager
     def unused(self, layer: Path) -> Iterator[bool]:
         """Say whether nobody uses a layer; nobody will while this lasts."""
+        lock = FileLock(layer, make=False)
         try:
-            fd = os.open(layer, os.O_RDONLY | os.O_CLOEXEC)
+            free = lock.acquire(wait=False)
         except FileNotFoundError:
-            yield True
-            return
+            free = True
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            yield free
         finally:
-            os.close(fd)
+            lock.release()
 
 
 def _converted(checked: Checked, out: IO[bytes], digest: str, diff_id: str | None) -> str:

@@ -86,13 +86,14 @@ def _exchange(first: Path, second: Path) -> None:
 
 @final
 class FileLock:
-    """A lock on a file (made when missing) or a folder, exclusive or `shared`. The kernel drops it when its holder ends, however it ends.
+    """A lock on a file or a folder, exclusive or `shared`. The kernel drops it when its holder ends, however it ends.
 
-    As a context manager it waits for the lock, unless `acquire` has it already. `acquire(wait=False)` tries once.
+    A file that is missing is made, unless `make` is False: then `FileNotFoundError` is raised. As a context manager it waits for the
+    lock, unless `acquire` has it already. `acquire(wait=False)` tries once.
     """
 
-    def __init__(self, path: Path, *, shared: bool = False) -> None:
-        self._path, self.shared = path, shared
+    def __init__(self, path: Path, *, shared: bool = False, make: bool = True) -> None:
+        self._path, self.shared, self._make = path, shared, make
         self._fd = -1
 
     def acquire(self, *, wait: bool = True) -> bool:
@@ -123,7 +124,7 @@ class FileLock:
         self._fd = fd
 
     def _open(self) -> int:
-        flags = os.O_RDONLY if self._path.is_dir() else os.O_RDWR | os.O_CREAT
+        flags = os.O_RDWR | os.O_CREAT if self._make and not self._path.is_dir() else os.O_RDONLY
         return os.open(self._path, flags | os.O_CLOEXEC, 0o644)
 
     @property

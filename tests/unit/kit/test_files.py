@@ -77,6 +77,16 @@ def test_holders_of_a_shared_lock_keep_out_only_who_wants_it_alone(tmp_path: Pat
         assert not FileLock(path, shared=True).acquire(wait=False)
 
 
+def test_a_lock_on_what_must_be_there_makes_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(FileNotFoundError):
+        FileLock(path, make=False).acquire()
+    assert not path.exists()
+    path.touch(mode=0o444)
+    with FileLock(path, make=False):
+        assert not FileLock(path, shared=True, make=False).acquire(wait=False)
+
+
 def test_a_lock_that_a_program_takes_on_our_descriptor_is_ours(tmp_path: Path) -> None:
     lock, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     with lock.unheld() as fd:
