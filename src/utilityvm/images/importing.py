@@ -56,12 +56,14 @@ def import_image(job: Job, source: Path | IO[bytes], kind: Kind | None) -> Image
         file, what = _seekable(job, source, stack)
         packing = _packing(file)
         plain = _unpacked(job, file, what, stack) if packing else file
-        looked, tar = (kind, None) if kind is Kind.ROOTFS else archive.look(plain, what)
-        if (kind or looked) is Kind.ROOTFS or tar is None:
-            # A packing that OCI has no name for is taken off.
-            blob, packing = (file, packing) if packing in {"", *_OCI_PACKED} else (plain, "")
-            return _import_rootfs(job, blob, packing, what)
-        return _import_archive(job, tar, kind or looked or Kind.OCI)
+        if kind is not Kind.ROOTFS:
+            looked, tar = archive.look(plain, what)
+            found = kind or looked
+            if found is not Kind.ROOTFS:
+                return _import_archive(job, tar, found)
+        # A packing that OCI has no name for is taken off.
+        blob, packing = (file, packing) if packing in {"", *_OCI_PACKED} else (plain, "")
+        return _import_rootfs(job, blob, packing, what)
 
 
 def _seekable(job: Job, source: Path | IO[bytes], stack: ExitStack) -> tuple[IO[bytes], str]:
