@@ -14,7 +14,7 @@ from typing import IO, Annotated, Final, Protocol, final
 
 import msgspec
 
-from utilityvm.images.formats import MAX_JSON, Descriptor, Index, decode
+from utilityvm.images.formats import MAX_JSON, MAX_LAYERS, Descriptor, Index, decode
 from utilityvm.images.names import Reference, parse
 from utilityvm.images.outer import Place, entries, follow
 from utilityvm.kit.errors import BadArchive, InvalidOptions, Problem
@@ -54,7 +54,7 @@ class Archive(Protocol):
 
 class _DockerImage(msgspec.Struct, frozen=True, rename="pascal"):
     config: str
-    layers: Annotated[tuple[str, ...], msgspec.Meta(max_length=500)]
+    layers: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_LAYERS)]
     repo_tags: list[str] | None = None
 
 

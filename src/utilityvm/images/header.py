@@ -15,6 +15,9 @@ from urllib.parse import unquote_to_bytes
 BLOCK: Final = 512
 ZEROS: Final = bytes(BLOCK)
 
+LONGEST_RECORDS: Final = 1 << 20
+"""Bytes of an entry's extended header, as Go has it."""
+
 MOST_EXTENTS: Final = 1 << 17
 """Pieces of data in one sparse file."""
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import IO, Final
 
 from utilityvm.images.formats import MAX_JSON
-from utilityvm.images.header import BLOCK, Header, decimal, header, records
+from utilityvm.images.header import BLOCK, LONGEST_RECORDS, Header, decimal, header, records
 from utilityvm.kit.errors import BadArchive
 from utilityvm.kit.text import printable
 
 MAX_ENTRIES: Final = 100_000
 """Entries of an archive of an image."""
 
-_LONGEST_RECORDS: Final = 1 << 20
 _LONGEST_NAME: Final = 4096
 _MOST_HOPS: Final = 8
 _FILES, _HARD, _SYMBOLIC = frozenset({b"0", b"\0", b"7"}), b"1", b"2"
@@ -120,8 +119,8 @@ def _size(head: Header, found: Mapping[bytes, bytes], what: str) -> int:
 
 
 def _extension(file: IO[bytes], head: Header, size: int, what: str) -> Mapping[bytes, bytes]:
-    if size > _LONGEST_RECORDS:
-        raise BadArchive(f"{what}: an entry has more than {_LONGEST_RECORDS} bytes of names and attributes")
+    if size > LONGEST_RECORDS:
+        raise BadArchive(f"{what}: an entry has more than {LONGEST_RECORDS} bytes of names and attributes")
     data = file.read(size)
     match head.kind:
         case b"g":

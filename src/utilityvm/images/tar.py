@@ -11,7 +11,6 @@ from utilityvm.images.header import BLOCK, ZEROS, Extents, Header
 from utilityvm.images.tree import LONGEST_NAME, LONGEST_PATH, refusal
 from utilityvm.kit.errors import BadArchive
 
-_LONGEST_RECORDS: Final = 1 << 20  # bytes of an entry's extended header, as Go has it
 _LARGEST_ID: Final = 0xFFFF_FFFE  # one more means "no user"
 _LATEST: Final = (1 << 63) - 1
 _LONGEST_VALUE: Final = 0xFFFF
@@ -181,7 +180,7 @@ class TarReader:
         return header.pairs([header.decimal(line) for line in bytes(text).split(b"\n")[1:needed]])
 
     def _body(self, head: Header) -> bytes:
-        size = _within(head.number(124, 136), _LONGEST_RECORDS, "size of an extended header")
+        size = _within(head.number(124, 136), header.LONGEST_RECORDS, "size of an extended header")
         body = self._feed.take(size + -size % BLOCK)
         if len(body) < size:
             raise self._cut()

@@ -94,8 +94,7 @@ def folder(mode: int = 0o755) -> Node:
 
 def refusal(name: bytes, why: str, *, hint: str = "") -> BadArchive:
     """Return the error that refuses an archive because of its entry `name`."""
-    shown = printable(name.decode(errors="backslashreplace"), _SHOWN)
-    return BadArchive(f"entry {shown}: {why}", entry=name, hint=hint)
+    return BadArchive(f"entry {_shown(name)}: {why}", entry=name, hint=hint)
 
 
 @final
