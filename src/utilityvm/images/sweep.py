@@ -154,10 +154,13 @@ def prune(depot: Depot, keep: int | None) -> Removed:
         if not alone:
             raise StateError("the store of images", "another uvm adds to it", "be pruned", hint="try again when it has ended")
         freed, in_use = sweep(depot)
+        if keep is None:
+            return Removed((), freed, in_use)
         gone: list[Reference] = []
-        oldest = sorted(depot.records.all(), key=depot.records.used)
-        while keep is not None and oldest and usage(depot).total > keep:
-            record, *oldest = oldest
+        taken = usage(depot).total
+        for record in sorted(depot.records.all(), key=depot.records.used):
+            if taken <= keep:
+                break
             try:
                 _refuse_used(depot, [record])
             except StateError:
@@ -166,7 +169,7 @@ def prune(depot: Depot, keep: int | None) -> Removed:
             depot.records.remove(record.name)
             gone.append(record.reference)
             more, _ = sweep(depot)
-            freed += more
+            taken, freed = taken - more, freed + more
         return Removed(tuple(gone), freed, in_use)
 
 
