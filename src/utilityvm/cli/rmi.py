@@ -12,20 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from utilityvm.cli.main import complain
+    from utilityvm.cli.each import do_each
     from utilityvm.images.store import ImageStore
-    from utilityvm.kit.errors import UtilityVMError
 
-    store, failure = ImageStore.of_user(), None
-    for name in args.names:
-        try:
-            removed = store.remove(name, force=args.force)
-        except UtilityVMError as error:
-            if failure:
-                complain(failure)
-            failure = error
-        else:
-            print("\n".join(gone.short for gone in removed.names))
-    if failure:
-        raise failure
-    return 0
+    store = ImageStore.of_user()
+
+    def remove(name: str) -> str:
+        return "\n".join(gone.short for gone in store.remove(name, force=args.force).names)
+
+    return do_each(args.names, remove)

@@ -33,21 +33,14 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    from utilityvm.cli.main import complain
+    from utilityvm.cli.each import do_each
     from utilityvm.containers.volumes import remove_volume
-    from utilityvm.kit.errors import UtilityVMError
     from utilityvm.store.layout import Layout
 
-    layout, failure = Layout.of_user(), None
-    for name in args.names:
-        try:
-            remove_volume(layout, name)
-        except UtilityVMError as error:
-            if failure:
-                complain(failure)
-            failure = error
-        else:
-            print(name)
-    if failure:
-        raise failure
-    return 0
+    layout = Layout.of_user()
+
+    def remove(name: str) -> str:
+        remove_volume(layout, name)
+        return name
+
+    return do_each(args.names, remove)
