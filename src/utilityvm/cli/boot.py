@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from utilityvm.cli import attach, timeline
 from utilityvm.cli.flags import add_option_flags, wanted_options
 from utilityvm.cli.network import add_network_flags, wanted_network
-from utilityvm.cli.stdio import open_missing_streams
 from utilityvm.guest.process import in_words
 from utilityvm.guest.spec import ProcessSpec, parameters
 from utilityvm.kit.errors import ConnectionLost, GuestError, InvalidOptions
@@ -50,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    open_missing_streams()
     with timeline.told(args):
         return asyncio.run(attach.interruptible(lambda _: _boot(args)))
 

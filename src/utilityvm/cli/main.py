@@ -194,7 +194,10 @@ def _ended_by_ctrl_c() -> Callable[[], None]:
 
 
 def _open_missing() -> None:
-    """Open on nothing what was closed when we were started: ``print`` to a standard error that is None writes to standard output."""
+    """Open on nothing what was closed when we were started.
+
+    Or ``print`` to a standard error that is None writes to standard output, and the next socket gets the number, and what is written to it.
+    """
     import os
 
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in this order each gets its own number

@@ -14,7 +14,6 @@ from utilityvm.cli.flags import add_option_flags, wanted_options
 from utilityvm.cli.network import add_network_flags, wanted_network
 from utilityvm.cli.progress import Bar
 from utilityvm.cli.registries import access, add_registry_flags
-from utilityvm.cli.stdio import open_missing_streams
 from utilityvm.cli.wishes import add_container_flags, spelled, wish_of
 from utilityvm.containers import wish
 from utilityvm.containers.scratch import SCRATCH_SIZE
@@ -62,7 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    open_missing_streams()
     with timeline.told(args):
         return asyncio.run(attach.interruptible(partial(_container, args)))
 

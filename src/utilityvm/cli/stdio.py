@@ -10,15 +10,6 @@ from utilityvm.kit.errors import HostError
 _NAMES: Final = ("standard input", "standard output", "standard error")
 
 
-def open_missing_streams() -> None:
-    """Open those of our standard streams that are closed, on nothing: or the next socket gets the number, and what is written to it."""
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-
-
 async def read_some(fd: int, limit: int) -> bytes:
     """Return up to `limit` bytes of `fd`, ``b""`` at its end; waits without blocking the loop.
 

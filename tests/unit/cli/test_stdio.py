@@ -93,8 +93,8 @@ async def run_closed(script: str, answer: Path) -> str:
 
 async def test_missing_streams_are_opened_on_nothing_before_a_socket_gets_their_numbers(tmp_path: Path) -> None:
     script = """
-from utilityvm.cli.stdio import open_missing_streams
-open_missing_streams()
+from utilityvm.cli.main import main
+main(["--version"])
 ends = socket.socketpair()
 assert min(end.fileno() for end in ends) > 2
 answer.write_text(" ".join(os.readlink(f"/proc/self/fd/{number}") for number in range(3)))
