@@ -54,6 +54,5 @@ for _name in utilityvm.__all__:
         _value = getattr(utilityvm, _name)
         globals()[_name] = _synchronous(_with_handler(_value)) if iscoroutinefunction(_value) else _value
 
-_OURS = ("GuestStream", "Listener", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes", "Network", "UserUplink")
+_OURS = ("GuestStream", "Listener", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes", "Network", "UserUplink", "Files")
 __all__ = [*utilityvm.__all__, *_OURS]  # noqa: PLE0604 (the same names)
-__all__ = [*utilityvm.__all__, "GuestStream", "Listener", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes", "Network", "Files"]  # noqa: PLE0604 (the same names)
