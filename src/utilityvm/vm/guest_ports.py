@@ -8,8 +8,9 @@ from utilityvm.guest.logs import OutputHandler
 from utilityvm.guest.transport import GuestStream, Listener
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.kit.trace import event
+from utilityvm.vm.failed_start import Phase
 from utilityvm.wire import services
-from utilityvm.wire.gcs import ENTROPY_BYTES
+from utilityvm.wire.gcs import ENTROPY_BYTES, ENTROPY_PORT, LOG_PORT
 
 _LAST: Final = 0xFFFF_FFFE  # the one after it means any port
 
@@ -27,11 +28,31 @@ def check(port: object) -> None:
         raise InvalidOptions(f"port {port:#x} is for {why}", hint=hint)
 
 
-async def feed_entropy(stream: GuestStream) -> None:
-    """Give the guest's kernel its seed."""
+async def feed_entropy(listeners: dict[int, Listener], phase: Phase) -> None:
+    """Give the guest's kernel its seed, if it is expected to ask for it.
+
+    Raises:
+        ConnectionLost: the guest ended first.
+    """
+    if ENTROPY_PORT not in listeners:
+        return
+    phase.now = f"the guest to ask for entropy (port {ENTROPY_PORT})"
+    stream = await accept_once(listeners, ENTROPY_PORT)
     await stream.write(os.urandom(ENTROPY_BYTES))
     await stream.write_eof()
     stream.close()
+
+
+async def log_stream(listeners: dict[int, Listener], phase: Phase) -> GuestStream | None:
+    """Wait for the guest's log stream, None when none is expected.
+
+    Raises:
+        ConnectionLost: the guest ended first.
+    """
+    if LOG_PORT not in listeners:
+        return None
+    phase.now = f"the guest's log stream (port {LOG_PORT})"
+    return await accept_once(listeners, LOG_PORT)
 
 
 async def hand_output(handler: OutputHandler, stream: GuestStream, vm_id: str) -> None:

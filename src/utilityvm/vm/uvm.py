@@ -554,16 +554,13 @@ class UtilityVM:
     async def _start_process(self, spec: ProcessSpec) -> Process:
         self._step(Do.USE)
         with span("process.start", level=logging.DEBUG, vm=self.id):
-            if self._hosted:
-                return await self._system.create_process(spec)
-            return await self._connected(Do.USE).create_process(spec)
+            return await self._to_guest().create_process(spec)
 
     def _as_host(self) -> OfVm:
         """Return what containers need of their VM."""
 
         async def create(container_id: str, document: object) -> InGuest:
-            there = self._system if self._hosted else self._connected(Do.USE)
-            return await there.create_container(container_id, document)
+            return await self._to_guest().create_container(container_id, document)
 
         over = {State.STOPPED, State.CLOSED}
         return OfVm(self.id, lambda: self._step(Do.USE), lambda: self._life.state in over, create, lambda: self._ours)
@@ -585,13 +582,9 @@ class UtilityVM:
         with span("machine.start", level=logging.DEBUG) as machine:
             await self._system.start()
         self._scope.start("exit", self._watch_exit())
-        if gcs.ENTROPY_PORT in self._listeners:
-            phase.now = f"the guest to ask for entropy (port {gcs.ENTROPY_PORT})"
-            await guest_ports.feed_entropy(await guest_ports.accept_once(self._listeners, gcs.ENTROPY_PORT))
-        if gcs.LOG_PORT in self._listeners:
-            phase.now = f"the guest's log stream (port {gcs.LOG_PORT})"
-            output = guest_ports.hand_output(self._output_handler, await guest_ports.accept_once(self._listeners, gcs.LOG_PORT), self.id)
-            self._output = self._scope.start("output", output)
+        await guest_ports.feed_entropy(self._listeners, phase)
+        if (log := await guest_ports.log_stream(self._listeners, phase)) is not None:
+            self._output = self._scope.start("output", guest_ports.hand_output(self._output_handler, log, self.id))
         told: BootTold | None = None
         if self._hosted:
             phase.now = "the driver to reach the guest agent"
@@ -625,8 +618,8 @@ class UtilityVM:
     @property
     def _hosted(self) -> bool:
         """Whether the compute service keeps the guest connection."""
-        wanted = isinstance(self.options, OptionsWCOW) or self.options.use_guest_connection
-        return wanted and not self.options.external_guest_connection
+        machine = self.plan.document.virtual_machine
+        return machine is not None and machine.guest_connection is not None
 
     @property
     def _bridge_port(self) -> int:
@@ -636,6 +629,10 @@ class UtilityVM:
         if self._guest is None:
             raise StateError(f"vm {self.id}", "without a guest connection", do.value)
         return self._guest
+
+    def _to_guest(self) -> Machine | GuestConnection:
+        """Return who runs programs and makes containers in the guest."""
+        return self._system if self._hosted else self._connected(Do.USE)
 
     async def _switch(self, do: Do, effect: Callable[[], Awaitable[None]]) -> None:
         """Pause or resume, one at a time: the state follows the effect."""
@@ -679,20 +676,20 @@ class UtilityVM:
 
     async def _end_after_loss(self, reason: UtilityVMError) -> None:
         """A guest without its agent is of no use: unless it is powering off by itself, it is ended."""
-        if isinstance(reason, ConnectionLost):
-            await self._exit_by_itself()
+        await self._exit_by_itself(reason)
         if not self._exit.done():
             self._fault = reason
             await self._system.terminate()
 
     async def _end_after(self, error: BaseException) -> None:
         """End a start that failed."""
-        if isinstance(error, ConnectionLost):
-            await self._exit_by_itself()
+        await self._exit_by_itself(error)
         await self._end()
 
-    async def _exit_by_itself(self) -> None:
-        await asyncio.wait([self._exit], timeout=EXIT_TIMEOUT)
+    async def _exit_by_itself(self, error: BaseException) -> None:
+        """Let a VM that is ending do so: if the loss of a connection is all that was seen of it so far."""
+        if isinstance(error, ConnectionLost):
+            await asyncio.wait([self._exit], timeout=EXIT_TIMEOUT)
 
     async def _end(self) -> None:
         await self._system.terminate()
