@@ -388,10 +388,14 @@ class Container:
         self._over(error if isinstance(error, UtilityVMError) else ConnectionLost(f"{self._name}: {error}"))
 
     def _over(self, reason: UtilityVMError) -> None:
+        self._tell(reason)
+        self._life.step(Do.EXIT)
+
+    def _tell(self, reason: UtilityVMError) -> None:
+        """Tell those who wait for its end that they wait in vain, unless it has ended."""
         if not self._exit.done():
             self._exit.set_exception(reason)
             self._exit.exception()  # whoever waits gets it; nobody has to
-        self._life.step(Do.EXIT)
 
     async def _delete(self) -> None:
         async with self._turn:
@@ -401,7 +405,8 @@ class Container:
             await self._guest.delete_state()
             await self._forget(Do.DELETE)
             failure = await self._taken.release()
-        self._raise(failure)
+        if failure is not None:
+            raise failure
 
     async def _close(self) -> None:
         failure: UtilityVMError | None = None
@@ -414,9 +419,11 @@ class Container:
             if self._vm.is_over():
                 self._taken.abandon()
                 return
-            kept = self._wrapped(await self._taken.release())
-        failure = failure or kept
-        self._raise(failure)
+            kept = await self._taken.release()
+        if failure is not None:
+            raise failure
+        if kept is not None:
+            raise kept.during(f"{self._name}: failed to release one or more container resources")
 
     async def _end_in_guest(self) -> UtilityVMError | None:
         """End the container and let the guest forget it; return the first failure."""
@@ -436,13 +443,4 @@ class Container:
         self._guest.close()
         if self._first is not None:
             await self._first.close()
-        if not self._exit.done():
-            self._exit.set_exception(StateError(self._name, ContainerState.DELETED.value, Do.WAIT.value))
-            self._exit.exception()
-
-    def _wrapped(self, failure: UtilityVMError | None) -> UtilityVMError | None:
-        return failure and failure.during(f"{self._name}: failed to release one or more container resources")
-
-    def _raise(self, failure: UtilityVMError | None) -> None:
-        if failure is not None:
-            raise failure
+        self._tell(StateError(self._name, ContainerState.DELETED.value, Do.WAIT.value))

@@ -3,7 +3,7 @@
 The guest unmounts in the reverse order: the union, the disk, the layers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, final
@@ -17,7 +17,6 @@ from utilityvm.devices.tables import Tables
 from utilityvm.kit.aio import together
 from utilityvm.kit.errors import NotFound, Unsupported
 from utilityvm.plan.facts import Platform
-from utilityvm.store.layout import Layout
 
 _DISCARD: Final = ("discard",)  # what is deleted is given back to the host
 
@@ -52,14 +51,13 @@ class RootFs:
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """What root file systems are made of: the VM, its tables of devices, and the host's places for what is new."""
+    """What root file systems are made of: the VM, which knows the host's places for what is new, and its tables of devices."""
 
     owner: Owner
     tables: Tables
-    layout: Callable[[], Layout]
 
     async def mount(
-        self, container_id: ContainerId, layers: Sequence[str], scratch: "ScratchDisk | str | int | None", taken: Releases
+        self, container_id: ContainerId, layers: Sequence[str], scratch: ScratchDisk | str | int | None, taken: Releases
     ) -> RootFs:
         """Mount layers (images on the host, the topmost first) with a disk for what is written; what is taken is put on `taken`.
 
@@ -102,10 +100,10 @@ class Rooms:
         if self.owner.host.platform is Platform.HYPERV:
             hint = "give scratch=PATH, a VHDX of your own with ext4 on it, or no size for a read-only root"
             raise Unsupported(f"{self.owner.name}: scratch disks are made on hosts of Linux", hint=hint)
-        layout = self.layout()
+        layout = self.owner.host.layout()
         file = nameless(layout.scratch)
         try:
-            await fill(file, layout.cache / "disks", size, SCRATCH_FORMAT)
+            await fill(file, layout.disks, size, SCRATCH_FORMAT)
         except BaseException:
             file.close()
             raise

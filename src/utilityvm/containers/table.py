@@ -55,7 +55,7 @@ class Containers:
     def __init__(self, vm: OfVm, owner: Owner, tables: Tables, options: OptionsLCOW | OptionsWCOW) -> None:
         self._vm, self._owner, self._options = vm, owner, options
         self.volumes = Volumes(tables.scsi, owner.host.layout, tables.layers.mount_point, owner.name)
-        self._rooms, self._mounts = Rooms(owner, tables, owner.host.layout), Mounts(owner, tables, self.volumes)
+        self._rooms, self._mounts = Rooms(owner, tables), Mounts(owner, tables, self.volumes)
         self._there: dict[ContainerId, Container] = {}
         self._coming: set[ContainerId] = set()
         self._left: list[Releases] = []
@@ -158,12 +158,8 @@ class Containers:
 
     async def _give_back(self, taken: Releases) -> None:
         """Undo a creation that failed. What cannot be undone goes with the VM."""
-
-        async def release() -> None:
-            await taken.release()
-
         if not self._vm.is_over():
-            await finish(release(), within=None)
+            await finish(taken.release(), within=None)
         if self._vm.is_over():
             taken.abandon()
         elif not taken.done:

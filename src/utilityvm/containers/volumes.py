@@ -47,7 +47,7 @@ async def make_volume(layout: Layout, name: str, size: int) -> None:
         return
     file = nameless(layout.volumes)
     try:
-        await fill(file, layout.cache / "disks", size, VOLUME_FORMAT)
+        await fill(file, layout.disks, size, VOLUME_FORMAT)
         os.fsync(file.fd)
         _name(file, path)
     except FileExistsError:

@@ -72,6 +72,11 @@ class Layout:
         return self.state / "scratch"
 
     @property
+    def disks(self) -> Path:
+        """The folder of empty file systems that new disks are copied from."""
+        return self.cache / "disks"
+
+    @property
     def packages(self) -> Path:
         """The folder of downloaded packages."""
         return self.cache / "packages"

@@ -17,6 +17,7 @@ def test_root_has_the_places_of_the_system() -> None:
     assert layout == Layout(Path("/var/lib/utilityvm"), Path("/var/cache/utilityvm"), Path("/var/lib/utilityvm/boot"))
     assert layout.packages == Path("/var/cache/utilityvm/packages")
     assert layout.kernels == Path("/var/cache/utilityvm/kernels")
+    assert layout.disks == Path("/var/cache/utilityvm/disks")
     assert layout.images == Path("/var/lib/utilityvm/images")
     assert layout.shipped_images == {"busybox": Path("/var/lib/utilityvm/boot/busybox.tar")}
     assert layout.volumes == Path("/var/lib/utilityvm/volumes")
