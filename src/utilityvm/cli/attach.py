@@ -14,6 +14,7 @@ from utilityvm.cli.stdio import read_some, write_all
 from utilityvm.cli.terminal import Escape, Terminal, size_of, unblocked
 from utilityvm.cli.values import seconds
 from utilityvm.guest.collect import relay
+from utilityvm.guest.process import in_words
 from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import ConnectionLost, GuestError, HostError, InvalidOptions, UtilityVMError
 from utilityvm.vm.uvm import CLEANUP_TIMEOUT
@@ -178,13 +179,24 @@ class Escaped(Exception):
     """The user wants out."""
 
 
-def escaped() -> int:
-    """Say that the user wanted out; return the exit code."""
-    print("uvm: ended by Ctrl-], pressed three times", file=sys.stderr)
-    return ESCAPED
+async def outcome(work: Awaitable[int], vm: "UtilityVM", program: str, where: str) -> int:
+    """Return the exit code of `work`, which runs `program` in the VM, or ours for its failure to; `where` it was looked for.
+
+    Raises:
+        UtilityVMError: the VM ended first, or the program failed of something that has no exit code.
+    """
+    try:
+        return await work
+    except GuestError as error:
+        return not_started(in_words(error, program, where))
+    except ConnectionLost as lost:
+        raise await _end_of(vm, lost) from lost
+    except Escaped:
+        print("uvm: ended by Ctrl-], pressed three times", file=sys.stderr)
+        return ESCAPED
 
 
-async def end_of(vm: "UtilityVM", lost: ConnectionLost) -> UtilityVMError:
+async def _end_of(vm: "UtilityVM", lost: ConnectionLost) -> UtilityVMError:
     """Say how the VM ended, which says more than the loss of its connections just before."""
     try:
         async with asyncio.timeout(CLEANUP_TIMEOUT):

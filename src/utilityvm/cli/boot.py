@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from utilityvm.cli import attach, timeline
 from utilityvm.cli.flags import add_option_flags, wanted_options
 from utilityvm.cli.network import add_network_flags, wanted_network
-from utilityvm.guest.process import in_words
 from utilityvm.guest.spec import ProcessSpec, parameters
-from utilityvm.kit.errors import ConnectionLost, GuestError, InvalidOptions
+from utilityvm.kit.errors import InvalidOptions
 from utilityvm.vm.compose import create_lcow
 from utilityvm.vm.processes import DEFAULT_ENVIRONMENT
 
@@ -63,7 +62,9 @@ async def _boot(args: argparse.Namespace) -> int:
         await vm.start()
         try:
             async with asyncio.timeout(args.timeout):
-                return await (_wait(vm) if spec is None else _command(vm, spec))
+                if spec is None:
+                    return await _wait(vm)
+                return await attach.outcome(_command(vm, spec), vm, spec.program, "the guest")
         except TimeoutError:
             print(f"uvm: {spec.program if spec else f'vm {vm.id}'} still ran after {args.timeout:g} s", file=sys.stderr)
             return attach.TIMED_OUT
@@ -111,14 +112,7 @@ async def _wait(vm: "UtilityVM") -> int:
 
 
 async def _command(vm: "UtilityVM", spec: ProcessSpec) -> int:
-    try:
-        process = await vm.create_process(
-            spec.argv, env=dict(spec.env), cwd=spec.cwd, user=spec.user, stdin=spec.stdin, console_size=spec.console_size
-        )
-        return await attach.attach(process, stdin=spec.stdin, terminal=spec.console_size is not None)
-    except GuestError as error:
-        return attach.not_started(in_words(error, spec.program, "the guest"))
-    except ConnectionLost as lost:
-        raise await attach.end_of(vm, lost) from lost
-    except attach.Escaped:
-        return attach.escaped()
+    process = await vm.create_process(
+        spec.argv, env=dict(spec.env), cwd=spec.cwd, user=spec.user, stdin=spec.stdin, console_size=spec.console_size
+    )
+    return await attach.attach(process, stdin=spec.stdin, terminal=spec.console_size is not None)

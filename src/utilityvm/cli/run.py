@@ -18,10 +18,9 @@ from utilityvm.cli.wishes import add_container_flags, spelled, wish_of
 from utilityvm.containers import wish
 from utilityvm.containers.scratch import SCRATCH_SIZE
 from utilityvm.containers.spec import spec_of, vm_size
-from utilityvm.guest.process import in_words
 from utilityvm.images.store import ImageStore
-from utilityvm.kit.errors import ConnectionLost, GuestError, InvalidOptions
-from utilityvm.sandbox.opening import Opened, Plan, Pull, Pulling, new_name, open_container
+from utilityvm.kit.errors import GuestError, InvalidOptions
+from utilityvm.sandbox.opening import Plan, Pull, Pulling, new_name, open_container
 
 if TYPE_CHECKING:
     from utilityvm.containers.container import Container
@@ -78,7 +77,8 @@ async def _container(args: argparse.Namespace, signals: attach.Signals) -> int:
             bar.close()
         try:
             async with asyncio.timeout(args.timeout):
-                return await _command(opened, args, signals)
+                work = _command(opened.container, args, signals)
+                return await attach.outcome(work, opened.vm, opened.program, f"image {opened.image.name.short}")
         except TimeoutError:
             print(f"uvm: {plan.image}: still ran after {args.timeout:g} s", file=sys.stderr)
             return attach.TIMED_OUT
@@ -117,20 +117,12 @@ def plan_of(args: argparse.Namespace) -> Plan:
     )
 
 
-async def _command(opened: Opened, args: argparse.Namespace, signals: attach.Signals) -> int:
-    container = opened.container
-    try:
-        process = await container.start(stdin=args.interactive)
-        async with signals.passed_on(process):
-            code = await attach.attach(process, stdin=args.interactive, terminal=args.tty)
-        if code == _KILLED:
-            await _tell_of_memory(container)
-    except GuestError as error:
-        return attach.not_started(in_words(error, opened.program, f"image {opened.image.name.short}"))
-    except ConnectionLost as lost:
-        raise await attach.end_of(opened.vm, lost) from lost
-    except attach.Escaped:
-        return attach.escaped()
+async def _command(container: "Container", args: argparse.Namespace, signals: attach.Signals) -> int:
+    process = await container.start(stdin=args.interactive)
+    async with signals.passed_on(process):
+        code = await attach.attach(process, stdin=args.interactive, terminal=args.tty)
+    if code == _KILLED:
+        await _tell_of_memory(container)
     return code
 
 
