@@ -4,7 +4,6 @@ Semantics: the original's LCOW container document. Other agents than ours get th
 original's get it; ours gets all of it.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NewType
 
@@ -13,6 +12,7 @@ from msgspec import field
 from msgspec.structs import replace
 
 from utilityvm.kit.errors import InvalidOptions, Problem, UtilityVMError
+from utilityvm.kit.ids import check_name
 from utilityvm.schema.container import HostedSystem
 from utilityvm.schema.version import Version
 from utilityvm.wire.oci import Linux, Namespace, OciProcess, Root, Spec, Windows, WindowsNetwork, read_process
@@ -27,7 +27,6 @@ POD: Final = "io.kubernetes.cri.sandbox-id"
 """Annotation with the id of the pod's sandbox."""
 
 _FOLDER: Final = "/run/gcs/c"
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _SHARED: Final = {"network": "net", "ipc": "ipc", "uts": "uts"}
 """Namespaces that the containers of a pod share, and their names below /proc/PID/ns."""
 
@@ -42,14 +41,8 @@ class LcowContainer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 def parse_container_id(text: str) -> ContainerId:
-    """Check a caller's id of a container.
-
-    Raises:
-        InvalidOptions: empty, over 128 characters, or a character outside ``A-Za-z0-9_.-``.
-    """
-    if not _ID.fullmatch(text):
-        message = f"id {text!r:.200} cannot name a container: 1 to 128 of A-Z a-z 0-9 _ . -, not beginning with a mark"
-        raise InvalidOptions(message, problems=[Problem("$.id", "id", message)])
+    """Check a caller's id of a container. See `kit.ids.check_name` for errors."""
+    check_name(text, f"id {text!r:.200} cannot name a container", "$.id", "id")
     return ContainerId(text)
 
 

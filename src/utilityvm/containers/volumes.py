@@ -5,22 +5,20 @@ A volume that may be written is one VM's at a time, which the kernel sees to: a 
 
 import errno
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import final
 
 from utilityvm.containers.scratch import VOLUME_FORMAT, DiskFile, fill, nameless
 from utilityvm.devices.scsi import Scsi
-from utilityvm.kit.errors import Exists, HostError, InvalidOptions, NotFound, Problem, Unsupported
+from utilityvm.kit.errors import Exists, HostError, NotFound, Unsupported
+from utilityvm.kit.ids import check_name
 from utilityvm.store.layout import Layout
 
 if sys.platform != "win32":
     import fcntl
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 def volume_file(layout: Layout, name: str) -> Path:
@@ -29,9 +27,7 @@ def volume_file(layout: Layout, name: str) -> Path:
     Raises:
         InvalidOptions: no volume can have this name.
     """
-    if not _NAME.fullmatch(name):
-        message = f"{name!r:.200} cannot name a volume: 1 to 128 of A-Z a-z 0-9 _ . -, not beginning with a mark"
-        raise InvalidOptions(message, problems=[Problem("volume", "name", message)])
+    check_name(name, f"{name!r:.200} cannot name a volume", "volume", "name")
     return layout.volumes / f"{name}.img"
 
 

@@ -14,7 +14,7 @@ RuntimeId = NewType("RuntimeId", str)
 
 NULL_GUID = "00000000-0000-0000-0000-000000000000"
 
-_VM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 def new_guid() -> str:
@@ -27,13 +27,18 @@ def guid_of(text: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, text))
 
 
-def parse_vm_id(text: str) -> VmId:
-    """Check a caller's VM id: it becomes part of names outside (cgroup, tap, directory).
+def check_name(text: str, otherwise: str, problem_path: str, rule: str) -> None:
+    """Refuse a text that cannot name what is in paths and names outside; `otherwise` says what it cannot name.
 
     Raises:
         InvalidOptions: empty, over 128 characters, or a character outside ``A-Za-z0-9_.-``.
     """
-    if not _VM_ID.fullmatch(text):
-        message = f"id {text!r} cannot name a VM: 1 to 128 of A-Z a-z 0-9 _ . -, not beginning with a mark"
-        raise InvalidOptions(message, problems=[Problem("$.id", "id", message)])
+    if not _NAME.fullmatch(text):
+        message = f"{otherwise}: 1 to 128 of A-Z a-z 0-9 _ . -, not beginning with a mark"
+        raise InvalidOptions(message, problems=[Problem(problem_path, rule, message)])
+
+
+def parse_vm_id(text: str) -> VmId:
+    """Check a caller's VM id: it becomes part of names outside (cgroup, tap, directory). See `check_name` for errors."""
+    check_name(text, f"id {text!r} cannot name a VM", "$.id", "id")
     return VmId(text)
