@@ -35,15 +35,16 @@ _ABSENT, _FOLDER = 44, 45  # exit codes of our scripts
 _COPIES: Final = ThreadPoolExecutor(4, "utilityvm.copy")
 
 _EXISTS: Final = '[ -e "$1" ] || [ -L "$1" ]'
-_READ: Final = f'{_EXISTS} || exit {_ABSENT}; [ -d "$1" ] && exit {_FOLDER}; exec $b cat -- "$1"'
-_WRITE: Final = '[ -d "$1" ] && exit 45; $b mkdir -p -- "$2" && $b cat > "$1" && { [ -z "$3" ] || $b chmod "$3" -- "$1"; }'
-_REMOVE: Final = f'{_EXISTS} || exit {_ABSENT}; exec $b rm -rf -- "$1"'
+_THERE: Final = f"{_EXISTS} || exit {_ABSENT}"
+_READ: Final = f'{_THERE}; [ -d "$1" ] && exit {_FOLDER}; exec $b cat -- "$1"'
+_WRITE: Final = f'[ -d "$1" ] && exit {_FOLDER}; $b mkdir -p -- "$2" && $b cat > "$1" && {{ [ -z "$3" ] || $b chmod "$3" -- "$1"; }}'
+_REMOVE: Final = f'{_THERE}; exec $b rm -rf -- "$1"'
 _LIST: Final = (
-    f'{_EXISTS} || exit {_ABSENT}; [ -d "$1" ] || exit {_FOLDER}; '
+    f'{_THERE}; [ -d "$1" ] || exit {_FOLDER}; '
     'exec $b find "$1/." -mindepth 1 -maxdepth 1 -exec $b sh -c \''
     'b=$0; for f; do printf "%s\\0" "${f##*/}"; done; printf "\\0"; $b stat -c "%f %s %u %g %Y" -- "$@"; printf "\\0"\' $b {} +'
 )
-_OUT: Final = f'{_EXISTS} || exit {_ABSENT}; cd -- "$2" && exec $b tar -c -f - "./$3"'
+_OUT: Final = f'{_THERE}; cd -- "$2" && exec $b tar -c -f - "./$3"'
 _IN: Final = '$b mkdir -p -- "$1" && cd -- "$1" && exec $b tar -x -o -p -f -'
 
 
@@ -123,8 +124,7 @@ class Files:
 
     async def exists(self, path: str, *, user: str | None = None) -> bool:
         """Say whether there is something: a file, a folder, or a link even if it leads nowhere."""
-        said = await self._programs.run(script(_EXISTS, _checked(path)), data=None, user=user, limit=_KEPT)
-        return said.exit_code == 0
+        return await self._holds(_EXISTS, _checked(path), user)
 
     async def remove(self, path: str, *, user: str | None = None) -> None:
         """Remove a file, a link, or a folder with all that is in it.
@@ -164,7 +164,7 @@ class Files:
             GuestError: something cannot be written.
         """
         origin, place = Path(source), _named(path)
-        into = path.endswith("/") or await self._is_folder(place, user)
+        into = path.endswith("/") or await self._holds('[ -d "$1" ]', place, user)
         folder, name = (place, _own_name(origin)) if into else posixpath.split(place)
         await self._stream(
             script(_IN, folder), user, lambda there: pack(origin, name, there.write), f"copying {origin} to {place}", stdin=True
@@ -198,8 +198,8 @@ class Files:
             stdin=False,
         )
 
-    async def _is_folder(self, place: str, user: str | None) -> bool:
-        said = await self._programs.run(script('[ -d "$1" ]', place), data=None, user=user, limit=_KEPT)
+    async def _holds(self, text: str, place: str, user: str | None) -> bool:
+        said = await self._programs.run(script(text, place), data=None, user=user, limit=_KEPT)
         return said.exit_code == 0
 
     async def _do(
