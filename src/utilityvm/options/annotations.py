@@ -47,9 +47,7 @@ class Annotation:
 
 _TOPOLOGY: Final = f"{NAMESPACE}computetopology."
 _LCOW: Final = f"{NAMESPACE}lcow."
-_PHYSICAL: Final = f"{NAMESPACE}fullyphysicallybacked"
 _ROOT_FS: Final = f"{_LCOW}preferredrootfstype"
-_DIRECT: Final = f"{_LCOW}kerneldirectboot"
 
 ANNOTATIONS: Final = (
     Annotation(f"{_TOPOLOGY}memory.sizeinmb", "memory_size_in_mb", Value.NUMBER_OR_NONE),
@@ -70,11 +68,11 @@ ANNOTATIONS: Final = (
     Annotation(
         f"{_LCOW}bootfilesrootpath", "boot_files_path", Value.TEXT, Guests.LINUX, "kernel and root file system are those found there"
     ),
-    Annotation(_DIRECT, "kernel_direct", Value.TRUTH, Guests.LINUX, f"false: `kernel_file` is `{KERNEL_FILE}`"),
+    Annotation(f"{_LCOW}kerneldirectboot", "kernel_direct", Value.TRUTH, Guests.LINUX, f"false: `kernel_file` is `{KERNEL_FILE}`"),
     Annotation(f"{_LCOW}kernelbootoptions", "kernel_boot_options", Value.TEXT, Guests.LINUX),
     Annotation(f"{_LCOW}vpcienabled", "vpci_enabled", Value.TRUTH, Guests.LINUX),
     Annotation(
-        _PHYSICAL,
+        f"{NAMESPACE}fullyphysicallybacked",
         "fully_physically_backed",
         Value.TRUTH,
         also="true: `allow_overcommit` is false, and a Linux guest has its root in the initrd and no persistent memory",

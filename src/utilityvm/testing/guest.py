@@ -392,16 +392,14 @@ class FakeGuest:
         if word == gcs.DUMP_STACKS.word:
             return {"GuestStacks": "goroutine 1 [running]:\n"}
         known: dict[str, object]
+        wanted: list[str] = json.loads(str(request["Query"])).get("PropertyTypes", [])
         if container is None:
             known = {"Memory": {"VirtualMachineMemory": {"AvailableMemory": MEMORY_PAGES // 2, "AssignedMemory": MEMORY_PAGES}}}
             about = list(self._processes)
         else:
             known, about = {"LCOWMetrics": {"pids": {"current": len(container.processes)}}}, container.processes
+            wanted = [_ANSWERS.get(name, name) for name in wanted]  # statistics go by another name in the answer
         known["ProcessList"] = [{"ProcessId": pid} for pid in sorted(about) if not self._processes[pid].done()]
-        if container is not None:  # statistics go by another name in the answer
-            told = [_ANSWERS.get(name, name) for name in json.loads(str(request["Query"])).get("PropertyTypes", [])]
-            return {"Properties": json.dumps({name: known[name] for name in told if name in known})}
-        wanted: list[str] = json.loads(str(request["Query"])).get("PropertyTypes", [])
         return {"Properties": json.dumps({name: known[name] for name in wanted if name in known})}
 
     async def _process_call(self, word: int, pid: object) -> dict[str, object]:
