@@ -1,22 +1,15 @@
 """All pairs of state and event: what the table lists happens, everything else is refused and changes nothing."""
 
 import pytest
+from tests.unit.lives import moves_or_is_refused
 
 from utilityvm.compute.life import LIFE, Do, State
-from utilityvm.kit.errors import StateError
-from utilityvm.kit.lifecycle import Life
 
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("event", Do)
 def test_each_pair_moves_or_is_refused(state: State, event: Do) -> None:
-    life = Life("vm x", LIFE, state)
-    if (state, event) in LIFE:
-        assert life.step(event) is LIFE[state, event]
-    else:
-        with pytest.raises(StateError, match=f"^vm x: cannot {event.value} while {state.value}$"):
-            life.step(event)
-        assert life.state is state
+    moves_or_is_refused(LIFE, state, event, "vm x")
 
 
 def test_only_start_can_be_refused_to_a_caller() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.unit.lives import moves_or_is_refused
 from utilityvm.containers.container import Container
 from utilityvm.containers.life import LIFE, ContainerState, Do
 from utilityvm.kit.errors import StateError
-from utilityvm.kit.lifecycle import Life
 
 from .rig import a_vm, spec
 
@@ -30,13 +30,7 @@ CALLS: dict[Do, Any] = {
 @pytest.mark.parametrize("state", ContainerState)
 @pytest.mark.parametrize("event", Do)
 def test_each_pair_moves_or_is_refused(state: ContainerState, event: Do) -> None:
-    life = Life("container c", LIFE, state)
-    if (state, event) in LIFE:
-        assert life.step(event) is LIFE[state, event]
-    else:
-        with pytest.raises(StateError, match=f"^container c: cannot {event.value} while {state.value}$"):
-            life.step(event)
-        assert life.state is state
+    moves_or_is_refused(LIFE, state, event, "container c")
 
 
 def test_closing_and_the_end_are_never_refused() -> None:
