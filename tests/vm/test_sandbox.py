@@ -136,13 +136,13 @@ ODD = "a b\n'\"$x\\ü"
 
 async def test_files_are_written_read_listed_and_removed(box: Sandbox) -> None:
     files = box.files
-    await files.write("/work/one/a.txt", "text ü\n", mode=0o640)
-    await files.write(f"/work/one/{ODD}", b"\0\xff")
-    await files.write("/work/one/a.txt", "shorter\n")
-    assert await files.read("/work/one/a.txt") == b"shorter\n"
-    assert await files.read(f"/work/one/{ODD}") == b"\0\xff"
-    await box.run("sh", "-c", "mkdir /work/one/-d; ln -s a.txt /work/one/link; ln -s /nowhere /work/one/lost; mkfifo /work/one/pipe")
-    listed = await files.list("/work/one")
+    await files.write("/srv/one/a.txt", "text ü\n", mode=0o640)
+    await files.write(f"/srv/one/{ODD}", b"\0\xff")
+    await files.write("/srv/one/a.txt", "shorter\n")
+    assert await files.read("/srv/one/a.txt") == b"shorter\n"
+    assert await files.read(f"/srv/one/{ODD}") == b"\0\xff"
+    await box.run("sh", "-c", "mkdir /srv/one/-d; ln -s a.txt /srv/one/link; ln -s /nowhere /srv/one/lost; mkfifo /srv/one/pipe")
+    listed = await files.list("/srv/one")
     assert [(entry.name, entry.kind) for entry in listed] == [
         ("-d", FileKind.FOLDER),
         (ODD, FileKind.FILE),
@@ -152,10 +152,10 @@ async def test_files_are_written_read_listed_and_removed(box: Sandbox) -> None:
         ("pipe", FileKind.OTHER),
     ]
     assert (listed[2].size, listed[2].mode, listed[2].uid) == (8, 0o640, 0)
-    assert await files.list("/work/one/-d") == ()
-    assert await files.exists("/work/one/lost")
-    await files.remove("/work/one")
-    assert not await files.exists("/work/one")
+    assert await files.list("/srv/one/-d") == ()
+    assert await files.exists("/srv/one/lost")
+    await files.remove("/srv/one")
+    assert not await files.exists("/srv/one")
 
 
 async def test_a_file_that_is_not_there_or_is_none_is_told(box: Sandbox) -> None:
