@@ -1,7 +1,11 @@
-"""Short ways to run a program in a VM and to wait for something to become true in it."""
+"""Short ways to run a program in a VM and to wait for something to become true in it, and to run `uvm` as a command."""
 
 import asyncio
-from contextlib import suppress
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +15,9 @@ from utilityvm import Process, UtilityVM
 
 LIMIT = 60.0
 """Seconds in which anything that ends at all has ended, on a slow host without KVM too."""
+
+UVM = (sys.executable, "-m", "utilityvm")
+NOTHING, PIPE = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
 
 
 class Done(NamedTuple):
@@ -70,6 +77,46 @@ def of_vm(vm_id: str) -> list[int]:
             if vm_id.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
     return found
+
+
+@asynccontextmanager
+async def command(
+    vm_id: str, *words: str, stdin: int = NOTHING, stdout: int = PIPE, stderr: int = PIPE
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `uvm` with words that give its VM this id, and see that nothing of the VM is left at the end."""
+    process = await asyncio.create_subprocess_exec(*UVM, *words, stdin=stdin, stdout=stdout, stderr=stderr)
+    try:
+        async with asyncio.timeout(LIMIT):
+            yield process
+            await process.wait()
+            while of_vm(vm_id):
+                await asyncio.sleep(0.01)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def uvm(*words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Done:
+    """Run `uvm` with any words, to its end; `env` is added to the environment."""
+    process = await asyncio.create_subprocess_exec(
+        *UVM, *words, stdin=NOTHING, stdout=PIPE, stderr=PIPE, env={**os.environ, **(env or {})}, cwd=cwd
+    )
+    async with asyncio.timeout(LIMIT):
+        return await outcome_of(process)
+
+
+async def outcome_of(process: asyncio.subprocess.Process, given: bytes | None = None) -> Done:
+    """Give a command its input and read all that it says; what it says when it falls back to emulation is left out."""
+    out, err = await process.communicate(given)
+    assert process.returncode is not None
+    return Done(process.returncode, out, told(err))
+
+
+def told(err: bytes) -> bytes:
+    """Return what a command said on its standard error, but for the fall back to emulation."""
+    assert b"Traceback" not in err, err.decode()
+    return re.sub(rb"(?m)^uvm: warning: software emulation.*\n", b"", err)
 
 
 def qemu_of(vm_id: str) -> int:

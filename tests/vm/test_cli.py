@@ -16,57 +16,27 @@ from utilityvm.boot.files import BootFiles
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.service import QemuService
 
-from .running import LIMIT, Done, of_vm
+from .running import LIMIT, NOTHING, PIPE, UVM, Done, command, of_vm, outcome_of, told, uvm
 
-UVM = (sys.executable, "-m", "utilityvm")
 SMALL = ("--memory", "256", "--cpus", "1")
-PIPE = asyncio.subprocess.PIPE
 numbers = count()
 
 
 @asynccontextmanager
 async def boot(
-    *command: str, flags: Sequence[str] = (), stdin: int = asyncio.subprocess.DEVNULL, stdout: int = PIPE, stderr: int = PIPE
+    *words: str, flags: Sequence[str] = (), stdin: int = NOTHING, stdout: int = PIPE, stderr: int = PIPE
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """Run `uvm boot` with `command`, and see that nothing of its VM is left at the end. Gives the process and the VM's id."""
+    """Run `uvm boot` with a command. Gives the process and the VM's id."""
     vm_id = f"cli-{os.getpid()}-{next(numbers)}"
-    uvm = await asyncio.create_subprocess_exec(
-        *UVM, "boot", *SMALL, "--id", vm_id, *flags, "--", *command, stdin=stdin, stdout=stdout, stderr=stderr
-    )
-    try:
-        async with asyncio.timeout(LIMIT):
-            yield uvm, vm_id
-            await uvm.wait()
-            while of_vm(vm_id):
-                await asyncio.sleep(0.01)
-    finally:
-        if uvm.returncode is None:
-            uvm.kill()
-            await uvm.communicate()
+    all_words = ("boot", *SMALL, "--id", vm_id, *flags, "--", *words)
+    async with command(vm_id, *all_words, stdin=stdin, stdout=stdout, stderr=stderr) as process:
+        yield process, vm_id
 
 
-async def outcome(*command: str, flags: Sequence[str] = (), given: bytes | None = None) -> Done:
-    """Run `uvm boot` to its end; what it says when it falls back to emulation is left out."""
-    async with boot(*command, flags=flags, stdin=PIPE if given is not None else asyncio.subprocess.DEVNULL) as (uvm, _):
-        out, err = await uvm.communicate(given)
-    assert uvm.returncode is not None
-    return Done(uvm.returncode, out, told(err))
-
-
-async def uvm(*words: str, env: dict[str, str] | None = None) -> Done:
-    """Run `uvm` with any words, to its end."""
-    process = await asyncio.create_subprocess_exec(
-        *UVM, *words, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env={**os.environ, **(env or {})}
-    )
-    async with asyncio.timeout(LIMIT):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return Done(process.returncode, out, told(err))
-
-
-def told(err: bytes) -> bytes:
-    assert b"Traceback" not in err, err.decode()
-    return re.sub(rb"(?m)^uvm: warning: software emulation.*\n", b"", err)
+async def outcome(*words: str, flags: Sequence[str] = (), given: bytes | None = None) -> Done:
+    """Run `uvm boot` to its end."""
+    async with boot(*words, flags=flags, stdin=NOTHING if given is None else PIPE) as (process, _):
+        return await outcome_of(process, given)
 
 
 async def until_running(vm_id: str) -> None:

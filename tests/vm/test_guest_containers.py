@@ -21,7 +21,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 INVALID_ARGUMENT = 0x8007_0057
 INVALID_STATE = 0x8037_0105
-PATH_NOT_FOUND = 0x8007_0003
 
 LEFT = """ls -d /run/crun/* /run/utilityvm/containers/* /run/gcs/c/* /sys/fs/cgroup/containers/*/ 2>/dev/null
 grep -e overlay -e /run/gcs /proc/mounts; ls /proc/1/fd | wc -l"""

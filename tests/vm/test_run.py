@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-import re
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
@@ -15,11 +13,9 @@ import pytest
 from utilityvm.containers.volumes import volume_file
 from utilityvm.store.layout import Layout
 
-from .running import LIMIT, Done, of_vm
+from .running import NOTHING, PIPE, Done, command, of_vm, outcome_of, told, uvm
 
-UVM = (sys.executable, "-m", "utilityvm")
 SMALL = ("--memory-size-in-mb", "256", "--processor-count", "1")
-PIPE = asyncio.subprocess.PIPE
 numbers = count()
 
 pytestmark = pytest.mark.usefixtures("boot_files")
@@ -27,46 +23,18 @@ pytestmark = pytest.mark.usefixtures("boot_files")
 
 @asynccontextmanager
 async def running(
-    *command: str, flags: Sequence[str] = (), image: str = "busybox", stdin: int = asyncio.subprocess.DEVNULL
+    *words: str, flags: Sequence[str] = (), image: str = "busybox", stdin: int = NOTHING
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """Run `uvm run` with `command`, and see that nothing of its VM is left at the end. Gives the process and the VM's name."""
+    """Run `uvm run` with a command. Gives the process and the VM's name."""
     name = f"run-{os.getpid()}-{next(numbers)}"
-    uvm = await asyncio.create_subprocess_exec(
-        *UVM, "run", *SMALL, "--name", name, *flags, image, *command, stdin=stdin, stdout=PIPE, stderr=PIPE
-    )
-    try:
-        async with asyncio.timeout(LIMIT):
-            yield uvm, name
-            await uvm.wait()
-            while of_vm(name):
-                await asyncio.sleep(0.01)
-    finally:
-        if uvm.returncode is None:
-            uvm.kill()
-            await uvm.communicate()
+    async with command(name, "run", *SMALL, "--name", name, *flags, image, *words, stdin=stdin) as process:
+        yield process, name
 
 
-async def outcome(*command: str, flags: Sequence[str] = (), image: str = "busybox", given: bytes | None = None) -> Done:
+async def outcome(*words: str, flags: Sequence[str] = (), image: str = "busybox", given: bytes | None = None) -> Done:
     """Run `uvm run` to its end."""
-    stdin = asyncio.subprocess.DEVNULL if given is None else PIPE
-    async with running(*command, flags=flags, image=image, stdin=stdin) as (uvm, _):
-        out, err = await uvm.communicate(given)
-    assert uvm.returncode is not None
-    return Done(uvm.returncode, out, told(err))
-
-
-async def uvm(*words: str, cwd: Path | None = None) -> Done:
-    """Run `uvm` with any words, to its end."""
-    process = await asyncio.create_subprocess_exec(*UVM, *words, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, cwd=cwd)
-    async with asyncio.timeout(LIMIT):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return Done(process.returncode, out, told(err))
-
-
-def told(err: bytes) -> bytes:
-    assert b"Traceback" not in err, err.decode()
-    return re.sub(rb"(?m)^uvm: warning: software emulation.*\n", b"", err)
+    async with running(*words, flags=flags, image=image, stdin=NOTHING if given is None else PIPE) as (process, _):
+        return await outcome_of(process, given)
 
 
 @pytest.fixture
