@@ -34,7 +34,7 @@ func (t *Table) Pause(c *Container, paused bool, done func(error)) {
 		return
 	}
 	c.state = Switching
-	t.beside(func() error {
+	t.loop.Beside(func() error {
 		if err := t.kernel.Freeze(c.cgroup(), paused); err != nil {
 			return &wire.Error{Code: wire.Fail, Text: "container " + c.ID + " could not be " + what, Cause: err}
 		}

@@ -125,11 +125,3 @@ func (t *Table) TellEnd(c *Container, tell Tell) {
 		c.told = tell(wire.Notification{ContainerID: c.ID, ActivityID: c.activity, Type: c.exit, OOMKills: t.oomKills(c)})
 	}
 }
-
-// beside does work that may take its time, and then, in the loop, what follows from it.
-func (t *Table) beside(work func() error, then func(error)) {
-	var failure error
-	if err := t.loop.Beside(func() { failure = work() }, func() { then(failure) }); err != nil {
-		then(err)
-	}
-}

@@ -26,7 +26,7 @@ func (t *Table) Create(id, activity string, d *wire.Document, tell Tell, done fu
 		done(err)
 	}
 	var config string
-	t.beside(func() (err error) {
+	t.loop.Beside(func() (err error) {
 		if err = t.crun.prepare(t.kernel); err == nil {
 			config, err = t.prepare(c)
 		}

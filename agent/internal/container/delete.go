@@ -36,7 +36,7 @@ func (t *Table) Delete(c *Container, done func(error)) {
 // program with a dozen libraries to do, where nothing is to be run after the end: the control group and the folder of crun's notes go.
 func (t *Table) sweep(c *Container, then func(error)) {
 	clear := func(error) {
-		t.beside(func() error { return t.clear(c) }, then)
+		t.loop.Beside(func() error { return t.clear(c) }, then)
 	}
 	if !c.spec.afterEnd {
 		clear(nil)

@@ -73,7 +73,7 @@ func (t *Table) Exec(c *Container, what wire.Object, stdio *process.Stdio, done 
 		return
 	}
 	e := t.errand(c)
-	t.beside(func() error {
+	t.loop.Beside(func() error {
 		if err := resolveUser(t.kernel, c.spec.root, who, &what); err != nil {
 			return err
 		}

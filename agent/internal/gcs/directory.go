@@ -32,12 +32,11 @@ func mappedDirectory(c *call, q *wire.Modify) {
 		(&mounting{call: c, settings: d}).prepare()
 	case "Remove":
 		k := m.Kernel
-		var failure error
-		c.besideThen(func() { failure = unmount(k, d.MountPath) }, func() {
-			if failure == nil {
+		m.Loop.Beside(func() error { return unmount(k, d.MountPath) }, func(err error) {
+			if err == nil {
 				delete(m.directories, d.MountPath)
 			}
-			c.answer(wire.Response{Err: failure})
+			c.answer(wire.Response{Err: err})
 		})
 	default:
 		c.refuseRequest(q)
@@ -52,15 +51,16 @@ type mounting struct {
 }
 
 func (m *mounting) prepare() {
-	k, path := m.call.bridge.machine.Kernel, m.settings.MountPath
-	var failure error
-	m.call.besideThen(func() {
-		if failure = sys.LoadModules(k, "9p"); failure == nil {
-			failure = makeFolders(k, path, 0o700)
+	machine, path := m.call.bridge.machine, m.settings.MountPath
+	k := machine.Kernel
+	machine.Loop.Beside(func() error {
+		if err := sys.LoadModules(k, "9p"); err != nil {
+			return err
 		}
-	}, func() {
-		if failure != nil {
-			m.fail("failed to mount directory for mapped directory "+path, failure)
+		return makeFolders(k, path, 0o700)
+	}, func(err error) {
+		if err != nil {
+			m.fail("failed to mount directory for mapped directory "+path, err)
 			return
 		}
 		m.mount()
@@ -78,11 +78,10 @@ func (m *mounting) mount() {
 	if m.settings.ReadOnly {
 		flags = syscall.MS_RDONLY
 	}
-	var failure error
-	m.call.besideThen(func() { failure = k.Mount("9p", path, flags, data) }, func() {
+	machine.Loop.Beside(func() error { return k.Mount("9p", path, flags, data) }, func(err error) {
 		sys.Close(fd) // the kernel has a reference of its own
-		if failure != nil {
-			m.fail("failed to mount directory for mapped directory "+path, failure)
+		if err != nil {
+			m.fail("failed to mount directory for mapped directory "+path, err)
 			return
 		}
 		m.call.answer(wire.Response{})
@@ -101,7 +100,7 @@ func mountData(fd int, share string) string {
 // fail answers with the failure once the folder is gone, unless there is something in it.
 func (m *mounting) fail(what string, why error) {
 	machine, path := m.call.bridge.machine, m.settings.MountPath
-	m.call.besideThen(func() { _ = machine.Kernel.RemoveDir(path) }, func() {
+	machine.Loop.Beside(func() error { return machine.Kernel.RemoveDir(path) }, func(error) {
 		delete(machine.directories, path)
 		m.call.fail(&wire.Error{Code: wire.Fail, Text: what, Cause: why})
 	})

@@ -55,23 +55,12 @@ func (c *call) refuseRequest(q *wire.Modify) {
 func (c *call) beside(q *wire.Modify, work func() error) {
 	m := c.bridge.machine
 	kind, resource := q.RequestType, q.ResourceType
-	var failure error
-	begun := m.Loop.Beside(func() { failure = work() }, func() {
-		if failure != nil {
-			c.fail(failure)
+	m.Loop.Beside(work, func(err error) {
+		if err != nil {
+			c.fail(err)
 			return
 		}
 		m.Log.Write(logs.Debug, "resource changed", logs.Field{Key: "request", Value: kind}, logs.Field{Key: "type", Value: resource})
 		c.answer(wire.Response{})
 	})
-	if begun != nil {
-		c.fail(begun)
-	}
-}
-
-// besideThen carries out work beside the loop, and then, in the loop, what follows from it.
-func (c *call) besideThen(work, then func()) {
-	if err := c.bridge.machine.Loop.Beside(work, then); err != nil {
-		c.fail(err)
-	}
 }

@@ -52,14 +52,21 @@ func (c *call) propertiesInside(types []string) {
 		}
 		wanted[name] = true
 	}
-	c.besideThen(func() {
+	m.Loop.Beside(func() error {
 		if wanted["ProcessList"] {
 			p.Listed, p.Processes = true, m.Containers.Members(container)
 		}
 		if wanted["Statistics"] {
 			p.Metrics = container.Metrics(m.Kernel)
 		}
-	}, func() { c.tell(&p) })
+		return nil
+	}, func(err error) {
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		c.tell(&p)
+	})
 }
 
 func (c *call) unknownType(name string) {

@@ -21,38 +21,46 @@ type beside struct {
 	done []func()
 }
 
-// Beside runs work in a goroutine and then, in the loop, what is to be done with it. work must not touch what the loop
-// owns. No order is kept among those that run at the same time.
-func (l *Loop) Beside(work, then func()) error {
-	b := l.beside
-	if b == nil {
-		bell, err := sys.Eventfd()
-		if err != nil {
-			return err
-		}
-		b = &beside{bell: bell}
-		if err := l.Watch(bell, sys.In, SourceFunc(func(uint32) { l.besideDone() })); err != nil {
-			sys.Close(bell)
-			return err
-		}
-		l.beside = b
-		if runtime.GOMAXPROCS(0) < 2 {
-			runtime.GOMAXPROCS(2) // the loop keeps its own while it waits
-		}
+// Beside runs work in a goroutine and then, in the loop, what is to be done with it; with what could not even begin, at once.
+// work must not touch what the loop owns. No order is kept among those that run at the same time.
+func (l *Loop) Beside(work func() error, then func(error)) {
+	if err := l.openBeside(); err != nil {
+		then(err)
+		return
 	}
+	b := l.beside
 	run := func() {
-		work()
+		err := work()
 		b.lock.Lock()
-		b.done = append(b.done, then)
+		b.done = append(b.done, func() { then(err) })
 		b.lock.Unlock()
 		sys.Ring(b.bell)
 	}
 	if b.running == maxBeside {
 		b.waiting = append(b.waiting, run)
-		return nil
+		return
 	}
 	b.running++
 	go run()
+}
+
+// openBeside makes what Beside needs, the first time.
+func (l *Loop) openBeside() error {
+	if l.beside != nil {
+		return nil
+	}
+	bell, err := sys.Eventfd()
+	if err != nil {
+		return err
+	}
+	if err := l.Watch(bell, sys.In, SourceFunc(func(uint32) { l.besideDone() })); err != nil {
+		sys.Close(bell)
+		return err
+	}
+	l.beside = &beside{bell: bell}
+	if runtime.GOMAXPROCS(0) < 2 {
+		runtime.GOMAXPROCS(2) // the loop keeps its own while it waits
+	}
 	return nil
 }
 

@@ -22,20 +22,21 @@ func TestWorkBesideTheLoopIsBoundedAndAllOfItIsHeardOf(t *testing.T) {
 	done := 0
 	gate := make(chan struct{})
 	for i := 0; i < all; i++ {
-		err := l.Beside(func() {
+		l.Beside(func() error {
 			if n := atomic.AddInt32(&running, 1); n > atomic.LoadInt32(&most) {
 				atomic.StoreInt32(&most, n)
 			}
 			<-gate
 			atomic.AddInt32(&running, -1)
-		}, func() {
+			return nil
+		}, func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
 			if done++; done == all {
 				l.Stop(nil)
 			}
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 	}
 	l.After(1, func() { close(gate) })
 	if err := l.Run(); err != nil {
