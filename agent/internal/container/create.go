@@ -93,7 +93,7 @@ func (t *Table) prepare(c *Container) (string, error) {
 	if err := k.MakeDir(folder(c.ID), 0o700); err != nil {
 		return "", &wire.Error{Code: wire.Fail, Text: "folder " + folder(c.ID), Cause: err}
 	}
-	if err := makeFolders(k, c.bundle); err != nil {
+	if err := sys.MakeFolders(k, c.bundle, 0o700); err != nil {
 		return "", err
 	}
 	if s.process.Text("env") == "" {
@@ -144,17 +144,6 @@ func resolveUser(k sys.Kernel, root, who string, of *wire.Object) error {
 		return err
 	}
 	return setHome(of, func() string { return read.Home(uid) })
-}
-
-func makeFolders(k sys.Kernel, path string) error {
-	for i := 1; i <= len(path); i++ {
-		if i == len(path) || path[i] == '/' {
-			if err := k.Mkdir(path[:i], 0o700); err != nil {
-				return &wire.Error{Code: wire.Fail, Text: "folder " + path[:i], Cause: err}
-			}
-		}
-	}
-	return nil
 }
 
 // make lets crun make the container. An error that it returns is of the time before crun; later ones are told to fail.

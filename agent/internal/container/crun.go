@@ -40,10 +40,8 @@ func (c *crun) prepare(k sys.Kernel) error {
 	if _, err := k.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err != nil {
 		return &wire.Error{Code: wire.NotImpl, Text: "containers need control groups of version 2; the machine was booted with uvm.cgroup=1"}
 	}
-	for _, path := range []string{"/run/utilityvm", machineFolder} {
-		if err := k.Mkdir(path, 0o700); err != nil {
-			return &wire.Error{Code: wire.Fail, Text: "folder " + path, Cause: err}
-		}
+	if err := sys.MakeFolders(k, machineFolder, 0o700); err != nil {
+		return err
 	}
 	err := k.CreateFile(crunMount, "", 0o700)
 	if err == nil {

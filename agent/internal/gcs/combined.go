@@ -88,7 +88,7 @@ func combine(k sys.Kernel, l *wire.Layers, data string) (err error) {
 		folders = append(folders, l.Scratch+"/upper", l.Scratch+"/work")
 	}
 	for _, path := range folders {
-		if err := makeFolders(k, path[:strings.LastIndexByte(path, '/')], 0o755); err != nil {
+		if err := sys.MakeFolders(k, path[:strings.LastIndexByte(path, '/')], 0o755); err != nil {
 			return err
 		}
 		switch err := k.MakeDir(path, 0o755); err {

@@ -57,7 +57,7 @@ func (m *mounting) prepare() {
 		if err := sys.LoadModules(k, "9p"); err != nil {
 			return err
 		}
-		return makeFolders(k, path, 0o700)
+		return sys.MakeFolders(k, path, 0o700)
 	}, func(err error) {
 		if err != nil {
 			m.fail("failed to mount directory for mapped directory "+path, err)

@@ -53,7 +53,7 @@ func (m *blockMount) do(k sys.Kernel) error {
 		return err
 	}
 	flags, data, changes := m.words()
-	if err := makeFolders(k, m.target, 0o700); err != nil {
+	if err := sys.MakeFolders(k, m.target, 0o700); err != nil {
 		return err
 	}
 	err := m.mount(k, flags, data)
@@ -130,18 +130,6 @@ func fileSystem(k sys.Kernel, device string) (string, error) {
 		return "xfs", nil
 	}
 	return "", &wire.Error{Code: wire.Fail, Text: device + " has no file system that is known: ext4, erofs or xfs"}
-}
-
-// makeFolders makes a folder and those above it.
-func makeFolders(k sys.Kernel, path string, mode uint32) error {
-	for i := 1; i <= len(path); i++ {
-		if i == len(path) || path[i] == '/' {
-			if err := k.Mkdir(path[:i], mode); err != nil {
-				return &wire.Error{Code: wire.Fail, Text: "folder " + path[:i], Cause: err}
-			}
-		}
-	}
-	return nil
 }
 
 // appear waits until look finds something, and looks again at each announcement of a device of that sort; patience is in
