@@ -3,7 +3,6 @@ package sys
 import (
 	"strings"
 	"syscall"
-	"unsafe"
 )
 
 // groupPatience is how long the processes of a control group may take to end, or to stand still, in milliseconds.
@@ -53,12 +52,7 @@ func awaitGroup(path, state string) error {
 		if left <= 0 {
 			return syscall.EBUSY
 		}
-		changed := struct {
-			fd              int32
-			events, returns int16
-		}{fd: int32(fd), events: syscall.EPOLLPRI}
-		limit := syscall.NsecToTimespec(left)
-		_, _, _ = syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&changed)), 1, uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+		_, _ = await(fd, syscall.EPOLLPRI, left)
 	}
 }
 

@@ -229,18 +229,12 @@ func TakeFd(listener int) (int, error) {
 	}
 	defer Close(socket)
 	var text [256]byte
-	rights := make([]byte, syscall.CmsgSpace(4))
-	_, size, _, _, err := syscall.Recvmsg(socket, text[:], rights, syscall.MSG_CMSG_CLOEXEC)
+	_, fd, err := receive(socket, text[:])
 	if err != nil {
 		return -1, err
 	}
-	messages, err := syscall.ParseSocketControlMessage(rights[:size])
-	if err != nil || len(messages) != 1 {
+	if fd < 0 {
 		return -1, syscall.EBADMSG
 	}
-	fds, err := syscall.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) != 1 {
-		return -1, syscall.EBADMSG
-	}
-	return fds[0], syscall.SetNonblock(fds[0], true)
+	return fd, syscall.SetNonblock(fd, true)
 }

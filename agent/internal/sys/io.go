@@ -76,20 +76,29 @@ func SendFd(socket int, number uint32, fd int) error {
 // ReceiveFd takes what SendFd has sent; fd is -1 at the end.
 func ReceiveFd(socket int) (number uint32, fd int, err error) {
 	var text [4]byte
+	n, fd, err := receive(socket, text[:])
+	if err != nil || n != len(text) || fd < 0 {
+		return 0, -1, err
+	}
+	return uint32(text[0]) | uint32(text[1])<<8 | uint32(text[2])<<16 | uint32(text[3])<<24, fd, nil
+}
+
+// receive takes a message and the one descriptor that came with it; fd is -1 when there is none.
+func receive(socket int, text []byte) (n, fd int, err error) {
 	rights := make([]byte, syscall.CmsgSpace(4))
-	n, size, _, _, err := syscall.Recvmsg(socket, text[:], rights, syscall.MSG_CMSG_CLOEXEC)
-	if err != nil || n != len(text) {
+	n, size, _, _, err := syscall.Recvmsg(socket, text, rights, syscall.MSG_CMSG_CLOEXEC)
+	if err != nil {
 		return 0, -1, err
 	}
 	messages, err := syscall.ParseSocketControlMessage(rights[:size])
 	if err != nil || len(messages) != 1 {
-		return 0, -1, err
+		return n, -1, err
 	}
 	fds, err := syscall.ParseUnixRights(&messages[0])
 	if err != nil || len(fds) != 1 {
-		return 0, -1, err
+		return n, -1, err
 	}
-	return uint32(text[0]) | uint32(text[1])<<8 | uint32(text[2])<<16 | uint32(text[3])<<24, fds[0], nil
+	return n, fds[0], nil
 }
 
 // largePipe is the size of a pipe through which much flows, in bytes: the program and we take turns less often, and each

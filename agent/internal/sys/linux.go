@@ -118,19 +118,7 @@ func (Linux) WriteFile(path, text string) error {
 // ReplaceFile implements Kernel. A link of that name is replaced, not followed.
 func (Linux) ReplaceFile(path, text string) error {
 	part := path + ".new"
-	fd, err := syscall.Open(part, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0o644)
-	if err != nil {
-		return err
-	}
-	for rest := []byte(text); len(rest) > 0 && err == nil; {
-		var n int
-		if n, err = syscall.Write(fd, rest); err == syscall.EINTR {
-			err = nil
-		} else if err == nil {
-			rest = rest[n:]
-		}
-	}
-	Close(fd)
+	err := Linux{}.CreateFile(part, text, 0o644)
 	if err == nil {
 		err = syscall.Rename(part, path)
 	}
@@ -273,6 +261,18 @@ func (Linux) NodeEvents() (int, error) {
 	return fd, nil
 }
 
+// await waits until fd has one of the events, at most so many nanoseconds; n is 0 when it has none.
+func await(fd int, events int16, ns int64) (n int, errno syscall.Errno) {
+	waiting := struct {
+		fd              int32
+		events, returns int16
+	}{fd: int32(fd), events: events}
+	limit := syscall.NsecToTimespec(ns)
+	found, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&waiting)), 1,
+		uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+	return int(found), errno
+}
+
 // WaitEvent implements Kernel.
 func (Linux) WaitEvent(fd int, subsystem string, ms int) bool {
 	wanted := "" // in anything
@@ -285,14 +285,7 @@ func (Linux) WaitEvent(fd int, subsystem string, ms int) bool {
 		if left < 0 {
 			left = 0
 		}
-		waiting := struct {
-			fd              int32
-			events, returns int16
-		}{fd: int32(fd), events: In}
-		limit := syscall.NsecToTimespec(left)
-		n, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&waiting)), 1,
-			uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
-		if errno == 0 && n == 0 {
+		if n, errno := await(fd, In, left); errno == 0 && n == 0 {
 			return false
 		}
 		for news := false; ; {

@@ -34,11 +34,11 @@ func forkExec(c *Command) (Child, error) {
 	if err != nil {
 		return Child{}, err
 	}
-	event, _, errno := syscall.RawSyscall(sysPidfdOpen, uintptr(pid), 0, 0)
-	if errno != 0 {
-		return Child{}, errno
+	event, err := Linux{}.OpenProcess(pid)
+	if err != nil {
+		return Child{}, err
 	}
-	return Child{pid, int(event)}, nil
+	return Child{pid, event}, nil
 }
 
 // Kill implements Kernel.
