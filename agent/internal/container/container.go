@@ -58,7 +58,7 @@ type Table struct {
 	loop      *loop.Loop
 	processes *process.Table
 	byID      map[string]*Container
-	crun      crun
+	crun      loop.Once // its mount
 	calls     int
 }
 

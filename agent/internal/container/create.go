@@ -27,7 +27,7 @@ func (t *Table) Create(id, activity string, d *wire.Document, tell Tell, done fu
 	}
 	var config string
 	t.loop.Beside(func() (err error) {
-		if err = t.crun.prepare(t.kernel); err == nil {
+		if err = t.crun.Do(func() error { return mountCrun(t.kernel) }); err == nil {
 			config, err = t.prepare(c)
 		}
 		return err

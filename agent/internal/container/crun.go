@@ -3,7 +3,6 @@ package container
 import (
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 
 	"utilityvm/agent/internal/loop"
@@ -23,20 +22,9 @@ const (
 
 var crunEnvironment = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
-// crun is the program that makes containers. It is run from a read-only mount: from a file that can be written it first makes a copy of
-// itself, so that no container can change it, and loads all of its libraries a second time.
-type crun struct {
-	lock  sync.Mutex
-	ready bool
-}
-
-// prepare makes the read-only mount, the first time; beside the loop.
-func (c *crun) prepare(k sys.Kernel) error {
-	c.lock.Lock()
-	defer c.lock.Unlock()
-	if c.ready {
-		return nil
-	}
+// mountCrun makes the read-only mount from which crun, the program that makes containers, is run: from a file that can be written it
+// first makes a copy of itself, so that no container can change it, and loads all of its libraries a second time.
+func mountCrun(k sys.Kernel) error {
 	if _, err := k.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err != nil {
 		return &wire.Error{Code: wire.NotImpl, Text: "containers need control groups of version 2; the machine was booted with uvm.cgroup=1"}
 	}
@@ -50,7 +38,6 @@ func (c *crun) prepare(k sys.Kernel) error {
 	if err != nil {
 		return &wire.Error{Code: wire.Fail, Text: "mounting " + crunFile + " on " + crunMount, Cause: err}
 	}
-	c.ready = true
 	return nil
 }
 

@@ -35,7 +35,7 @@ type Machine struct {
 	Networks   nets.Table // network namespaces
 
 	directories map[string]bool // mount points of the host's folders
-	disks       scsiDriver
+	disks       loop.Once       // the driver of disks is loaded
 }
 
 // call is one request and where its answer goes.

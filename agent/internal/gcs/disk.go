@@ -4,9 +4,9 @@ import (
 	"sort"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 
+	"utilityvm/agent/internal/loop"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
 )
@@ -55,8 +55,8 @@ func scsiDevice(c *call, q *wire.Modify) {
 	}
 }
 
-func addDisk(k sys.Kernel, driver *scsiDriver, d *wire.Disk) error {
-	if err := driver.load(k); err != nil {
+func addDisk(k sys.Kernel, driver *loop.Once, d *wire.Disk) error {
+	if err := driver.Do(func() error { return loadSCSI(k) }); err != nil {
 		return err
 	}
 	name, err := findDisk(k, d)
@@ -121,18 +121,8 @@ func unplug(k sys.Kernel, d *wire.Disk) error {
 	return nil
 }
 
-// scsiDriver is loaded with the first disk. It finds out by itself which disks come later, but not which there are.
-type scsiDriver struct {
-	lock   sync.Mutex
-	loaded bool
-}
-
-func (s *scsiDriver) load(k sys.Kernel) error {
-	s.lock.Lock()
-	defer s.lock.Unlock()
-	if s.loaded {
-		return nil
-	}
+// loadSCSI loads the driver, with the first disk. It finds out by itself which disks come later, but not which there are.
+func loadSCSI(k sys.Kernel) error {
 	if err := sys.LoadModules(k, "scsi"); err != nil {
 		return err
 	}
@@ -146,7 +136,6 @@ func (s *scsiDriver) load(k sys.Kernel) error {
 			return &wire.Error{Code: wire.Fail, Text: "looking for disks, " + path, Cause: err}
 		}
 	}
-	s.loaded = true
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"utilityvm/agent/internal/loop"
 	"utilityvm/agent/internal/sys/systest"
 	"utilityvm/agent/wire"
 )
@@ -60,7 +61,7 @@ func same(t *testing.T, k *systest.Kernel, want ...string) {
 func TestADiskIsLookedForAndMountedWhenItAppears(t *testing.T) {
 	k := controllers()
 	appears(k, "/sys/unrelated", "/sys/bus/scsi/devices/10:0:0:7/block/sda")
-	if err := addDisk(k, &scsiDriver{}, &wire.Disk{MountPath: "/run/a/b", Controller: 1, Lun: 7}); err != nil {
+	if err := addDisk(k, &loop.Once{}, &wire.Disk{MountPath: "/run/a/b", Controller: 1, Lun: 7}); err != nil {
 		t.Fatal(err)
 	}
 	same(t, k, "module /scsi.ko", scan9, scan10, "nodes", "wait", "wait",
@@ -68,7 +69,7 @@ func TestADiskIsLookedForAndMountedWhenItAppears(t *testing.T) {
 }
 
 func TestTheDriverLooksOnceForDisksThatAreThereAlready(t *testing.T) {
-	k, driver := controllers(), &scsiDriver{}
+	k, driver := controllers(), &loop.Once{}
 	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sda"] = ""
 	k.Fail = map[string]error{scan10: syscall.EIO}
 	if err := addDisk(k, driver, &wire.Disk{}); err == nil {
@@ -87,7 +88,7 @@ func TestADiskIsThereWhenItCanBeOpened(t *testing.T) {
 	k := controllers()
 	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sdc"] = ""
 	appears(k, "/sys/class/block/sdc/bdi/read_ahead_kb", "/dev/sdc")
-	if err := addDisk(k, &scsiDriver{}, &wire.Disk{}); err != nil {
+	if err := addDisk(k, &loop.Once{}, &wire.Disk{}); err != nil {
 		t.Fatal(err)
 	}
 	same(t, k, "module /scsi.ko", scan9, scan10, "nodes", "events", "wait", "wait")
@@ -96,7 +97,7 @@ func TestADiskIsThereWhenItCanBeOpened(t *testing.T) {
 func TestADiskWithoutAPlaceIsOnlyMadeVisible(t *testing.T) {
 	k := controllers()
 	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sdb"] = ""
-	if err := addDisk(k, &scsiDriver{}, &wire.Disk{}); err != nil {
+	if err := addDisk(k, &loop.Once{}, &wire.Disk{}); err != nil {
 		t.Fatal(err)
 	}
 	same(t, k, "module /scsi.ko", scan9, scan10, "nodes")
@@ -106,7 +107,7 @@ func TestOptionsAreTheKernelsTheFileSystemsOrMountsOfTheirOwn(t *testing.T) {
 	k := controllers()
 	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sdb"] = ""
 	d := wire.Disk{MountPath: "/m", ReadOnly: true, Options: []string{"nodev", "norecovery", "logbufs=8", "rshared", "noexec"}}
-	if err := addDisk(k, &scsiDriver{}, &d); err != nil {
+	if err := addDisk(k, &loop.Once{}, &d); err != nil {
 		t.Fatal(err)
 	}
 	flags := syscall.MS_NODEV | syscall.MS_NOEXEC | syscall.MS_RDONLY
@@ -120,14 +121,14 @@ func TestEveryStepOfMountingThatFailsIsNamed(t *testing.T) {
 	d := wire.Disk{MountPath: "/m", Options: []string{"shared"}}
 	good := controllers()
 	good.Files["/sys/bus/scsi/devices/9:0:0:0/block/sda"] = ""
-	if err := addDisk(good, &scsiDriver{}, &d); err != nil {
+	if err := addDisk(good, &loop.Once{}, &d); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range good.Calls {
 		k := controllers()
 		k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sda"] = ""
 		k.Fail = map[string]error{step: syscall.EIO}
-		err := addDisk(k, &scsiDriver{}, &d)
+		err := addDisk(k, &loop.Once{}, &d)
 		if err == nil || !strings.HasSuffix(err.Error(), ": input/output error") {
 			t.Errorf("%s: %v", step, err)
 		}
@@ -140,12 +141,12 @@ func TestEveryStepOfMountingThatFailsIsNamed(t *testing.T) {
 
 func TestADiskThatDoesNotAppearIsAnErrorThatSaysWhich(t *testing.T) {
 	k := controllers()
-	err := addDisk(k, &scsiDriver{}, &wire.Disk{MountPath: "/m", Lun: 3})
+	err := addDisk(k, &loop.Once{}, &wire.Disk{MountPath: "/m", Lun: 3})
 	same(t, k, "module /scsi.ko", scan9, scan10, "nodes", "wait", "write /sys/class/scsi_host/host9/scan 0 0 3", "nodes", "wait")
 	if wire.CodeOf(err) != wire.Timeout || err.Error() != "disk at controller 0 lun 3 did not appear" {
 		t.Error(err)
 	}
-	if err := addDisk(controllers(), &scsiDriver{}, &wire.Disk{Controller: 2}); wire.CodeOf(err) != wire.NotFound {
+	if err := addDisk(controllers(), &loop.Once{}, &wire.Disk{Controller: 2}); wire.CodeOf(err) != wire.NotFound {
 		t.Error(err)
 	}
 }
@@ -153,7 +154,7 @@ func TestADiskThatDoesNotAppearIsAnErrorThatSaysWhich(t *testing.T) {
 func TestAFileSystemThatIsNotKnownIsRefused(t *testing.T) {
 	k := controllers()
 	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sda"], k.Files["/dev/sda"] = "", "nothing"
-	if err := addDisk(k, &scsiDriver{}, &wire.Disk{MountPath: "/m"}); err == nil || !strings.Contains(err.Error(), "/dev/sda has no file system") {
+	if err := addDisk(k, &loop.Once{}, &wire.Disk{MountPath: "/m"}); err == nil || !strings.Contains(err.Error(), "/dev/sda has no file system") {
 		t.Error(err)
 	}
 }
