@@ -53,8 +53,9 @@ type spec struct {
 // readSpec reads a specification whose bundle is in a folder, and finds its mistakes.
 func readSpec(all wire.Object, bundle string) (*spec, error) {
 	s := &spec{all: all}
-	for _, read := range []func(string) error{s.readAnnotations, s.readRoot, s.readProcess, s.readLinux, s.readRest} {
-		if err := read(bundle); err != nil {
+	root := func() error { return s.readRoot(bundle) }
+	for _, read := range []func() error{s.readAnnotations, root, s.readProcess, s.readLinux, s.readRest} {
+		if err := read(); err != nil {
 			return nil, err
 		}
 	}
@@ -63,7 +64,7 @@ func readSpec(all wire.Object, bundle string) (*spec, error) {
 
 func invalid(text string) error { return &wire.Error{Code: wire.InvalidArg, Text: text} }
 
-func (s *spec) readAnnotations(string) error {
+func (s *spec) readAnnotations() error {
 	notes, err := s.all.Object("annotations")
 	if err != nil {
 		return err
@@ -112,7 +113,7 @@ func (s *spec) readRoot(bundle string) error {
 	return nil
 }
 
-func (s *spec) readProcess(string) (err error) {
+func (s *spec) readProcess() (err error) {
 	if s.process, err = s.all.Object("process"); err != nil {
 		return err
 	}
@@ -138,7 +139,7 @@ func userName(process wire.Object) (string, error) {
 	return user.String("username")
 }
 
-func (s *spec) readLinux(string) (err error) {
+func (s *spec) readLinux() (err error) {
 	if s.linux, err = s.all.Object("linux"); err != nil {
 		return err
 	}
@@ -152,7 +153,7 @@ func (s *spec) readLinux(string) (err error) {
 	return err
 }
 
-func (s *spec) readRest(string) (err error) {
+func (s *spec) readRest() (err error) {
 	if s.mounts, err = s.all.Objects("mounts"); err != nil {
 		return err
 	}
