@@ -32,10 +32,7 @@ var memoryNames = []string{
 // appendMetrics appends the JSON text of m.
 func appendMetrics(b []byte, m *Metrics) []byte {
 	n := func(name string, value uint64) {
-		if last := b[len(b)-1]; last != '{' && last != '[' {
-			b = append(b, ',')
-		}
-		b = strconv.AppendUint(append(AppendString(b, name), ':'), value, 10)
+		b = strconv.AppendUint(append(AppendString(comma(b), name), ':'), value, 10)
 	}
 	open := func(name string) { b = append(b, `,"`+name+`":{`...) }
 	b = append(b, `{"pids":{`...)
