@@ -15,8 +15,7 @@ func (t *Table) Update(c *Container, resources string, done func(error)) {
 		done(&wire.Error{Code: wire.Fail, Text: "writing the limits", Cause: err})
 		return
 	}
-	null := t.processes.Null()
-	e.run([3]int{null, null, null}, func(err error) { e.clean(); done(err) }, "update", "--resources", e.path+".json", c.ID)
+	e.run(t.processes.Null(), func(err error) { e.clean(); done(err) }, "update", "--resources", e.path+".json", c.ID)
 }
 
 // Pause stops all of the container's processes where they are, or lets them go on.

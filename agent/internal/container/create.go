@@ -152,48 +152,19 @@ func (t *Table) make(c *Container, config string, done, fail func(error)) error 
 	if err := t.kernel.CreateFile(e.path+".json", config, 0o600); err != nil {
 		return &wire.Error{Code: wire.Fail, Text: "writing the specification", Cause: err}
 	}
-	words := []string{"create", "--no-pivot", "--bundle", c.bundle, "--config", e.path + ".json", "--pid-file", e.path + ".pid"}
-	var err error
-	if c.spec.terminal {
-		c.streams, err = t.processes.Console(e.path + ".tty")
-		words = append(words, "--console-socket", e.path+".tty")
-	} else {
-		c.streams, err = t.processes.Streams(process.Wanted{true, true, true})
-	}
+	words, err := e.open("create", c.spec.terminal, process.Wanted{true, true, true})
 	if err != nil {
 		return err
 	}
-	enough := t.processes.Expect()
-	e.run(c.streams.Theirs(), func(err error) {
-		if err == nil {
-			err = t.adopt(c, e)
-		}
-		enough()
-		e.clean()
+	words = append(words, "--no-pivot", "--bundle", c.bundle, "--config", e.path+".json", c.ID)
+	e.bear(words, c.ID, func() { t.ended(c) }, func() { t.finish(c) }, func(p *process.Process, err error) {
 		if err != nil {
-			c.streams.Close()
 			t.sweep(c, func(error) { fail(err) })
 			return
 		}
+		c.first, c.streams, c.state = p, e.streams, Created
+		t.processes.Begin(p)
 		done(nil)
-	}, append(words, c.ID)...)
-	return nil
-}
-
-// adopt takes over the first process, which waits.
-func (t *Table) adopt(c *Container, e *errand) error {
-	if err := c.streams.Started(); err != nil {
-		return err
-	}
-	pid, err := e.pid()
-	if err != nil {
-		return err
-	}
-	c.first, err = t.processes.Adopt(c.ID, pid, func() { t.ended(c) }, func() { t.finish(c) })
-	if err != nil {
-		return err
-	}
-	c.state = Created
-	t.processes.Begin(c.first)
+	})
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"utilityvm/agent/internal/loop"
+	"utilityvm/agent/internal/process"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
 )
@@ -43,14 +44,15 @@ func mountCrun(k sys.Kernel) error {
 
 // errand is one run of crun for a container, with files of its own.
 type errand struct {
-	table *Table
-	path  string // of its files, without their endings
+	table   *Table
+	path    string           // of its files, without their endings
+	streams *process.Streams // of the process that it starts, if it starts one
 }
 
 // errand begins a run of crun.
 func (t *Table) errand(c *Container) *errand {
 	t.calls++
-	return &errand{t, folder(c.ID) + "/" + strconv.Itoa(t.calls)}
+	return &errand{table: t, path: folder(c.ID) + "/" + strconv.Itoa(t.calls)}
 }
 
 // run runs crun and then calls done, with what crun said if it failed.
@@ -72,6 +74,46 @@ func (e *errand) run(files [3]int, done func(error), words ...string) {
 		return
 	}
 	late = e.table.loop.After(patience, func() { _ = e.table.kernel.Kill(pid, int(syscall.SIGKILL)) })
+}
+
+// open makes the streams of a process that crun is to start, and returns the words for crun up to those that say what it is.
+func (e *errand) open(verb string, terminal bool, wanted process.Wanted) (words []string, err error) {
+	words = []string{verb, "--pid-file", e.path + ".pid"}
+	if terminal {
+		e.streams, err = e.table.processes.Console(e.path + ".tty")
+		return append(words, "--console-socket", e.path+".tty"), err
+	}
+	e.streams, err = e.table.processes.Streams(wanted)
+	return words, err
+}
+
+// bear runs crun to start the process whose streams are open, and adopts it for its owner; done gets it, or why there is none.
+func (e *errand) bear(words []string, owner string, ending, over func(), done func(*process.Process, error)) {
+	enough := e.table.processes.Expect()
+	e.run(e.streams.Theirs(), func(err error) {
+		var p *process.Process
+		if err == nil {
+			p, err = e.adopt(owner, ending, over)
+		}
+		enough()
+		e.clean()
+		if err != nil {
+			e.streams.Close()
+		}
+		done(p, err)
+	}, words...)
+}
+
+// adopt takes over the process that crun has started.
+func (e *errand) adopt(owner string, ending, over func()) (*process.Process, error) {
+	if err := e.streams.Started(); err != nil {
+		return nil, err
+	}
+	pid, err := e.pid()
+	if err != nil {
+		return nil, err
+	}
+	return e.table.processes.Adopt(owner, pid, ending, over)
 }
 
 // pid reads the number of the process that crun has started.

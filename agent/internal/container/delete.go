@@ -42,8 +42,7 @@ func (t *Table) sweep(c *Container, then func(error)) {
 		clear(nil)
 		return
 	}
-	null := t.processes.Null()
-	t.errand(c).run([3]int{null, null, null}, clear, "delete", "--force", c.ID)
+	t.errand(c).run(t.processes.Null(), clear, "delete", "--force", c.ID)
 }
 
 // clear removes what is left of a container.

@@ -36,8 +36,7 @@ func (t *Table) Start(c *Container, stdio *process.Stdio, done Started) {
 	}
 	if c.spec.afterStart {
 		e := t.errand(c)
-		null := t.processes.Null()
-		e.run([3]int{null, null, null}, func(err error) { e.clean(); begun(err) }, "start", c.ID)
+		e.run(t.processes.Null(), func(err error) { e.clean(); begun(err) }, "start", c.ID)
 		return
 	}
 	begun(t.release(c.ID))
@@ -98,46 +97,20 @@ func (t *Table) exec(c *Container, e *errand, what wire.Object, stdio *process.S
 	if err != nil {
 		return err
 	}
-	words := []string{"exec", "--detach", "--process", e.path + ".json", "--pid-file", e.path + ".pid"}
-	var streams *process.Streams
-	if terminal {
-		streams, err = t.processes.Console(e.path + ".tty")
-		words = append(words, "--console-socket", e.path+".tty")
-	} else {
-		streams, err = t.processes.Streams(stdio.Wants())
-	}
+	words, err := e.open("exec", terminal, stdio.Wants())
 	if err != nil {
 		return err
 	}
-	enough := t.processes.Expect()
-	e.run(streams.Theirs(), func(err error) {
-		var p *process.Process
-		if err == nil {
-			p, err = t.adoptMore(c, e, streams)
-		}
-		enough()
-		e.clean()
+	words = append(words, "--detach", "--process", e.path+".json", c.ID)
+	e.bear(words, c.ID, nil, nil, func(p *process.Process, err error) {
 		if err != nil {
-			streams.Close()
 			stdio.Reset()
 			done(0, err)
 			return
 		}
-		t.processes.Attach(p, streams, stdio)
+		t.processes.Attach(p, e.streams, stdio)
 		done(p.PID(), nil)
 		t.processes.Begin(p)
-	}, append(words, c.ID)...)
+	})
 	return nil
-}
-
-// adoptMore takes over a process that is not the first.
-func (t *Table) adoptMore(c *Container, e *errand, streams *process.Streams) (*process.Process, error) {
-	if err := streams.Started(); err != nil {
-		return nil, err
-	}
-	pid, err := e.pid()
-	if err != nil {
-		return nil, err
-	}
-	return t.processes.Adopt(c.ID, pid, nil, nil)
 }

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"utilityvm/agent/internal/loop"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
 )
@@ -38,12 +37,11 @@ func (t *Table) Expect() (enough func()) {
 type Streams struct {
 	files    files
 	listener int // -1 without a terminal, and after it has come
-	loop     *loop.Loop
 }
 
 // Streams makes pipes for the streams that are wanted; the others are /dev/null.
 func (t *Table) Streams(wanted Wanted) (*Streams, error) {
-	s := &Streams{listener: -1, loop: t.loop}
+	s := &Streams{listener: -1}
 	if err := s.files.open(wanted, t.null); err != nil {
 		s.files.closeAll(false)
 		return nil, &wire.Error{Code: wire.Fail, Text: "making pipes", Cause: err}
@@ -53,8 +51,8 @@ func (t *Table) Streams(wanted Wanted) (*Streams, error) {
 
 // Console makes a socket at path, by which the program hands the terminal over.
 func (t *Table) Console(path string) (*Streams, error) {
-	s := &Streams{loop: t.loop}
-	s.files.ours, s.files.child = [3]int{-1, -1, -1}, [3]int{t.null, t.null, t.null}
+	s := &Streams{}
+	s.files.ours, s.files.child = [3]int{-1, -1, -1}, t.Null()
 	var err error
 	if s.listener, err = sys.ListenLocal(path); err != nil {
 		return nil, &wire.Error{Code: wire.Fail, Text: "listening at " + path, Cause: err}
@@ -88,8 +86,8 @@ func (s *Streams) Started() error {
 	return nil
 }
 
-// IsConsole reports whether the process has a terminal.
-func (s *Streams) IsConsole() bool { return s.files.ours[0] >= 0 && s.files.ours[0] == s.files.ours[1] }
+// isConsole reports whether the process has a terminal.
+func (s *Streams) isConsole() bool { return s.files.ours[0] >= 0 && s.files.ours[0] == s.files.ours[1] }
 
 // Close gives up streams that are not attached.
 func (s *Streams) Close() {
@@ -134,7 +132,7 @@ func (t *Table) Adopt(owner string, pid int, ending, over func()) (*Process, err
 // Attach connects the streams of an adopted process with the host's. What the host does not ask for is closed, or dropped.
 func (t *Table) Attach(p *Process, s *Streams, stdio *Stdio) {
 	f := s.files
-	p.console = s.IsConsole()
+	p.console = s.isConsole()
 	if !p.console && stdio.in.stream == nil && f.ours[0] >= 0 {
 		sys.Close(f.ours[0])
 		f.ours[0] = -1
@@ -170,9 +168,6 @@ func (p *Process) PID() int { return p.pid }
 
 // Ended reports whether the process has ended.
 func (p *Process) Ended() bool { return p.ended }
-
-// Code is the exit code of a process that has ended.
-func (p *Process) Code() int { return p.code }
 
 // Forget drops all of an owner's processes that have ended.
 func (t *Table) Forget(owner string) {

@@ -57,8 +57,8 @@ func NewTable(l *loop.Loop, kernel sys.Kernel) (*Table, error) {
 	return &Table{loop: l, kernel: kernel, users: kernel.ReadFile, byPID: make(map[int]*Process), null: null}, nil
 }
 
-// Null is a descriptor of /dev/null for programs.
-func (t *Table) Null() int { return t.null }
+// Null are descriptors of /dev/null, for a program's three streams.
+func (t *Table) Null() [3]int { return [3]int{t.null, t.null, t.null} }
 
 // Start starts a process on connected streams. When that fails the streams are reset.
 func (t *Table) Start(spec *Spec, stdio *Stdio) (pid int, err error) {
