@@ -156,20 +156,15 @@ func appearBlock(k sys.Kernel, what string, patience int64, look func() string) 
 
 // await looks, and again at each piece of news of that sort, until something is found or it is the end.
 func await(k sys.Kernel, subscribe func() (int, error), sort, what string, end int64, look func() string) (string, error) {
-	events, err := subscribe()
-	if err != nil {
+	found := ""
+	there, err := sys.Appear(k, subscribe, sort, end, func() bool { found = look(); return found != "" })
+	switch {
+	case err != nil:
 		return "", &wire.Error{Code: wire.Fail, Text: "device events", Cause: err}
+	case !there:
+		return "", &wire.Error{Code: wire.Timeout, Text: what + " did not appear"}
 	}
-	defer sys.Close(events)
-	for {
-		if found := look(); found != "" {
-			return found, nil
-		}
-		left := (end - sys.Now()) / 1e6
-		if left <= 0 || !k.WaitEvent(events, sort, int(left)) {
-			return "", &wire.Error{Code: wire.Timeout, Text: what + " did not appear"}
-		}
-	}
+	return found, nil
 }
 
 // usable says whether a block device can be opened, which is a while after it has its name, and right after it has its bdi. To

@@ -176,27 +176,23 @@ func (a *adapter) undo(k sys.Kernel, pid int) error {
 }
 
 // findLink waits until the agent's namespace has the interface of an adapter.
-func findLink(k sys.Kernel, mac string) (sys.Link, error) {
-	events, err := k.DeviceEvents()
-	if err != nil {
-		return sys.Link{}, while("device events", err)
-	}
-	defer sys.Close(events)
+func findLink(k sys.Kernel, mac string) (link sys.Link, failure error) {
 	net, err := k.OpenNet(0)
 	if err != nil {
-		return sys.Link{}, err
+		return link, err
 	}
 	defer net.Close()
-	for end := sys.Now() + maxAppear*1e6; ; {
-		link, err := linkOf(net, mac)
-		if wire.CodeOf(err) != wire.NotFound {
-			return link, err
-		}
-		left := (end - sys.Now()) / 1e6
-		if left <= 0 || !k.WaitEvent(events, "net", int(left)) {
-			return link, &wire.Error{Code: wire.Timeout, Text: "timed out waiting for net adapter with the address " + mac}
-		}
+	there, err := sys.Appear(k, k.DeviceEvents, "net", sys.Now()+maxAppear*1e6, func() bool {
+		link, failure = linkOf(net, mac)
+		return wire.CodeOf(failure) != wire.NotFound
+	})
+	switch {
+	case err != nil:
+		return link, while("device events", err)
+	case !there:
+		return link, &wire.Error{Code: wire.Timeout, Text: "timed out waiting for net adapter with the address " + mac}
 	}
+	return link, failure
 }
 
 // linkOf returns the one interface with an address of hardware.
