@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from utilityvm import Exists, HNSEndpoint, InvalidOptions, Namespace, Sandbox, UserNetwork, UtilityVM, create_lcow, default_options_lcow
 from utilityvm.boot.files import BootFiles
-from utilityvm.compute.nic import NicEnd, NicKind
+from utilityvm.compute.nic import NicEnd
 
 from .networks import HOST, LAN, WORLD, inside, serving, two_hosts
 from .running import LIMIT, sh
@@ -192,7 +192,7 @@ async def test_adapters_come_to_a_running_vm_and_go(networked: UtilityVM) -> Non
     async def wire() -> NicEnd:
         ours, theirs = socket.socketpair()
         ends.append(ours)
-        return NicEnd(NicKind.STREAM, theirs.detach())
+        return NicEnd(theirs.detach())
 
     networked._system.offer("test", wire)
     endpoint = HNSEndpoint(

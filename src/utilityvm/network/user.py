@@ -19,7 +19,7 @@ from typing import Final, final
 
 import msgspec
 
-from utilityvm.compute.nic import NicEnd, NicKind
+from utilityvm.compute.nic import NicEnd
 from utilityvm.compute.qemu.jail import uid_of
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.child import Child
@@ -122,7 +122,7 @@ class UserUplink:
         if self._guest is None:
             raise StateError(self._name, "its end was given before, or it is not open", "give it to an adapter")
         guest, self._guest = self._guest, None
-        return NicEnd(NicKind.STREAM, guest.detach(), MTU)
+        return NicEnd(guest.detach(), MTU)
 
     async def allow(self, rules: Sequence[str] | None) -> None:
         """Let the guest reach what `rules` name from now on, None: every public address. What it has begun otherwise ends.
