@@ -5,7 +5,6 @@ step: a step that fails is taken back with those before it, and a removal that f
 """
 
 import asyncio
-import logging
 import os
 import stat
 from collections import defaultdict
@@ -32,11 +31,9 @@ from utilityvm.compute.qemu.modify import (
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.pins import Pins
 from utilityvm.compute.qemu.qos import throttled
-from utilityvm.kit.errors import Exists, HostError, NotFound, NoVPMem, Unsupported, UtilityVMError
-from utilityvm.kit.trace import event
+from utilityvm.compute.qemu.undo import Undo, take_back, take_out
+from utilityvm.kit.errors import Exists, HostError, NotFound, NoVPMem, Unsupported
 from utilityvm.schema.requests import ModifySettingRequest
-
-Undo = Callable[[], Awaitable[object]]
 
 
 @dataclass(slots=True)
@@ -134,9 +131,7 @@ class Hotplug:
 
     async def _remove(self, slot: DiskSlot) -> None:
         plugged = self._there(slot)
-        while plugged.undo:
-            await plugged.undo[-1]()
-            plugged.undo.pop()
+        await take_out(plugged.undo)
         del self._plugged[slot.id]
         _close(plugged)
 
@@ -189,17 +184,10 @@ class Hotplug:
         try:
             await plug(plugged)
         except BaseException:
-            await self._take_back(slot.id, plugged)
+            await take_back(plugged.undo, self._name, slot.id)
+            _close(plugged)
             raise
         self._plugged[slot.id] = plugged
-
-    async def _take_back(self, slot_id: str, plugged: _Plugged) -> None:
-        for undo in reversed(plugged.undo):
-            try:
-                await undo()
-            except UtilityVMError as error:  # why the change failed says more
-                event("qemu.undo.failed", level=logging.WARNING, vm=self._name.removeprefix("vm "), resource=slot_id, error=error.message)
-        _close(plugged)
 
     async def _do(self, plugged: _Plugged, command: str, arguments: Mapping[str, object], undo: tuple[str, Mapping[str, object]]) -> None:
         await self._monitor.execute(command, arguments)

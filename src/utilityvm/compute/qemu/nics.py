@@ -1,18 +1,17 @@
 """Network adapters that come to a running QEMU and go, step by step with an undo for each, as `hotplug` does with disks."""
 
 import asyncio
-import logging
 import os
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 from utilityvm.compute.nic import Wire
 from utilityvm.compute.qemu.adapters import adapter, adapter_id, device, netdev
 from utilityvm.compute.qemu.monitor import Monitor
-from utilityvm.kit.errors import Exhausted, Exists, NotFound, Unsupported, UtilityVMError
-from utilityvm.kit.trace import event
+from utilityvm.compute.qemu.undo import Undo, take_back, take_out
+from utilityvm.kit.errors import Exhausted, Exists, NotFound, Unsupported
 from utilityvm.schema.requests import ModifySettingRequest
 
 
@@ -20,9 +19,8 @@ from utilityvm.schema.requests import ModifySettingRequest
 class _Plugged:
     """An adapter in `place`, and how it is taken out again."""
 
-    endpoint_id: str
     place: int
-    undo: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
+    undo: list[Undo] = field(default_factory=list)
 
 
 @final
@@ -72,7 +70,7 @@ class Nics:
         if wire is None:
             text = f"{self._name}: {request.resource_path}: EndpointId: nobody has offered the endpoint {wanted.endpoint_id}"
             raise NotFound(text, hint="connect the VM to a network, which offers one")
-        plugged = self._plugged[nic] = _Plugged(wanted.endpoint_id, self._place())
+        plugged = self._plugged[nic] = _Plugged(self._place())
         name = f"nic{plugged.place}"
         try:
             end = await wire()
@@ -86,24 +84,15 @@ class Nics:
             await monitor.execute("device_add", device(name, wanted, plugged.place, end.mtu))
             plugged.undo.append(lambda: monitor.unplug(name))
         except BaseException:
-            await self._take_back(nic, plugged)
+            await take_back(plugged.undo, self._name, nic)
+            del self._plugged[nic]
             raise
 
     async def _remove(self, nic: str) -> None:
         plugged = self._plugged.get(nic)
         if plugged is None:
             raise NotFound(f"{self._name}: there is no network adapter {nic}")
-        while plugged.undo:
-            await plugged.undo[-1]()
-            plugged.undo.pop()
-        del self._plugged[nic]
-
-    async def _take_back(self, nic: str, plugged: _Plugged) -> None:
-        for undo in reversed(plugged.undo):
-            try:
-                await undo()
-            except UtilityVMError as error:  # why the change failed says more
-                event("qemu.undo.failed", level=logging.WARNING, vm=self._name.removeprefix("vm "), resource=nic, error=error.message)
+        await take_out(plugged.undo)
         del self._plugged[nic]
 
     def _place(self) -> int:
