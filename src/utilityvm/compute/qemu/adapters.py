@@ -38,18 +38,9 @@ def adapter(request: ModifySettingRequest) -> Adapter:
         InvalidOptions: the settings make no sense.
         Unsupported: parts of them that are not carried out.
     """
-    if settings(request, NetworkAdapter).iov_settings is not None:
-        raise Unsupported(f"{request.resource_path}: IovSettings: what a host's network card does for a guest, QEMU's adapters do not")
-    return carried(request)
-
-
-def carried(request: ModifySettingRequest) -> Adapter:
-    """Return what is carried out of an adapter; the rest is for others to refuse.
-
-    Raises:
-        InvalidOptions: it makes no sense.
-    """
     wanted = settings(request, NetworkAdapter)
+    if wanted.iov_settings is not None:
+        raise Unsupported(f"{request.resource_path}: IovSettings: what a host's network card does for a guest, QEMU's adapters do not")
     if not wanted.endpoint_id:
         raise InvalidOptions(f"{request.resource_path}: EndpointId: missing")
     if not _MAC.fullmatch(wanted.mac_address):

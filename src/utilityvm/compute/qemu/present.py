@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import Final
 
-from utilityvm.compute.qemu.adapters import MAX_ADAPTERS, adapter_id, carried
+from utilityvm.compute.qemu.adapters import MAX_ADAPTERS, adapter, adapter_id
 from utilityvm.compute.qemu.assign import NEEDS_MEMORY, address_of, guid_of, qemu_id
 from utilityvm.compute.qemu.modify import DiskSlot, PmemSlot, check_attachment, pmem_device, settings, slot_of
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
@@ -27,7 +27,7 @@ def present(vm: VirtualMachine) -> list[tuple[str, ModifySettingRequest]]:
     ]
     given = [(f'VirtualPci["{guid}"]', f"VirtualPci/{guid}", device) for guid, device in vm.devices.virtual_pci.items()]
     adapters = [
-        (f'NetworkAdapters["{nic}"]', f"NetworkAdapters/{nic}", adapter) for nic, adapter in sorted(vm.devices.network_adapters.items())
+        (f'NetworkAdapters["{nic}"]', f"NetworkAdapters/{nic}", wanted) for nic, wanted in sorted(vm.devices.network_adapters.items())
     ]
     memory = [(f'VirtualPMem.Devices["{slot}"]', f"VirtualPMem/Devices/{slot}", device) for slot, device in pmem.items()]
     return [
@@ -52,7 +52,7 @@ def wrong_present(vm: VirtualMachine, controllers: int, pmem: int) -> Iterator[P
         try:
             if adapter_id(request):
                 if settings(request, NetworkAdapter).iov_settings is None:  # otherwise it is refused for that
-                    carried(request)
+                    adapter(request)
                 continue
             alone = _alone(request, controllers, pmem)
         except (InvalidOptions, Unsupported) as error:
