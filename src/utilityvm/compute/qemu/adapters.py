@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from utilityvm.compute.qemu.modify import pmem_place, settings
+from utilityvm.compute.qemu.modify import behind_bridge, settings
 from utilityvm.kit.errors import InvalidOptions, Unsupported
 from utilityvm.schema.devices import NetworkAdapter
 from utilityvm.schema.requests import ModifySettingRequest
@@ -59,6 +59,5 @@ def netdev(name: str) -> Mapping[str, object]:
 
 def device(name: str, wanted: Adapter, place: int, mtu: int) -> Mapping[str, object]:
     """Return the guest's side, in `place`, which counts as those of persistent memory do."""
-    bridge, slot = pmem_place(place)
     words = {"driver": "virtio-net-pci", "id": name, "netdev": name, "mac": wanted.mac, "romfile": ""}
-    return words | {"bus": f"bridge{bridge}", "addr": f"{slot:#x}"} | ({"host_mtu": mtu} if mtu else {})
+    return {**words, **behind_bridge(place), **({"host_mtu": mtu} if mtu else {})}

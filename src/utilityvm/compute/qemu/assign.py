@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from utilityvm.compute.qemu.jail import Jail, Layer
-from utilityvm.compute.qemu.modify import pmem_place, settings
+from utilityvm.compute.qemu.modify import behind_bridge, settings
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, StateError, Unsupported
 from utilityvm.schema.devices import VirtualPciDevice
 from utilityvm.schema.requests import ModifySettingRequest
@@ -145,8 +145,7 @@ def qemu_id(guid: str) -> str:
 
 def device_words(guid: str, address: str, place: int) -> Mapping[str, object]:
     """Return the device that the guest sees at the place of this number behind the bridges."""
-    bridge, slot = pmem_place(place)
-    return {"driver": "vfio-pci", "id": qemu_id(guid), "host": address, "bus": f"bridge{bridge}", "addr": f"{slot:#x}"}
+    return {"driver": "vfio-pci", "id": qemu_id(guid), "host": address, **behind_bridge(place)}
 
 
 def _is_vfio(function: Function) -> bool:

@@ -177,7 +177,12 @@ def pmem_place(number: int) -> tuple[int, int]:
     return number // SLOTS, number % SLOTS + 1
 
 
+def behind_bridge(number: int) -> Mapping[str, object]:
+    """Return how QEMU is told that a device is in the place `number`."""
+    bridge, slot = pmem_place(number)
+    return {"bus": f"bridge{bridge}", "addr": f"{slot:#x}"}
+
+
 def pmem_driver(slot: PmemSlot) -> Mapping[str, object]:
     """Return the device that the guest sees."""
-    bridge, place = pmem_place(slot.number)
-    return {"driver": "virtio-pmem-pci", "id": slot.id, "memdev": f"{slot.id}-memory", "bus": f"bridge{bridge}", "addr": f"{place:#x}"}
+    return {"driver": "virtio-pmem-pci", "id": slot.id, "memdev": f"{slot.id}-memory", **behind_bridge(slot.number)}
