@@ -14,6 +14,7 @@ RuntimeId = NewType("RuntimeId", str)
 
 NULL_GUID = "00000000-0000-0000-0000-000000000000"
 
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -25,6 +26,11 @@ def new_guid() -> str:
 def guid_of(text: str) -> str:
     """Return the GUID of a text, always the same (version 5), lower-case, without braces."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, text))
+
+
+def is_guid(text: str) -> bool:
+    """Whether a text is a GUID as those that are made here are written: lower-case, without braces."""
+    return _GUID.fullmatch(text) is not None
 
 
 def check_name(text: str, otherwise: str, problem_path: str, rule: str) -> None:

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from utilityvm.kit.errors import InvalidOptions
-from utilityvm.kit.ids import new_guid, parse_vm_id
+from utilityvm.kit.ids import is_guid, new_guid, parse_vm_id
 
 
 @pytest.mark.parametrize("text", ["a", "7", "a_b.c-D", "x" * 128, new_guid()])
@@ -22,3 +22,5 @@ def test_guids_are_random_lower_case_and_bare() -> None:
     first, second = new_guid(), new_guid()
     assert first != second
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", first)
+    assert is_guid(first)
+    assert not any(is_guid(text) for text in ("", "x", first.upper(), f"{{{first}}}", f"{first}0", first.replace("-", "")))

@@ -8,6 +8,7 @@ from typing import Final
 from utilityvm.compute.qemu.jail import Jail, Layer
 from utilityvm.compute.qemu.modify import behind_bridge, settings
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, StateError, Unsupported
+from utilityvm.kit.ids import is_guid
 from utilityvm.schema.devices import VirtualPciDevice
 from utilityvm.schema.requests import ModifySettingRequest
 
@@ -15,7 +16,6 @@ NEEDS_MEMORY: Final = "AllowOvercommit is true: a device of the host writes into
 """Why a machine whose memory is not all there is given no device."""
 
 _PATH: Final = re.compile(r"VirtualMachine/Devices/VirtualPci/([^/]+)")
-_GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 _BRIDGE: Final = 0x0604
 _OTHERS: Final = frozenset({"", "pci-stub", "pcieport"})  # drivers that do no DMA, which the kernel lets stay beside ours
@@ -75,7 +75,7 @@ def guid_of(request: ModifySettingRequest) -> str | None:
     if match is None:
         return None
     guid = match[1].lower()
-    if not _GUID.fullmatch(guid):
+    if not is_guid(guid):
         raise InvalidOptions(f"{request.resource_path}: {match[1]!r} is no GUID")
     return guid
 

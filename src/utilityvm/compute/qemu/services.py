@@ -10,13 +10,13 @@ from typing import Final, final
 
 from utilityvm.compute.qemu.modify import settings
 from utilityvm.kit.errors import InvalidOptions, NotFound, Unsupported
+from utilityvm.kit.ids import is_guid
 from utilityvm.schema.devices import HvSocketServiceConfig
 from utilityvm.schema.document import VirtualMachine
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.wire.services import needed_for, port_of
 
 _PATH: Final = re.compile(r"VirtualMachine/Devices/HvSocket/HvSocketConfig/ServiceTable/([^/]*)")
-_GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def rules_of(machine: VirtualMachine | None) -> dict[str, HvSocketServiceConfig]:
@@ -53,7 +53,7 @@ class Services:
         if match is None:
             return False
         service, where = match[1].lower(), f"{self._name}: {request.resource_path}"
-        if not _GUID.fullmatch(service):
+        if not is_guid(service):
             raise InvalidOptions(f"{where}: {match[1]!r} is no service, which is a GUID")
         if request.request_type == "Update":
             rule = settings(request, HvSocketServiceConfig)
