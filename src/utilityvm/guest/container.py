@@ -70,8 +70,7 @@ class GuestContainer:
         Raises:
             GuestError: it could not be started.
         """
-        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr and not process.terminal}
-        return await self.launch(gcs.parameters_of(process, windows=self.os == "windows", whole=self.is_oci, **streams))
+        return await self.launch(parameters_of_another(process, self.os, stdin=stdin, stdout=stdout, stderr=stderr))
 
     async def launch(self, parameters: gcs.ProcessParameters) -> Process:
         """Run a process of which the guest is told `parameters`: on Linux the container's first one has only its pipes in them."""
@@ -83,8 +82,7 @@ class GuestContainer:
         Raises:
             GuestError: it could not be started.
         """
-        pipes = gcs.ProcessParameters(create_std_in_pipe=stdin, create_std_out_pipe=stdout, create_std_err_pipe=stderr)
-        return await self.launch(pipes)
+        return await self.launch(parameters_of_first(stdin=stdin, stdout=stdout, stderr=stderr))
 
     async def wait(self) -> gcs.ContainerNotification:
         """Wait until it has ended and return what the guest says of it. May be called again, and by many.
@@ -156,6 +154,17 @@ class GuestContainer:
         """Give the handle up: whoever waits gets `StateError`. A second call does nothing."""
         if not self._closed.done():
             self._closed.set_result(None)
+
+
+def parameters_of_first(*, stdin: bool, stdout: bool, stderr: bool) -> gcs.ProcessParameters:
+    """Return what a Linux guest is told of the process that a container was created with: only which streams are wanted."""
+    return gcs.ProcessParameters(create_std_in_pipe=stdin, create_std_out_pipe=stdout, create_std_err_pipe=stderr)
+
+
+def parameters_of_another(process: OciProcess, system: str, *, stdin: bool, stdout: bool, stderr: bool) -> gcs.ProcessParameters:
+    """Return what a guest is told of one more process in a container; `system` is the guest's. One with a terminal has no `stderr`."""
+    streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr and not process.terminal}
+    return gcs.parameters_of(process, windows=system == "windows", whole=system == "linux", **streams)
 
 
 def container_constraints(resources: object, system: str) -> gcs.GuestRequest:

@@ -8,7 +8,7 @@ from utilityvm.compute.hcs.hosted import HostedProcess
 from utilityvm.compute.hcs.ports import Pipes
 from utilityvm.compute.hcs.process import HcsProcess
 from utilityvm.compute.hcs.system import HcsSystem
-from utilityvm.guest.container import container_constraints
+from utilityvm.guest.container import container_constraints, parameters_of_another, parameters_of_first
 from utilityvm.guest.process import Process
 from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import ConnectionLost, Unsupported
@@ -67,12 +67,11 @@ class HcsContainer:
 
     async def first(self, *, stdin: bool, stdout: bool, stderr: bool) -> Process:
         """See `compute.containers.Executes.first`."""
-        return await self._launch(gcs.ProcessParameters(create_std_in_pipe=stdin, create_std_out_pipe=stdout, create_std_err_pipe=stderr))
+        return await self._launch(parameters_of_first(stdin=stdin, stdout=stdout, stderr=stderr))
 
     async def execute(self, process: OciProcess, *, stdin: bool = False, stdout: bool = True, stderr: bool = True) -> Process:
         """See `compute.containers.Executes.execute`."""
-        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr and not process.terminal}
-        return await self._launch(gcs.parameters_of(process, windows=self.os == "windows", whole=self.os == "linux", **streams))
+        return await self._launch(parameters_of_another(process, self.os, stdin=stdin, stdout=stdout, stderr=stderr))
 
     async def signal_all(self, process: Process, signal: int) -> bool:  # noqa: ARG002 (the service knows all of them)
         """See `compute.containers.Executes.signal_all`: the service knows no signal for all but the last."""
