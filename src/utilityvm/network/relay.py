@@ -22,6 +22,7 @@ from typing import Final, final
 import msgspec
 
 from utilityvm.kit.errors import UtilityVMError
+from utilityvm.kit.outgoing import send_waiting
 from utilityvm.network import dns
 from utilityvm.network.addresses import HostNetworks
 from utilityvm.network.filter import DNS_PORT, PASS, Asked, Filter, Place
@@ -85,7 +86,7 @@ class Way:
         Raises:
             EndedError: there will be nothing more.
         """
-        self.send()
+        send_waiting(self._target, self._out)
         if not self.takes:
             return
         if self._rest and not self._out:
@@ -99,21 +100,7 @@ class Way:
             raise EndedError
         self._end += count
         self._sort()
-        self.send()
-
-    def send(self) -> bool:
-        """Send what waits; say whether all of it is sent."""
-        out = self._out
-        while out:
-            try:
-                sent = self._target.sendmsg([*out][:64])
-            except BlockingIOError:
-                return False
-            while out and sent >= len(out[0]):
-                sent -= len(out.popleft())
-            if sent:
-                out[0] = out[0][sent:]
-        return True
+        send_waiting(self._target, self._out)
 
     def _sort(self) -> None:
         """Find the frames that have arrived; those that pass in a row are sent as one piece."""

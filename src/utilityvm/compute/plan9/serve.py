@@ -18,6 +18,7 @@ from utilityvm.compute.plan9.flags import Flag
 from utilityvm.compute.plan9.session import Session
 from utilityvm.compute.plan9.tree import Identity, Tree
 from utilityvm.kit.errors import ProtocolError, UtilityVMError
+from utilityvm.kit.outgoing import send_waiting
 from utilityvm.wire.ninep import MAX_MSIZE, MIN_MSIZE, MessageReader
 
 READY: Final = b"ready"
@@ -48,7 +49,7 @@ class Connection:
     def serve(self) -> int:
         """Do what can be done now, and return the events to wait for; 0 when the connection has ended."""
         try:
-            while self._send():
+            while send_waiting(self._socket, self._out):
                 while (message := self._reader.next()) is None:
                     if not (count := self._socket.recv_into(self._reader.space())):
                         return 0
@@ -62,19 +63,6 @@ class Connection:
             print(f"connection ended: {error}", file=sys.stderr)  # noqa: T201 (kept by whoever started us)
             return 0
         return select.POLLOUT
-
-    def _send(self) -> bool:
-        """Send what waits; say whether all of it is sent."""
-        while self._out:
-            try:
-                sent = self._socket.sendmsg(self._out)
-            except BlockingIOError:
-                return False
-            while self._out and sent >= len(self._out[0]):
-                sent -= len(self._out.popleft())
-            if sent:
-                self._out[0] = self._out[0][sent:]
-        return True
 
 
 @final
