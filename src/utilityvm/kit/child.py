@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -45,6 +46,14 @@ class Tail:
         words = self._kept.decode(errors="replace").replace("\r", "\n").split("\n")
         shown = ("".join(c for c in line.replace("\t", " ") if c.isprintable()).rstrip() for line in words)
         return "\n".join([line for line in shown if line][-lines:])
+
+
+async def next_message(control: socket.socket, limit: int) -> bytes:
+    """Return the next message on our end of the socket by which a child speaks with us, ``b""`` when the child is gone."""
+    try:
+        return await asyncio.get_running_loop().sock_recv(control, limit)
+    except (ConnectionResetError, BrokenPipeError):
+        return b""
 
 
 @final

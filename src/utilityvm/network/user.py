@@ -22,7 +22,7 @@ import msgspec
 from utilityvm.compute.nic import NicEnd
 from utilityvm.compute.qemu.jail import uid_of
 from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.child import Child
+from utilityvm.kit.child import Child, next_message
 from utilityvm.kit.enclosure import Enclosure
 from utilityvm.kit.errors import DeadlineExceeded, HostError, InvalidOptions, StateError, Unsupported
 from utilityvm.kit.ids import RuntimeId, VmId, new_guid
@@ -188,7 +188,7 @@ class UserUplink:
             raise Unsupported(f"{self._name}: there is no passt, which carries it", hint="install the package passt")
         words = [program, "--foreground", "--quiet", "--stderr", "--ipv4-only", "--no-map-gw", "--no-dhcp", "--no-ndp", "--no-ra"]
         words += ["--address", FOUR, "--netmask", str(LENGTH), "--gateway", GATEWAY]
-        words += ["--mac-addr", ":".join(GATEWAY_MAC[at : at + 2] for at in range(0, 12, 2)), "--mtu", str(MTU)]
+        words += ["--mac-addr", bytes.fromhex(GATEWAY_MAC).hex(":"), "--mtu", str(MTU)]
         words += ["--runas", f"{uid}:{uid}"] if uid else []
         for port in self.published:
             words += ["-u" if port.protocol == "udp" else "-t", f"{port.host}/{port.port}:{port.guest_port}"]
@@ -197,7 +197,7 @@ class UserUplink:
     async def _first(self, control: socket.socket) -> Told:
         """Tell the relay what it is to do, and wait until both are ready."""
         self._order(control)
-        said = await _message(control)
+        said = await next_message(control, _ANSWER_BYTES)
         if not said:
             for child in self._children:
                 child.kill()
@@ -210,7 +210,7 @@ class UserUplink:
     def _order(self, control: socket.socket) -> int:
         self._number += 1
         tcp, udp = ([port.guest_port for port in self.published if port.protocol == kind] for kind in ("tcp", "udp"))
-        mac = self.endpoint.mac_address.replace("-", "").replace(":", "").lower()
+        mac = self.endpoint.mac_address.replace("-", "")
         orders = Orders(
             number=self._number,
             place=PlaceOrder(mac=mac, gateway_mac=GATEWAY_MAC, gateway=GATEWAY, four=FOUR, six="", resolver=RESOLVER),
@@ -224,7 +224,7 @@ class UserUplink:
 
     async def _read(self, control: socket.socket) -> None:
         """Take what the relay tells, to its end."""
-        while said := await _message(control):
+        while said := await next_message(control, _ANSWER_BYTES):
             self._told(msgspec.json.decode(said, type=Told))
             async with self._news:
                 self._news.notify_all()
@@ -247,8 +247,7 @@ class UserUplink:
 
 def mac_of(vm_id: VmId) -> str:
     """Return the hardware address of a VM's adapter: the same for the same id, and given by nobody but us (locally administered)."""
-    digits = "02" + sha256(vm_id.encode()).hexdigest()[:10]
-    return "-".join(digits[at : at + 2] for at in range(0, 12, 2))
+    return (b"\2" + sha256(vm_id.encode()).digest()[:5]).hex("-")
 
 
 def host_servers() -> list[str]:
@@ -273,10 +272,3 @@ def _widen(sock: socket.socket) -> None:
     """Let a stream of frames hold some of the longest."""
     for name in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         sock.setsockopt(socket.SOL_SOCKET, name, _SOCKET_BYTES)
-
-
-async def _message(sock: socket.socket) -> bytes:
-    try:
-        return await asyncio.get_running_loop().sock_recv(sock, _ANSWER_BYTES)
-    except (ConnectionResetError, BrokenPipeError):
-        return b""

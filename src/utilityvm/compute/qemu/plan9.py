@@ -18,7 +18,7 @@ from utilityvm.compute.plan9.flags import Flag
 from utilityvm.compute.plan9.spec import PORT, ShareSpec, spec_of, wrong_plan9
 from utilityvm.guest.transport import GuestSockets, GuestStream, Listener
 from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.child import Child
+from utilityvm.kit.child import Child, next_message
 from utilityvm.kit.enclosure import Enclosure
 from utilityvm.kit.errors import (
     ConnectionLost,
@@ -214,7 +214,7 @@ class _Server:
             self._child = Child(self._words(theirs.fileno()), pass_fds=[theirs.fileno()], enclosure=enclosure(self._spec.flags))
         try:
             async with asyncio.timeout(START):
-                said = await _message(ours)
+                said = await next_message(ours, _ANSWER)
                 if said == b"":
                     code = await self._child.wait()
                     raise HostError(f"{self._name}: its server ended with code {code}: {self._child.output.text(_SAID_LINES)}", hint=_HINT)
@@ -287,13 +287,6 @@ def enclosure(flags: Flag) -> Enclosure:
     if user:
         first.append("{ echo 0 >/proc/sys/user/max_user_namespaces; } 2>/dev/null || :")  # where /proc/sys is read-only it has them all
     return Enclosure(setpriv=("--no-new-privs",), unshare=(*user, "--mount", "--ipc", "--net", "--uts", "--cgroup"), first=tuple(first))
-
-
-async def _message(sock: socket.socket) -> bytes:
-    try:
-        return await asyncio.get_running_loop().sock_recv(sock, _ANSWER)
-    except ConnectionResetError:
-        return b""
 
 
 @contextmanager
