@@ -25,6 +25,7 @@ REFUSED: Final = 5
 MAX_NAME: Final = 255
 MAX_RECORDS: Final = 256
 _MAX_HOPS: Final = 64
+_HEAD: Final = 12  # bytes before the question
 
 _RESPONSE, _RECURSE, _CAN_RECURSE, _OPCODE, _CODE = 0x8000, 0x0100, 0x0080, 0x7800, 0x000F
 
@@ -54,14 +55,14 @@ def read_question(message: bytes) -> Question:
     Raises:
         ProtocolError: it is none, or not one plain question of the Internet's class.
     """
-    number, flags, counts, at = _head(message)
+    number, flags, counts = _head(message)
     if flags & (_RESPONSE | _OPCODE) or counts[0] != 1 or counts[1] or counts[2] or counts[3] > 1:
         raise ProtocolError("no plain question")
-    name, end = _name(message, at, hops=0)
+    name, end = _name(message, _HEAD)
     kind, of = _numbers(message, end)
     if of != _IN:
         raise ProtocolError(f"a question of class {of}")
-    return Question(number, name, kind, message[at : end + 4])
+    return Question(number, name, kind, message[_HEAD : end + 4])
 
 
 def ask(question: Question, number: int) -> bytes:
@@ -81,10 +82,10 @@ def answer_to(question: Question, number: int, message: bytes) -> bytes:
     Raises:
         ProtocolError: it is no answer to this question.
     """
-    told, flags, counts, at = _head(message)
+    told, flags, counts = _head(message)
     if told != number or not flags & _RESPONSE or flags & _OPCODE or counts[0] != 1:
         raise ProtocolError("no answer to the question")
-    name, end = _name(message, at, hops=0)
+    name, end = _name(message, _HEAD)
     if name != question.name or _numbers(message, end) != (question.kind, _IN):
         raise ProtocolError("an answer to another question")
     return struct.pack("!H", question.number) + message[2:]
@@ -96,10 +97,10 @@ def addresses(question: Question, message: bytes) -> list[Record]:
     Raises:
         ProtocolError: it cannot be read.
     """
-    _, _, counts, at = _head(message)
+    _, _, counts = _head(message)
     if counts[1] > MAX_RECORDS:
         raise ProtocolError(f"an answer of {counts[1]} records")
-    _, end = _name(message, at, hops=0)
+    _, end = _name(message, _HEAD)
     at, records = end + 4, list[Record]()
     for _ in range(counts[1]):
         record, at = _record(message, at)
@@ -120,7 +121,7 @@ def _of(name: str, records: list[Record]) -> list[Record]:
 
 
 def _record(message: bytes, at: int) -> tuple[Record | None, int]:
-    name, at = _name(message, at, hops=0)
+    name, at = _name(message, at)
     if at + 10 > len(message):
         raise ProtocolError("a record that is cut off")
     kind, of, seconds, size = struct.unpack_from("!HHIH", message, at)
@@ -132,18 +133,18 @@ def _record(message: bytes, at: int) -> tuple[Record | None, int]:
     if of == _IN and kind == AAAA and size == 16:
         return Record(name, seconds, IPv6Address(message[start:end])), end
     if of == _IN and kind == CNAME:
-        other, _ = _name(message, start, hops=0)
+        other, _ = _name(message, start)
         return Record(name, seconds, other), end
     if of == _IN and kind in {A, AAAA}:
         raise ProtocolError("an address of the wrong length")
     return None, end
 
 
-def _head(message: bytes) -> tuple[int, int, tuple[int, int, int, int], int]:
-    if len(message) < 12:
+def _head(message: bytes) -> tuple[int, int, list[int]]:
+    if len(message) < _HEAD:
         raise ProtocolError("shorter than its header")
     number, flags, *counts = struct.unpack_from("!6H", message)
-    return number, flags, (counts[0], counts[1], counts[2], counts[3]), 12
+    return number, flags, counts
 
 
 def _numbers(message: bytes, at: int) -> tuple[int, int]:
@@ -153,9 +154,9 @@ def _numbers(message: bytes, at: int) -> tuple[int, int]:
     return kind, of
 
 
-def _name(message: bytes, at: int, hops: int) -> tuple[str, int]:
+def _name(message: bytes, at: int) -> tuple[str, int]:
     """Read a name; return it and where what follows begins."""
-    labels, end, length = list[str](), -1, 0
+    labels, end, length, hops = list[str](), -1, 0, 0
     while True:
         if at >= len(message):
             raise ProtocolError("a name that is cut off")
