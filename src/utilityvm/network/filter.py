@@ -23,6 +23,7 @@ from utilityvm.network.frames import (
     RST,
     TCP,
     UDP,
+    Address,
     Packet,
     acknowledge,
     datagram,
@@ -30,7 +31,7 @@ from utilityvm.network.frames import (
     reset,
     unreachable,
 )
-from utilityvm.network.policy import Address, Policy
+from utilityvm.network.policy import Policy
 
 MAX_FLOWS: Final = 16_384
 MAX_PINNED: Final = 4096
@@ -256,15 +257,14 @@ class Filter:
 
     def _pin(self, question: Question, answer: bytes, now: float) -> bool:
         """Take note of the addresses in an answer; refuse it when one is closed: a name is not a way around that."""
-        records = [record for record in dns.addresses(question, answer) if not isinstance(record.value, str)]
-        for record in records:
-            if isinstance(record.value, str) or self._policy.may_be_told(record.value):
-                continue
-            self._count("rebinding", f"{question.name} is {record.value}")
-            return False
-        for record in records:
-            if not isinstance(record.value, str):
-                self._pin_one(record.value, question.name, now + min(max(record.seconds, SHORTEST), LONGEST))
+        records = dns.addresses(question, answer)
+        told = [(record.value, record.seconds) for record in records if not isinstance(record.value, str)]
+        for address, _ in told:
+            if not self._policy.may_be_told(address):
+                self._count("rebinding", f"{question.name} is {address}")
+                return False
+        for address, seconds in told:
+            self._pin_one(address, question.name, now + min(max(seconds, SHORTEST), LONGEST))
         return True
 
     def _pin_one(self, address: Address, name: str, until: float) -> None:

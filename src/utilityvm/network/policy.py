@@ -8,18 +8,13 @@ A rule is ``CIDR``, ``address`` or ``domain``, with ``:PORT`` or ``:PORT-PORT`` 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from utilityvm.kit.errors import InvalidOptions, Problem
+from utilityvm.network.frames import TCP, UDP, Address
 
-Address = IPv4Address | IPv6Address
 Net = IPv4Network | IPv6Network
-
-TCP: Final = 6
-UDP: Final = 17
-ICMP_LIKE: Final = 1
-"""Any protocol without ports."""
 
 DNS_PORTS: Final = frozenset({53, 853})
 """Ports by which names are asked: a rule that names no port is not about them."""
@@ -125,7 +120,7 @@ def _rule(text: str) -> Rule:
     protocol = {"/tcp": TCP, "/udp": UDP}.get(text[-4:], 0)
     bare = text[:-4] if protocol else text
     what, ports = _parted(bare)
-    first, last = _ports(ports)
+    first, last = port_range(ports) if ports else (1, _PORTS)
     net = _net(what)
     if net is None:
         return Rule(domain=_domain(what), first=first, last=last, protocol=protocol)
@@ -150,9 +145,12 @@ def _parted(text: str) -> tuple[str, str]:
     return what, ports
 
 
-def _ports(text: str) -> tuple[int, int]:
-    if not text:
-        return 1, _PORTS
+def port_range(text: str) -> tuple[int, int]:
+    """Return the first and the last port of ``PORT`` or ``PORT-PORT``.
+
+    Raises:
+        ValueError: it is neither.
+    """
     first, _, last = text.partition("-")
     if not first.isdecimal() or (last and not last.isdecimal()) or not first.isascii() or not last.isascii():
         raise ValueError(f"{text!r} is no port")
@@ -196,7 +194,7 @@ class Policy:
         """Return why `address` may not be reached at `port` by `protocol`, ``""`` when it may. `names` are those that it was told for."""
         if _within(address, NEVER):
             return "never"
-        blocks = [net for net in (*CLOSED, *self.mine) if _in(address, net)]
+        blocks = self._blocks(address)
         if self.rules is None:
             return "closed" if blocks else ""
         for rule in self.rules:
@@ -218,9 +216,13 @@ class Policy:
             return True
         if _within(address, NEVER):
             return False
-        blocks = [net for net in (*CLOSED, *self.mine) if _in(address, net)]
+        blocks = self._blocks(address)
         opened = (rule.net for rule in self.rules if rule.net is not None and _in(address, rule.net))
         return not blocks or any(all(_inside(net, block) for block in blocks) for net in opened)
+
+    def _blocks(self, address: Address) -> list[Net]:
+        """Return the closed networks that an address is in: what opens it is within all of them."""
+        return [net for net in (*CLOSED, *self.mine) if _in(address, net)]
 
 
 def _in(address: Address, net: Net) -> bool:

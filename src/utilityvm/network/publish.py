@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from utilityvm.kit.errors import Exists, HostError, InvalidOptions, Problem
-from utilityvm.network.policy import TCP, UDP
+from utilityvm.network.policy import port_range
 
 MAX_PUBLISHED: Final = 1024
 """Ports of one guest."""
@@ -32,11 +32,6 @@ class Published:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port} -> {self.guest_port}/{self.protocol}"
-
-    @property
-    def number(self) -> int:
-        """The number of its protocol."""
-        return UDP if self.protocol == "udp" else TCP
 
 
 def parse_published(texts: Iterable[str]) -> tuple[Published, ...]:
@@ -81,11 +76,8 @@ def _ports(text: str) -> list[Published]:
 
 
 def _range(text: str) -> range:
-    first, _, last = text.partition("-")
-    low, high = int(first), int(last or first)
-    if not 1 <= low <= high <= 65535:
-        raise ValueError(f"{text!r} is no range of ports")
-    return range(low, high + 1)
+    first, last = port_range(text)
+    return range(first, last + 1)
 
 
 def must_be_free(ports: Iterable[Published]) -> None:

@@ -5,7 +5,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from utilityvm.kit.errors import InvalidOptions
-from utilityvm.network.policy import CLOSED, ICMP_LIKE, MAX_RULES, NEVER, TCP, UDP, Policy, Rule, parse_rules
+from utilityvm.network.frames import ICMP, TCP, UDP
+from utilityvm.network.policy import CLOSED, MAX_RULES, NEVER, Policy, Rule, parse_rules
 
 from .wire import NOWHERE
 
@@ -19,7 +20,7 @@ def refusal(policy: Policy, address: str, port: int = 443, protocol: int = TCP, 
 @pytest.mark.parametrize("address", ["1.1.1.1", "8.8.8.8", "100.128.0.1", "172.32.0.1", "2606:4700::1111", "2a00::1"])
 def test_without_rules_public_addresses_are_reached(address: str) -> None:
     assert refusal(FREE, address) == ""
-    assert refusal(FREE, address, 0, ICMP_LIKE) == ""
+    assert refusal(FREE, address, 0, ICMP) == ""
 
 
 @pytest.mark.parametrize(
@@ -47,8 +48,8 @@ def test_with_rules_nothing_is_reached_but_what_one_names() -> None:
     assert refusal(policy, "1.2.3.4", 80) == refusal(policy, "1.2.4.4") == "policy"
     assert refusal(policy, "2600::1", 85, UDP) == ""
     assert refusal(policy, "2600::1", 85, TCP) == refusal(policy, "2600::1", 91, UDP) == "policy"
-    assert refusal(policy, "9.9.9.9", 1) == refusal(policy, "9.9.9.9", 0, ICMP_LIKE) == ""
-    assert refusal(policy, "1.2.3.4", 0, ICMP_LIKE) == "policy"
+    assert refusal(policy, "9.9.9.9", 1) == refusal(policy, "9.9.9.9", 0, ICMP) == ""
+    assert refusal(policy, "1.2.3.4", 0, ICMP) == "policy"
     assert refusal(Policy(()), "1.1.1.1") == "policy"
 
 
