@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import final
 
-from utilityvm.devices.holdings import Held, Holding, Holdings
+from utilityvm.devices.holdings import Holding, Holdings
 from utilityvm.devices.nics import NamespaceEffects, Nic, NicEffects
 from utilityvm.devices.ports import Owner
 from utilityvm.kit.errors import Exists, InvalidOptions, NotFound, UtilityVMError
@@ -148,5 +148,4 @@ def _key(namespace_id: str, endpoint_id: str) -> str:
 
 
 def _now(held: Holding[Nic]) -> Nic:
-    state: Held = held.state
-    return replace(held.thing, state=state.value)
+    return replace(held.thing, state=held.state.value)

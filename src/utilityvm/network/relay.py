@@ -329,9 +329,8 @@ def main(argv: Sequence[str]) -> int:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard), min(_FILES, hard)))
-    del soft
     try:
         relay = Relay(control, guest, host)
     except (UtilityVMError, OSError, msgspec.MsgspecError) as error:
