@@ -16,6 +16,7 @@ _GROUPS: Final = 0x10 | 0x100  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _CHUNK: Final = 1 << 16
 _ROUNDS: Final = 1024
+_UNKNOWN: Final = "the kernel tells of addresses in a way that is not known"
 
 
 def parse(data: bytes) -> tuple[list[Net], bool]:
@@ -28,13 +29,16 @@ def parse(data: bytes) -> tuple[list[Net], bool]:
     while at + 16 <= len(data):
         size, kind = struct.unpack_from("=IH", data, at)
         if size < 16 or at + size > len(data):
-            raise HostError("the kernel tells of addresses in a way that is not known")
+            raise HostError(_UNKNOWN)
         if kind == _NLMSG_DONE:
             return nets, True
         if kind == _NLMSG_ERROR:
             raise HostError("the kernel does not tell this host's addresses")
         if kind == _RTM_NEWADDR:
-            nets += _nets(data[at + 16 : at + size])
+            try:
+                nets += _nets(data[at + 16 : at + size])
+            except (IndexError, ValueError) as error:  # too short, or a network of more bits than an address has
+                raise HostError(_UNKNOWN) from error
         at += size + 3 & ~3
     return nets, False
 
