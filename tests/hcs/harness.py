@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess  # noqa: TID251 (the compiler)
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -89,13 +89,23 @@ class StandIn:
     @asynccontextmanager
     async def notifying(self, kind: int, *, of_process: bool = False) -> AsyncIterator[None]:
         """Within it the service's thread has a notification in its hand, right before it calls."""
+        with self.holding_notes():
+            self.notify(kind, of_process=of_process)
+            await self.noted()
+            yield
+
+    @contextmanager
+    def holding_notes(self) -> Iterator[None]:
+        """Within it the service's thread stops with each notification, right before it calls."""
         self.library.standin_hold_notes(1)
         try:
-            self.notify(kind, of_process=of_process)
-            await asyncio.to_thread(self.library.standin_wait_note)
             yield
         finally:
             self.library.standin_hold_notes(0)
+
+    async def noted(self) -> None:
+        """Wait until it has stopped with one."""
+        await asyncio.to_thread(self.library.standin_wait_note)
 
     async def called(self, name: str) -> None:
         """Wait until a function has been called."""

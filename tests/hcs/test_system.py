@@ -79,7 +79,13 @@ async def test_text_beyond_the_first_plane_passes_both_ways(hcs: StandIn) -> Non
 @each
 async def test_an_operation_is_done_when_the_service_says_so(hcs: StandIn, what: Operation) -> None:
     system = await ready(hcs, what)
-    await what.call(system)
+    async with asyncio.TaskGroup() as group:
+        with hcs.holding_notes():
+            doing = group.create_task(caught(what.call(system)))
+            await hcs.noted()
+            done, _ = await asyncio.wait([doing], timeout=0.05)
+            assert not done, "nothing has been said"
+        assert await doing is None
     await system.close()
 
 
@@ -87,7 +93,9 @@ async def test_an_operation_is_done_when_the_service_says_so(hcs: StandIn, what:
 async def test_an_operation_that_succeeds_at_once_waits_for_nothing(hcs: StandIn, what: Operation) -> None:
     system = await ready(hcs, what)
     hcs.script(what.function, how=AT_ONCE)
+    before = hcs.names.count(what.function)
     await what.call(system)
+    assert hcs.names.count(what.function) == before + 1
     await system.close()
 
 
