@@ -3,12 +3,13 @@
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from utilityvm.compute.qemu.monitor import Monitor
+from utilityvm.kit.aio import Scope
 
 
 class Qemu:
@@ -63,3 +64,23 @@ class Qemu:
 
     async def _say(self, message: object) -> None:
         await asyncio.get_running_loop().sock_sendall(self.sock, msgspec.json.encode(message) + b"\n")
+
+
+@asynccontextmanager
+async def played() -> AsyncIterator[tuple[Monitor, Qemu]]:
+    """A monitor of the machine `vm x` and the QEMU at its other end. No more descriptors may be left than QEMU was given."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    scope, qemu = Scope("test"), Qemu(theirs)
+    monitor = Monitor("vm x", ours)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (they are counted)
+    scope.start("monitor", monitor.run())
+    scope.start("qemu", qemu.run())
+    try:
+        async with asyncio.timeout(10):
+            yield monitor, qemu
+        assert len(os.listdir("/proc/self/fd")) - len(qemu.fds) <= before  # noqa: PTH208
+    finally:
+        await scope.aclose()
+        ours.close()
+        theirs.close()  # a task that is cancelled before it begins does not

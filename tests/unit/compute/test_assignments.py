@@ -3,20 +3,17 @@
 import asyncio
 import os
 import resource
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
-from tests.unit.compute.qemu import Qemu
+from tests.unit.compute.qemu import Qemu, played
 
 from utilityvm.compute.qemu.assign import Function, Node, OnHost
 from utilityvm.compute.qemu.assignments import Assignments
 from utilityvm.compute.qemu.jail import ALWAYS, Jail, Layer
-from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.pins import BESIDE, Pins, why_not_pinned
-from utilityvm.kit.aio import Scope
 from utilityvm.kit.child import Child
 from utilityvm.kit.errors import Exhausted, Exists, NotFound, QmpError, StateError, Unsupported
 from utilityvm.kit.locked import CAP_SYS_RESOURCE, has_capability
@@ -43,29 +40,18 @@ async def rig(
     places: range = range(64, 79),
     driver: str = "vfio-pci",
 ) -> AsyncIterator[tuple[Assignments, Qemu]]:
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    scope, qemu = Scope("test"), Qemu(theirs)
-    monitor = Monitor("vm x", ours)
-    made = Assignments(
-        monitor,
-        "vm x",
-        places=places,
-        named=named,
-        jail=jail,
-        locked=locked,
-        pins=Pins(-BESIDE, os.getpid),
-        look=lambda address: on_host(address, driver),
-    )
-    scope.start("monitor", monitor.run())
-    scope.start("qemu", qemu.run())
-    try:
-        async with asyncio.timeout(10):
-            yield made, qemu
-    finally:
-        await scope.aclose()
-        ours.close()
-        theirs.close()
+    async with played() as (monitor, qemu):
+        made = Assignments(
+            monitor,
+            "vm x",
+            places=places,
+            named=named,
+            jail=jail,
+            locked=locked,
+            pins=Pins(-BESIDE, os.getpid),
+            look=lambda address: on_host(address, driver),
+        )
+        yield made, qemu
 
 
 def change(kind: str, card: int = 0, place: int | None = None) -> ModifySettingRequest:

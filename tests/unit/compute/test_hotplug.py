@@ -2,18 +2,15 @@
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.unit.compute.qemu import Qemu
+from tests.unit.compute.qemu import Qemu, played
 
 from utilityvm.compute.qemu.hotplug import Hotplug
-from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.pins import Pins
-from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import ConnectionLost, Exists, InvalidOptions, NotFound, NoVPMem, QmpError, Unsupported
 from utilityvm.schema.requests import ModifySettingRequest
 
@@ -25,23 +22,10 @@ PLUG_PMEM = ["add-fd", "object-add", "device_add"]
 
 @asynccontextmanager
 async def rig(*, other_user: bool = False, root: str = "") -> AsyncIterator[tuple[Hotplug, Qemu]]:
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    scope, qemu = Scope("test"), Qemu(theirs)
-    monitor = Monitor("vm x", ours)
-    hotplug = Hotplug(monitor, "vm x", controllers=1, pmem=64, other_user=other_user, root=root, pins=Pins(0, os.getpid))
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (they are counted)
-    scope.start("monitor", monitor.run())
-    scope.start("qemu", qemu.run())
-    try:
-        async with asyncio.timeout(10):
-            yield hotplug, qemu
+    async with played() as (monitor, qemu):
+        hotplug = Hotplug(monitor, "vm x", controllers=1, pmem=64, other_user=other_user, root=root, pins=Pins(0, os.getpid))
+        yield hotplug, qemu
         hotplug.close()
-        assert len(os.listdir("/proc/self/fd")) - len(qemu.fds) <= before  # noqa: PTH208
-    finally:
-        await scope.aclose()
-        ours.close()
-        theirs.close()  # a task that is cancelled before it begins does not
 
 
 @pytest.fixture

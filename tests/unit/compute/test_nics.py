@@ -1,19 +1,16 @@
 """Plugging network adapters into a QEMU that is played: each step may fail, and what was done before is taken back."""
 
-import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.unit.compute.qemu import Qemu
+from tests.unit.compute.qemu import Qemu, played
 
 from utilityvm.compute.nic import NicEnd
 from utilityvm.compute.qemu.adapters import MAX_ADAPTERS
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.nics import Nics
-from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import ConnectionLost, Exhausted, Exists, HostError, InvalidOptions, NotFound, QmpError, Unsupported
 from utilityvm.schema.requests import ModifySettingRequest
 
@@ -44,21 +41,8 @@ class Rig:
 
 @asynccontextmanager
 async def rig() -> AsyncIterator[Rig]:
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    scope, qemu = Scope("test"), Qemu(theirs)
-    monitor = Monitor("vm x", ours)
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (they are counted)
-    scope.start("monitor", monitor.run())
-    scope.start("qemu", qemu.run())
-    try:
-        async with asyncio.timeout(10):
-            yield Rig(monitor, qemu)
-        assert len(os.listdir("/proc/self/fd")) - len(qemu.fds) <= before  # noqa: PTH208
-    finally:
-        await scope.aclose()
-        ours.close()
-        theirs.close()
+    async with played() as (monitor, qemu):
+        yield Rig(monitor, qemu)
 
 
 async def test_an_adapter_is_plugged_in_with_the_descriptor_of_its_endpoint_and_out_in_the_other_order() -> None:

@@ -71,6 +71,11 @@ class World:
         self.machine.end(ExitStatus(ExitHow.KILLED, code=9))
 
 
+async def no_namespaces() -> bool:
+    """What a guest says that is told of no network."""
+    return False
+
+
 @asynccontextmanager
 async def running(
     platform: Platform = Platform.QEMU,

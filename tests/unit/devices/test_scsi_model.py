@@ -18,6 +18,8 @@ from utilityvm.plan.facts import Platform
 from utilityvm.schema.devices import Attachment
 from utilityvm.schema.requests import ModifySettingRequest
 
+from .fake import no_namespaces
+
 PATHS = st.sampled_from(["/a", "/b", "/c", "/d"])
 OUTCOMES = st.sampled_from(["works", "works", "works", "host refuses", "guest refuses", "guest refuses and is not taken back", "half"])
 CALLS = st.tuples(st.sampled_from(["add", "add", "remove", "grow", "cancelled add", "cancelled remove"]), PATHS, st.booleans(), OUTCOMES)
@@ -61,10 +63,6 @@ class Host:
                 failure.half_done = True
                 raise failure
             del self.disks[place]
-
-
-async def no_namespaces() -> bool:
-    return False
 
 
 class Disks(RuleBasedStateMachine):

@@ -23,13 +23,9 @@ from utilityvm.plan.windows import VsmbEntry
 from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter, VirtualSmbShareOptions
 from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
 
-from .fake import World, running
+from .fake import World, no_namespaces, running
 
 SHARES = "VirtualMachine/Devices/VirtualSmb/Shares"
-
-
-async def no_namespaces() -> bool:
-    return False
 
 
 class Machine:
