@@ -69,6 +69,9 @@ func Prepare(k sys.Kernel, args *Args) error {
 	if err := k.RaiseLimits(); err != nil {
 		return &session.Failure{What: "limit of open files", Why: err}
 	}
+	if err := k.QuietRuntime(); err != nil {
+		return &session.Failure{What: "signals and timers", Why: err}
+	}
 	if words.batch {
 		if err := k.InterruptNobody(); err != nil {
 			return &session.Failure{What: "scheduling", Why: err}

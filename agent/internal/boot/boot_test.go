@@ -41,7 +41,7 @@ func TestTheMachineIsPreparedInOrder(t *testing.T) {
 		"mkdir /sys/fs/cgroup 755", "mount cgroup2 /sys/fs/cgroup",
 		"symlink /proc/self/fd /dev/fd", "symlink /proc/self/fd/0 /dev/stdin",
 		"symlink /proc/self/fd/1 /dev/stdout", "symlink /proc/self/fd/2 /dev/stderr",
-		"standard streams", "limits", "write /proc/sys/kernel/core_pattern /var/core", "loopback",
+		"standard streams", "limits", "quiet runtime", "write /proc/sys/kernel/core_pattern /var/core", "loopback",
 		"module /a.ko", "module /b.ko",
 	}
 	if !reflect.DeepEqual(k.Calls, want) {

@@ -79,6 +79,8 @@ type Kernel interface {
 	OpenStandard() error
 	// RaiseLimits sets the limit of open files for the agent and its children.
 	RaiseLimits() error
+	// QuietRuntime lets this process's own signals and timers cost as little as they can.
+	QuietRuntime() error
 	// InterruptNobody makes this thread, and the programs that it starts from now on, wait for their turn when they wake up.
 	InterruptNobody() error
 	// LoopbackUp brings the network interface lo up.

@@ -2,6 +2,7 @@ package sys
 
 import (
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -177,5 +178,35 @@ func TestDeviceEventsAreWaitedFor(t *testing.T) {
 	defer Close(fd)
 	if k.WaitEvent(fd, "block", 1) {
 		t.Log("a device came just now")
+	}
+}
+
+func TestASignalOfAChildEndsAWaitAndHarmsNothing(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := (Linux{}).QuietRuntime(); err != nil {
+		t.Fatal(err)
+	}
+	epoll, err := Epoll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(epoll)
+	thread, over := syscall.Gettid(), make(chan struct{})
+	defer close(over)
+	go func() {
+		for {
+			select {
+			case <-over:
+				return
+			case <-time.After(time.Millisecond):
+				_, _, _ = syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(os.Getpid()), uintptr(thread), uintptr(syscall.SIGCHLD))
+			}
+		}
+	}()
+	for i := 0; i < 100; i++ {
+		if n, err := Wait(epoll, make([]syscall.EpollEvent, 1), 10*60*1000); n != 0 || err != nil {
+			t.Fatal(n, err)
+		}
 	}
 }

@@ -196,6 +196,9 @@ func (k *Kernel) OpenStandard() error { return k.call("standard streams") }
 // RaiseLimits implements sys.Kernel.
 func (k *Kernel) RaiseLimits() error { return k.call("limits") }
 
+// QuietRuntime implements sys.Kernel.
+func (k *Kernel) QuietRuntime() error { return k.call("quiet runtime") }
+
 // InterruptNobody implements sys.Kernel.
 func (k *Kernel) InterruptNobody() error { return k.call("interrupt nobody") }
 
