@@ -17,9 +17,9 @@ from typing import IO, Any, NamedTuple, cast
 
 from utilityvm.compute.hcs._abi import Abi, Processes
 from utilityvm.compute.hcs.calls import Hcs
-from utilityvm.compute.hcs.ports import ProtocolFactory
 from utilityvm.compute.hcs.service import HcsService
 from utilityvm.compute.hcs.timeouts import Timeouts
+from utilityvm.kit.named import ProtocolFactory
 from utilityvm.testing.kernels import Then
 
 ANSWER, SILENT, AT_ONCE, HOLD, WITH_HANDLE = 1, 2, 4, 8, 16

@@ -10,10 +10,10 @@ from typing import Final, final
 
 from msgspec import structs
 
-from utilityvm.compute.hcs.ports import Named, Served
 from utilityvm.kit.child import Tail
 from utilityvm.kit.errors import HostError
 from utilityvm.kit.ids import new_guid
+from utilityvm.kit.named import Named, Served
 from utilityvm.schema.document import ComputeSystem
 
 KEPT: Final = 256 * 1024

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import IO, Any, cast, final
 
-from utilityvm.compute.hcs.ports import ProtocolFactory
 from utilityvm.kit.errors import Unsupported
+from utilityvm.kit.named import ProtocolFactory
 
 
 @final
@@ -24,14 +24,14 @@ class NamedPipes:
         return transport
 
     async def serve(self, name: str, factory: ProtocolFactory) -> "_Servers":
-        """See `ports.Pipes.serve`."""
+        """See `Named.serve`."""
         loop = asyncio.get_running_loop()
         if sys.platform != "win32" or not isinstance(loop, asyncio.ProactorEventLoop):
             raise _no_proactor(name)
         return _Servers(await loop.start_serving_pipe(cast("Callable[[], asyncio.StreamReaderProtocol]", factory), name))
 
     async def dial(self, name: str, protocol: asyncio.Protocol) -> asyncio.BaseTransport:
-        """See `ports.Pipes.dial`. One that is busy is waited for."""
+        """See `Named.dial`. One that is busy is waited for."""
         loop = asyncio.get_running_loop()
         if sys.platform != "win32" or not isinstance(loop, asyncio.ProactorEventLoop):
             raise _no_proactor(name)

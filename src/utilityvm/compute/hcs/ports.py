@@ -2,10 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
 from typing import Protocol
 
-ProtocolFactory = Callable[[], asyncio.Protocol]
+from utilityvm.kit.named import Named
 
 
 class Sockets(Protocol):
@@ -16,34 +15,6 @@ class Sockets(Protocol):
 
         Raises:
             OSError: the address is taken, or may not be used.
-        """
-        ...
-
-
-class Served(Protocol):
-    """A pipe that is served."""
-
-    def close(self) -> None:
-        """Serve it no more; connections go on. A second call does nothing."""
-        ...
-
-
-class Named(Protocol):
-    """Pipes by their names: a guest's console, and services of the host that speak by one, as hcsshim's ncproxy does."""
-
-    async def serve(self, name: str, factory: ProtocolFactory) -> Served:
-        """Let others connect to the pipe of this name.
-
-        Raises:
-            OSError: the name is taken, or may not be used.
-        """
-        ...
-
-    async def dial(self, name: str, protocol: asyncio.Protocol) -> asyncio.BaseTransport:
-        """Connect to the pipe of this name.
-
-        Raises:
-            OSError: nobody serves it, or we may not.
         """
         ...
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
 
-from utilityvm.compute.qemu.named import NamedSocket
 from utilityvm.kit.child import Tail
+from utilityvm.kit.named import NamedSocket
 
 KEPT: Final = 256 * 1024
 """Bytes of the console's output that are kept; the same bound holds for what waits for a client."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, final
 
 from utilityvm.compute.qemu.monitor import Monitor
-from utilityvm.compute.qemu.named import NamedSocket
 from utilityvm.kit.errors import ConnectionLost, QmpError, Unsupported, UtilityVMError
+from utilityvm.kit.named import NamedSocket
 from utilityvm.kit.proc import run_tool
 from utilityvm.kit.trace import event
 
