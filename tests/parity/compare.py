@@ -3,7 +3,6 @@
 import difflib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from tests.parity import gcs, operations
 from tests.parity.deviations import expectation
@@ -16,7 +15,6 @@ from tests.parity.subject import Observed, run
 from tests.parity.vectors import Vector
 
 DIFF_LINES = 24
-PROXY = "calls of a network configuration proxy"
 OUTPUT_HANDLER = "default log receivers (ours is an argument of create)"
 
 
@@ -85,7 +83,7 @@ def _compare_document(vector: Vector) -> Verdict:
     expected, verdict.deviations = expectation(vector)
     if expected.document is not None:
         verdict.expect("document", expected.document, ours.document)
-    verdict.expect("state of the VM", _comparable_vm(expected.vm, verdict), ours.vm)
+    verdict.expect("state of the VM", expected.vm, ours.vm)
     _compare_error(vector.expect.error_prefix, expected.error, ours, verdict)
     verdict.expect("verify", expected.verify, ours.verify)
     verdict.expect("warnings", vector.expect_warnings, ours.warnings)
@@ -93,18 +91,8 @@ def _compare_document(vector: Vector) -> Verdict:
         verdict.expect(name, getattr(vector.expect, name), ours.result.get(name))
     if vector.expect.has_output_handler is not None:
         verdict.not_compared.append(OUTPUT_HANDLER)
-    effects = [effect for effect in vector.expect_effects if effect["op"] != "dial_pipe"]
-    verdict.expect("effects", effects, ours.effects)
-    if len(effects) < len(vector.expect_effects):
-        verdict.not_compared.append(PROXY)
+    verdict.expect("effects", vector.expect_effects, ours.effects)
     return verdict
-
-
-def _comparable_vm(expected: dict[str, Any] | None, verdict: Verdict) -> dict[str, Any] | None:
-    if not expected or not expected["has_nc_proxy"]:
-        return expected
-    verdict.not_compared.append(f"{PROXY} in the VM's state")
-    return {**expected, "has_nc_proxy": False}
 
 
 def _compare_error(prefix: str | None, expected: str | None, ours: Observed, verdict: Verdict) -> None:

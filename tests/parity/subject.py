@@ -4,8 +4,9 @@ import asyncio
 import logging
 import ntpath
 import posixpath
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from msgspec import structs
 
 from utilityvm.kit.errors import HostError, UtilityVMError
 from utilityvm.kit.ids import VmId
+from utilityvm.kit.named import ProtocolFactory, Served
 from utilityvm.options.defaults import (
     DefaultsFacts,
     default_options_lcow,
@@ -77,12 +79,13 @@ def _lcow(case: Mapping[str, Any]) -> Observed:
     broken = problems(options, facts.build)
     observed.verify = broken[0].message if broken else None
 
-    service = _service(case["host"])
+    service, node = _service(case["host"]), _Node()
     try:
         with _warnings(observed.warnings):
-            observed.document, observed.vm = asyncio.run(_create(options, facts, service))
+            observed.document, observed.vm = asyncio.run(_create(options, facts, service, node))
     except UtilityVMError as error:
         observed.error = str(error)
+    observed.effects = node.effects
     return observed
 
 
@@ -93,13 +96,13 @@ def _wcow(case: Mapping[str, Any]) -> Observed:
     broken = problems(options, facts.build)
     observed.verify = broken[0].message if broken else None
 
-    files = FakeHostFiles(host.files_present)
+    files, node = FakeHostFiles(host.files_present), _Node()
     try:
         with _warnings(observed.warnings):
-            observed.document, observed.vm = asyncio.run(_create_wcow(options, facts, _service(case["host"]), files))
+            observed.document, observed.vm = asyncio.run(_create_wcow(options, facts, _service(case["host"]), files, node))
     except UtilityVMError as error:
         observed.error = str(error)
-    observed.effects = [_effect(host.path_flavour, what, told) for what, *told in files.asked]
+    observed.effects = [_effect(host.path_flavour, what, told) for what, *told in files.asked] + node.effects
     return observed
 
 
@@ -120,19 +123,45 @@ _EFFECTS = {
 }
 
 
-async def _create_wcow(options: OptionsWCOW, facts: Facts, service: FakeComputeService, files: FakeHostFiles) -> tuple[str, dict[str, Any]]:
-    async with await create_planned_wcow(options, VmId(options.id), facts, service, files) as vm:
-        return json.encode(service.documents[0]), _wcow_state(vm, service.machines[0].ports)
+async def _create_wcow(
+    options: OptionsWCOW, facts: Facts, service: FakeComputeService, files: FakeHostFiles, node: "_Node"
+) -> tuple[str, dict[str, Any]]:
+    with closing(node):
+        async with await create_planned_wcow(options, VmId(options.id), facts, service, files, named=node) as vm:
+            return json.encode(service.documents[0]), _wcow_state(vm, service.machines[0].ports)
 
 
 def _service(host: Mapping[str, Any]) -> FakeComputeService:
     return FakeComputeService(create_fails=HostError("the host refused it") if host.get("create_fails") else None)
 
 
-async def _create(options: OptionsLCOW, facts: Facts, service: FakeComputeService) -> tuple[str, dict[str, Any]]:
+class _Node:
+    """Names of a host at which somebody answers whoever dials, as at those of the original's runs. `effects` are the dials."""
+
+    def __init__(self) -> None:
+        self.effects: list[dict[str, Any]] = []
+        self._answering: list[socket.socket] = []
+
+    def close(self) -> None:
+        while self._answering:
+            self._answering.pop().close()
+
+    async def serve(self, name: str, factory: ProtocolFactory) -> Served:
+        raise AssertionError(f"{name}: nothing serves before a VM runs: {factory}")
+
+    async def dial(self, name: str, protocol: asyncio.Protocol) -> asyncio.BaseTransport:
+        self.effects.append({"op": "dial_pipe", "path": name})
+        ours, theirs = socket.socketpair()
+        self._answering.append(theirs)
+        transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: protocol, sock=ours)
+        return transport
+
+
+async def _create(options: OptionsLCOW, facts: Facts, service: FakeComputeService, node: _Node) -> tuple[str, dict[str, Any]]:
     """Create a VM on the fake compute service; return its document and its state."""
-    async with await create_planned(options, VmId(options.id), facts, service) as vm:
-        return json.encode(service.documents[0]), _vm_state(vm, service.machines[0].ports)
+    with closing(node):
+        async with await create_planned(options, VmId(options.id), facts, service, named=node) as vm:
+            return json.encode(service.documents[0]), _vm_state(vm, service.machines[0].ports)
 
 
 @contextmanager
@@ -217,7 +246,7 @@ def _any_state(vm: UtilityVM, ports: list[int]) -> dict[str, Any]:
         "listeners": [{"vm_id": vm.runtime_id, "service_id": service_id(port)} for port in ports],
         "has_entropy_listener": ENTROPY_PORT in ports,
         "has_output_listener": LOG_PORT in ports,
-        "has_nc_proxy": False,
+        "has_nc_proxy": vm._links.proxy is not None,
     }
 
 

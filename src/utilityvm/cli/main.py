@@ -34,6 +34,7 @@ _VERBS: Final = {
     "volume": "list or remove named volumes",
     "stats": "print what this user's VMs use of the host",
     "cpugroup": "make, list or remove groups of VMs that share processors of the host",
+    "ncproxy": "serve VMs of this host that have their networks set up by a proxy",
     "completion": "print a script that completes uvm's command line in a shell",
 }
 """Each verb is the module of its name, or the one of `_MODULES`; it has `add_arguments(parser)`, which sets the default `run`."""
@@ -46,11 +47,11 @@ _OF_IMAGES: Final = frozenset({"pull", "import", "export", "images", "inspect", 
 _RUNNING: Final = frozenset({"run", "boot"})
 """Verbs that end as a program in a guest did; a failure of ours must not look like the program's."""
 
-_TIDYING: Final = frozenset({"run", "boot", "cp", "boot-files", "doctor", "pull", "import", "export", "prune"})
+_TIDYING: Final = frozenset({"run", "boot", "cp", "boot-files", "doctor", "pull", "import", "export", "prune", "ncproxy"})
 """Verbs that have something to tidy up when Ctrl-C ends them."""
 
 
-_UNIX_ONLY: Final = frozenset({"run", "boot", "cp", "boot-files", "completion", "volume", *_OF_IMAGES})
+_UNIX_ONLY: Final = frozenset({"run", "boot", "cp", "boot-files", "completion", "volume", "ncproxy", *_OF_IMAGES})
 """Verbs that need a host of Unix: its terminals, its packages, its shells."""
 
 

@@ -16,12 +16,13 @@ from utilityvm.schema.requests import ModifySettingRequest
 
 @dataclass(frozen=True, slots=True)
 class AssignedDevice:
-    """A device of the host (`device_id`), which the guest finds at `vmbus_guid`."""
+    """A device of the host (`device_id`, of it the virtual function), which the guest finds at `vmbus_guid`."""
 
     device_id: str
     vmbus_guid: str
     references: int = 1
     state: str = Held.ATTACHED.value
+    virtual_function: int = 0
 
 
 @final
@@ -32,15 +33,18 @@ class VPci:
         self._owner = owner
         self._held = Holdings[AssignedDevice](owner.id, "assigned device", _Effects(owner))
         for guid, device_id in assigned.items():
-            self._held.adopt(device_id, AssignedDevice(device_id, guid))
+            self._held.adopt(_key(device_id, 0), AssignedDevice(device_id, guid))
 
     @property
     def devices(self) -> tuple[AssignedDevice, ...]:
         """All devices, also those that are on their way in or out."""
         return tuple(_now(held) for held in self._held)
 
-    async def assign(self, device_id: str) -> AssignedDevice:
+    async def assign(self, device_id: str, virtual_function: int = 0, vmbus_guid: str = "") -> AssignedDevice:
         """Give the guest a device of the host: on Windows by its instance path, on Linux by its PCI address (``0000:01:00.0``).
+
+        `virtual_function` is the number of one that the device has, on Windows; on Linux each has an address of its own. `vmbus_guid`
+        is what its place is to be called, ``""``: a GUID is drawn.
 
         A Linux guest has seen it when this returns. A device that is given is counted once more. On QEMU it can be given only to a VM
         that was created with it (`OptionsLCOW.assigned_devices`) and gave it back: its jail shows no other.
@@ -50,18 +54,20 @@ class VPci:
             Unsupported: the VM was not created with the device, or may have less memory than it says, or the host has no IOMMU at work.
             NotFound, Exhausted, HostError, GuestError, ConnectionLost, DeadlineExceeded: see `UtilityVM.modify`.
         """
-        return _now(await self._held.take(device_id, lambda: AssignedDevice(device_id, new_guid())))
+        made = AssignedDevice(device_id, vmbus_guid or new_guid(), virtual_function=virtual_function)
+        return _now(await self._held.take(_key(device_id, virtual_function), lambda: made))
 
-    async def remove(self, device_id: str) -> None:
+    async def remove(self, device_id: str, virtual_function: int = 0) -> None:
         """Give back a device; with the last reference it is the host's again. When that fails the same call may be made again.
 
         Raises:
             NotFound: it is not given to the VM.
             StateError, HostError, ConnectionLost: see `UtilityVM.modify`.
         """
-        if self._held.find(device_id) is None:
+        key = _key(device_id, virtual_function)
+        if self._held.find(key) is None:
             raise NotFound(f"no device with ID {device_id} is present on the uvm {self._owner.id}")
-        await self._held.drop(device_id)
+        await self._held.drop(key)
 
 
 @final
@@ -76,7 +82,8 @@ class _Effects:
         if not self._owner.windows:
             seen = LCOWMappedVPCIDevice(vmbus_guid=thing.vmbus_guid)
             guest = GuestRequest(request_type="Add", resource_type="VPCIDevice", settings=seen)
-        device = VirtualPciDevice(functions=[VirtualPciFunction(device_instance_path=thing.device_id)])
+        function = VirtualPciFunction(device_instance_path=thing.device_id, virtual_function=thing.virtual_function)
+        device = VirtualPciDevice(functions=[function])
         path = paths.vpci(thing.vmbus_guid)
         await self._owner.modify(ModifySettingRequest(resource_path=path, request_type="Add", settings=device, guest_request=guest))
 
@@ -86,3 +93,7 @@ class _Effects:
 
 def _now(held: Holding[AssignedDevice]) -> AssignedDevice:
     return replace(held.thing, references=held.references, state=held.state.value)
+
+
+def _key(device_id: str, virtual_function: int) -> str:
+    return f"{device_id}, virtual function {virtual_function}" if virtual_function else device_id

@@ -107,13 +107,19 @@ BOUNDS: tuple[Rule[OptionsLCOW], ...] = (
         "assigned_devices names a device twice",
         lambda options, _: len(set(options.assigned_devices)) < len(options.assigned_devices),
     ),
+    Rule(
+        "network_config_proxy",
+        "network_config_proxy needs use_guest_connection: the guest is told of its adapters over it",
+        lambda options, _: bool(options.network_config_proxy) and not options.use_guest_connection,
+        reads=("use_guest_connection",),
+    ),
     IDLE_TEMPLATE,
 )
 
 RANGES: Mapping[str, tuple[int, int]] = MappingProxyType({rule.option: rule.between for rule in BOUNDS if rule.between})
 """The least and the most of each number."""
 
-NOT_BUILT = ("fully_physically_backed", "network_config_proxy", "is_template", "is_clone", "template_config")
+NOT_BUILT = ("fully_physically_backed", "is_template", "is_clone", "template_config")
 """Options that planning takes and that have no place in a Linux guest's document."""
 
 

@@ -550,10 +550,10 @@ class VPci:
     def devices(self) -> tuple[AssignedDevice, ...]:
         ...
 
-    def assign(self, device_id: str) -> AssignedDevice:
+    def assign(self, device_id: str, virtual_function: int=0, vmbus_guid: str='') -> AssignedDevice:
         ...
 
-    def remove(self, device_id: str) -> None:
+    def remove(self, device_id: str, virtual_function: int=0) -> None:
         ...
 
 class Pipes:

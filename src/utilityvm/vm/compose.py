@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
 from utilityvm.compute.ports import ComputeService, Grants, HostFiles, Machine
@@ -19,12 +19,14 @@ from utilityvm.guest.logs import OutputHandler, forward_to_logging
 from utilityvm.guest.transport import Listener
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Unsupported
 from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
+from utilityvm.kit.named import Named, UnixSockets
 from utilityvm.kit.trace import event, span
 from utilityvm.network.user import UserUplink
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.network import UserNetwork
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.rules import refuse_not_built, verify_bounds
+from utilityvm.options.shared import Options
 from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.facts import Answered, Counted, Facts, Platform, Refused
 from utilityvm.plan.lcow import BootFilePaths, LcowPlan, boot_file_paths, plan_lcow
@@ -32,12 +34,16 @@ from utilityvm.plan.wcow import WcowPlan, locate, paths_looked_at, plan_wcow
 from utilityvm.store.layout import Layout
 from utilityvm.vm.adjusted import warn
 from utilityvm.vm.host_options import default_options_lcow, is_there
+from utilityvm.vm.link import Links
 from utilityvm.vm.look import look
 from utilityvm.vm.prepare import carry_out
 from utilityvm.vm.uvm import UtilityVM
 
 if TYPE_CHECKING:
     from utilityvm.compute.hcs.service import HcsService
+    from utilityvm.vm.proxied import ProxiedNetwork
+
+UNIX_SOCKETS: Final = UnixSockets()
 
 
 async def create_lcow(
@@ -68,6 +74,8 @@ async def create_lcow(
         raise InvalidOptions(said, hint="utilityvm.default_options_lcow(NAME=VALUE, ...) makes them")
     if network is not None and not options.use_guest_connection:
         raise InvalidOptions("a network is set up over the guest connection, and use_guest_connection is false")
+    if network is not None and options.network_config_proxy:
+        raise InvalidOptions("network and network_config_proxy: the VM's network is the one's or the other's", hint="leave one of them out")
     if sys.platform == "win32":
         if network is not None:
             raise Unsupported("network: on Windows a VM's adapters are on endpoints of its host network service: see `vm.network`")
@@ -101,11 +109,12 @@ async def create_planned(
     layout: Callable[[], Layout] = Layout.of_user,
     *,
     uplink: UserUplink | None = None,
+    named: Named = UNIX_SOCKETS,
 ) -> UtilityVM:
     """Plan and create with facts and a service that are given; what `create_lcow` does on a real host.
 
     `grants` lets the VM open files where it opens them itself, `looking` looks at what it is given while it runs, `layout` says where
-    disks of its containers are made, `uplink` is its network.
+    disks of its containers are made, `uplink` is its network, `named` connects to a proxy of the node's network.
 
     Raises:
         UtilityVMError: as `create_lcow`, but for the bounds on single options, which belong to the doors.
@@ -117,8 +126,9 @@ async def create_planned(
         error.hint = error.hint or BUILD_HINT
         raise
     system, listeners = await _create(vm_id, plan, service)
+    proxy = await _proxied(options, vm_id, system, named)
     host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, grants, layout)
-    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host, uplink)
+    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host, Links(uplink, proxy))
 
 
 async def create_wcow(options: OptionsWCOW) -> UtilityVM:
@@ -148,6 +158,8 @@ async def create_lcow_on_hcs(
     """
     verify_bounds(options)
     refuse_not_built(options)
+    if options.network_config_proxy:
+        raise Unsupported("network_config_proxy: its endpoints are the host network service's, which this version does not ask on Windows")
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
     paths = boot_file_paths(options, Platform.HYPERV, PathFlavour.WINDOWS)
     facts = await _hcs_facts(service, build, paths.all)
@@ -182,7 +194,14 @@ async def _hcs_facts(service: "HcsService", build: int, look_at: Iterable[str]) 
 
 
 async def create_planned_wcow(
-    options: OptionsWCOW, vm_id: VmId, facts: Facts, service: ComputeService, files: HostFiles, looking: Look = look
+    options: OptionsWCOW,
+    vm_id: VmId,
+    facts: Facts,
+    service: ComputeService,
+    files: HostFiles,
+    looking: Look = look,
+    *,
+    named: Named = UNIX_SOCKETS,
 ) -> UtilityVM:
     """Find the guest in its layers, make its disks ready by `files`, plan and create; nothing runs yet.
 
@@ -195,8 +214,9 @@ async def create_planned_wcow(
         plan = plan_wcow(options, layers, facts, vm_id=vm_id, warn=warn)
     await carry_out(plan.effects, files, vm_id)
     system, listeners = await _create(vm_id, plan, service)
+    proxy = await _proxied(options, vm_id, system, named)
     host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, files)
-    return UtilityVM(vm_id, options, plan, system, listeners, forward_to_logging(vm_id), host)
+    return UtilityVM(vm_id, options, plan, system, listeners, forward_to_logging(vm_id), host, Links(proxy=proxy))
 
 
 async def _create(vm_id: VmId, plan: LcowPlan | WcowPlan, service: ComputeService) -> tuple[Machine, dict[int, Listener]]:
@@ -206,6 +226,20 @@ async def _create(vm_id: VmId, plan: LcowPlan | WcowPlan, service: ComputeServic
     except HostError as error:
         raise HostError(f"error while creating the compute system: {error.message}", hint=error.hint) from error
     return system, {port: system.listen(port, once=True) for port in plan.listen_ports}
+
+
+async def _proxied(options: Options, vm_id: VmId, system: Machine, named: Named) -> "ProxiedNetwork | None":
+    """Connect to the proxy that is wanted; without it there is no VM."""
+    if not options.network_config_proxy:
+        return None
+    from utilityvm.network.endpoints import HostEndpoints
+    from utilityvm.vm.proxied import ProxiedNetwork
+
+    try:
+        return await ProxiedNetwork.dial(named, options.network_config_proxy, vm_id, HostEndpoints(vm_id, system.offer))
+    except BaseException:
+        await system.close()
+        raise
 
 
 async def _host_facts(options: OptionsLCOW, vm_id: VmId, service: QemuService, *, require_kvm: bool, require_jail: bool) -> Facts:

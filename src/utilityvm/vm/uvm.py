@@ -54,7 +54,7 @@ from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
 from utilityvm.vm import by_id, guest_ports, shares
 from utilityvm.vm.failed_start import Phase, start_failure
 from utilityvm.vm.life import LIFE, Do, State
-from utilityvm.vm.link import close_machine, join, open_link
+from utilityvm.vm.link import NO_LINKS, Adapters, Links, close_machine, join, leave, open_link
 from utilityvm.vm.processes import spec_of
 from utilityvm.wire import gcs, services
 from utilityvm.wire.oci import Spec
@@ -106,10 +106,11 @@ class UtilityVM:
         listeners: Mapping[int, Listener],
         output_handler: OutputHandler,
         host: HostSide,
-        uplink: UserUplink | None = None,
+        links: Links = NO_LINKS,
     ) -> None:
         self.id, self.owner, self.options, self.plan = vm_id, options.owner, options, plan
-        self._system, self._listeners, self._output_handler, self.uplink = system, dict(listeners), output_handler, uplink
+        self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
+        self._links, self.uplink = links, links.uplink
         self._ours, self._life = False, Life(f"vm {vm_id}", LIFE, State.CREATED)
         self._scope = Scope(f"vm:{vm_id}", self._broken)
         self._guest: GuestConnection | None = None
@@ -198,7 +199,7 @@ class UtilityVM:
         if self._exit.done():  # it ended just now
             raise self.exit_error or HostError(f"vm {self.id}: ended while starting ({self._exit.result().how.value})")
         self._life.step(Do.STARTED)
-        await join(self.uplink, self.network, self.terminate)
+        await join(self._links, Adapters(self.network, self.vpci, self.update_nic), self.terminate)
 
     async def create_process(
         self,
@@ -537,10 +538,9 @@ class UtilityVM:
 
     async def close(self) -> None:
         """End the VM if it runs and release all that belongs to it. May be called at any time, and again."""
-        ran = self._life.state is State.RUNNING
-        self._step(Do.CLOSE)
+        self._check_loop(Do.CLOSE)
         with span("vm.close", level=logging.DEBUG, vm=self.id):
-            await self._finish(self._release(settle=ran))
+            await self._finish(self._release())
 
     async def __aenter__(self) -> Self:
         return self
@@ -578,7 +578,7 @@ class UtilityVM:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     async def _start(self, phase: Phase) -> None:
-        await open_link(self.uplink, self._system, phase)
+        await open_link(self._links, self._system, phase)
         with span("machine.start", level=logging.DEBUG) as machine:
             await self._system.start()
         self._scope.start("exit", self._watch_exit())
@@ -699,13 +699,16 @@ class UtilityVM:
         if self._output is not None:
             await asyncio.wait([self._output], timeout=DRAIN_TIMEOUT)
 
-    async def _release(self, *, settle: bool) -> None:
+    async def _release(self) -> None:
         """Let go of all of it, in the order from the last line to the first, whichever of them fails."""
+        await leave(self._links)
+        settle = self._life.state is State.RUNNING
+        self._life.step(Do.CLOSE)
         async with AsyncExitStack() as undo:
             undo.callback(self._exited, ExitStatus(ExitHow.TERMINATED))  # nothing more will be heard of it
             undo.push_async_callback(self._scope.aclose)
             undo.push_async_callback(self._drain)
-            undo.push_async_callback(close_machine, self._system, self.uplink)
+            undo.push_async_callback(close_machine, self._system, self._links)
             undo.callback(guest_ports.close_all, self._listeners)
             undo.callback(self._containers.abandon)
             if self._guest is not None:

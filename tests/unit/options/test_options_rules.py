@@ -123,6 +123,10 @@ BOUNDS_CASES: list[tuple[dict[str, Any], str]] = [
     ({"root_fs_file": ""}, "root_fs_file must name a file"),
     ({"disable_compartment_namespace": True}, "disable_compartment_namespace is for Windows guests"),
     ({"template_config": TEMPLATE}, "template_config is for clones: is_clone is false"),
+    (
+        {"network_config_proxy": "/run/proxy", "use_guest_connection": False},
+        "network_config_proxy needs use_guest_connection: the guest is told of its adapters over it",
+    ),
 ]
 
 
@@ -159,7 +163,7 @@ def test_our_bounds_do_not_say_again_what_the_original_says() -> None:
 def test_options_that_nothing_carries_out_are_refused_by_name() -> None:
     refuse_not_built(OptionsLCOW())
     template = TemplateConfig(uvm_id="t", create_options=OptionsLCOW())
-    options = OptionsLCOW(fully_physically_backed=True, network_config_proxy="p", is_template=True, is_clone=True, template_config=template)
+    options = OptionsLCOW(fully_physically_backed=True, is_template=True, is_clone=True, template_config=template)
     with pytest.raises(Unsupported, match="^" + ", ".join(NOT_BUILT) + ": this version"):
         refuse_not_built(options)
 

@@ -1,0 +1,326 @@
+"""A VM whose network a proxy sets up: `uvm ncproxy` in a process of its own, or one that the test plays. The VM's machine is a fake."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from utilityvm import OptionsLCOW, UserNetwork, create_lcow
+from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, StateError, Unsupported, UtilityVMError
+from utilityvm.kit.ids import NULL_GUID, VmId, new_guid
+from utilityvm.kit.named import UnixSockets
+from utilityvm.network import endpoints
+from utilityvm.network.user import mac_of
+from utilityvm.testing.compute import FakeComputeService
+from utilityvm.ttrpc.client import Client
+from utilityvm.ttrpc.server import Server, Unary
+from utilityvm.vm import proxied
+from utilityvm.vm.compose import create_planned
+from utilityvm.vm.life import State
+from utilityvm.vm.uvm import UtilityVM
+from utilityvm.wire import ncproxy
+from utilityvm.wire.ncproxy import COMPUTE_AGENT, NETWORK_CONFIG_PROXY, RequestType
+from utilityvm.wire.ttrpc import Metadata
+
+from .fake import FACTS, service
+
+if TYPE_CHECKING:
+    from utilityvm.wire.protobuf import Message
+
+NAMED = UnixSockets()
+needs_passt = pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed")
+
+
+def new_address() -> str:
+    return f"@uvm-test-{new_guid()}"
+
+
+async def created(of: FakeComputeService, address: str) -> UtilityVM:
+    options = OptionsLCOW(boot_files_path="/boot", network_config_proxy=address)
+    return await create_planned(options, VmId(new_guid()), FACTS, of)
+
+
+def nics(of: FakeComputeService) -> list[str]:
+    """What was asked of the machine about adapters."""
+    return [request.request_type for request in of.machines[0].requests if "NetworkAdapters" in request.resource_path]
+
+
+class Played:
+    """A proxy that notes what it is asked, and does as it is told: `gives` are endpoints of the adapters that it adds at once."""
+
+    def __init__(self, *gives: bytes, old: bool = False, fails: UtilityVMError | None = None) -> None:
+        self.asked: list[Message] = []
+        self._gives, self._old, self._fails = gives, old, fails
+        self.agent: Client | None = None
+        self.silent = False
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[str]:
+        methods: dict[str, Unary[Any, Any]] = {
+            "RegisterComputeAgent": Unary(ncproxy.RegisterComputeAgent, self.register),
+            "ConfigureNetworking": Unary(ncproxy.ConfigureNetworking, self.configure),
+            "UnregisterComputeAgent": Unary(ncproxy.UnregisterComputeAgent, self.unregister),
+        }
+        if self._old:
+            del methods["UnregisterComputeAgent"]
+        server, address = Server("played proxy", {NETWORK_CONFIG_PROXY: methods}), new_address()
+        await server.serve(NAMED, address)
+        yield address
+        await server.aclose()
+        if self.agent is not None:
+            await self.agent.aclose()
+
+    async def register(self, request: ncproxy.RegisterComputeAgent, _: Metadata) -> ncproxy.Nothing:
+        self.asked.append(request)
+        self.agent = await Client.dial(NAMED, request.agent_address, "agent")
+        return ncproxy.Nothing()
+
+    async def configure(self, request: ncproxy.ConfigureNetworking, _: Metadata) -> ncproxy.Nothing:
+        self.asked.append(request)
+        if self._fails is not None:
+            raise self._fails
+        if self.silent:
+            await asyncio.Event().wait()
+        assert self.agent is not None
+        for number, endpoint in enumerate(self._gives):
+            nic = (request.container_id, f"nic{number}", endpoint)
+            if request.request_type == RequestType.SETUP:
+                add = ncproxy.AddNIC(container_id=nic[0], nic_id=nic[1], endpoint=nic[2])
+                await self.agent.call(COMPUTE_AGENT, "AddNIC", add, ncproxy.Nothing)
+            else:
+                delete = ncproxy.DeleteNIC(container_id=nic[0], nic_id=nic[1], endpoint=nic[2])
+                await self.agent.call(COMPUTE_AGENT, "DeleteNIC", delete, ncproxy.Nothing)
+        return ncproxy.Nothing()
+
+    async def unregister(self, request: ncproxy.UnregisterComputeAgent, _: Metadata) -> ncproxy.Nothing:
+        self.asked.append(request)
+        return ncproxy.Nothing()
+
+
+@asynccontextmanager
+async def ncproxy_verb(*words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """`uvm ncproxy` in a process of its own, once it listens; it is ended by SIGTERM, and ends well."""
+    address = new_address()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "utilityvm", "-v", "ncproxy", address, *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == f"ncproxy listens at {address}\n".encode()
+    try:
+        yield process, address
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+# -- with the proxy that there is -----------------------------------------------------------------------------------
+
+
+@needs_passt
+@pytest.mark.parametrize("words", [(), ("--names",), ("--dns", "9.9.9.9", "--endpoint", "user")], ids=["messages", "names", "dns"])
+async def test_a_proxy_in_another_process_gives_a_vm_its_adapter_and_takes_it_out_before_the_vm_ends(words: tuple[str, ...]) -> None:
+    of, _ = service()
+    async with ncproxy_verb(*words) as (_, address):
+        async with await created(of, address) as vm:
+            await vm.start()
+            (nic,) = vm.network.adapters
+            assert (nic.namespace_id, nic.endpoint.mac_address, nic.state) == (NULL_GUID, mac_of(vm.id), "attached")
+            assert nics(of) == ["Add"]
+            end = await of.machines[0].wires[nic.endpoint.id]()
+            os.close(end.fd)
+        assert nics(of) == ["Add", "Remove"]
+
+
+@needs_passt
+async def test_two_vms_of_one_proxy_do_not_know_each_other() -> None:
+    first, second = service()[0], service()[0]
+    async with ncproxy_verb() as (_, address), await created(first, address) as vm, await created(second, address) as other:
+        await vm.start()
+        await other.start()
+        await vm.close()
+        assert (nics(first), nics(second)) == (["Add", "Remove"], ["Add"])
+        assert [nic.state for nic in other.network.adapters] == ["attached"]
+
+
+async def ended(process: int) -> None:
+    """Wait for the end of a process that is not ours, by its descriptor."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_reader(process, over.set)
+    await over.wait()
+    asyncio.get_running_loop().remove_reader(process)
+    os.close(process)
+
+
+OWNER = """
+import asyncio, sys
+from tests.unit.vm.test_proxied import created
+from tests.unit.vm.fake import service
+
+async def main():
+    vm = await created(service()[0], sys.argv[1])
+    await vm.start()
+    print(vm.id, *[child.pid for child in vm._links.proxy._endpoints._uplink._children], flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@needs_passt
+async def test_nothing_is_left_of_a_vm_whose_owner_was_killed_and_its_proxy_forgets_it() -> None:
+    async with ncproxy_verb() as (proxy, address):
+        owner = await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER, address, stdout=asyncio.subprocess.PIPE)
+        assert owner.stdout is not None
+        vm_id, *children = (await owner.stdout.readline()).decode().split()
+        ends = [os.pidfd_open(int(child)) for child in children]
+        owner.kill()
+        await owner.wait()
+        assert proxy.stderr is not None
+        while f"ncproxy.lost container={vm_id}" not in (line := (await proxy.stderr.readline()).decode()):
+            assert line
+        assert len(ends) == 2
+        for end in ends:
+            await ended(end)
+        with pytest.raises(HostError, match="cannot connect"):
+            await Client.dial(NAMED, f"@computeagent-{vm_id}", "agent")
+
+
+@needs_passt
+async def test_an_adapter_that_was_taken_out_can_come_again_on_a_network_of_its_own() -> None:
+    of, _ = service()
+    played = Played(b"user")
+    async with played.served() as address, await created(of, address) as vm:
+        await vm.start()
+        again = ncproxy.ConfigureNetworking(container_id=vm.id, request_type=RequestType.TEARDOWN)
+        await played.configure(again, {})
+        assert not list(vm.network.adapters)
+        await played.configure(ncproxy.ConfigureNetworking(container_id=vm.id), {})
+        await played.configure(ncproxy.ConfigureNetworking(container_id=vm.id), {})  # the same once more is done already
+        (nic,) = vm.network.adapters
+        os.close((await of.machines[0].wires[nic.endpoint.id]()).fd)
+    assert nics(of) == ["Add", "Remove", "Add", "Remove"]
+
+
+# -- with one that is played ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["today", "first"])
+async def test_a_vm_asks_in_the_originals_order_also_a_proxy_that_cannot_forget(old: bool, caplog: pytest.LogCaptureFixture) -> None:
+    of, _ = service()
+    played = Played(old=old)
+    async with played.served() as address:
+        async with await created(of, address) as vm:
+            assert played.asked == []
+            await vm.start()
+            assert played.asked == [
+                ncproxy.RegisterComputeAgent(agent_address=f"@computeagent-{vm.id}", container_id=vm.id),
+                ncproxy.ConfigureNetworking(container_id=vm.id, request_type=RequestType.SETUP),
+            ]
+        left = [ncproxy.ConfigureNetworking(container_id=vm.id, request_type=RequestType.TEARDOWN)]
+        assert played.asked[2:] == left + ([] if old else [ncproxy.UnregisterComputeAgent(container_id=vm.id)])
+    assert caplog.records == []
+
+
+async def test_a_vm_that_never_ran_was_not_set_up_and_asks_for_nothing() -> None:
+    played = Played()
+    async with played.served() as address, await created(service()[0], address):
+        pass
+    assert played.asked == []
+
+
+async def test_without_its_proxy_there_is_no_vm() -> None:
+    of, _ = service()
+    with pytest.raises(HostError, match=r"^failed to connect to ncproxy service: vm .*: cannot connect to @uvm-test-.*refused") as raised:
+        await created(of, new_address())
+    assert raised.value.hint == "uvm ncproxy ADDRESS serves one"
+    assert of.machines[0].state.value == "closed"
+
+
+async def test_a_proxy_of_another_user_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxied, "users", lambda: frozenset({os.getuid() + 1}))
+    async with Played().served() as address:
+        with pytest.raises(HostError, match=f"{address} is served by user {os.getuid()}, neither ours nor root"):
+            await created(service()[0], address)
+
+
+async def test_a_vm_whose_network_cannot_be_set_up_is_ended_and_what_was_begun_is_torn_down() -> None:
+    played = Played(fails=StateError("node", "full", "set up"))
+    async with played.served() as address:
+        async with await created(service()[0], address) as vm:
+            with pytest.raises(StateError, match="^node: cannot set up while full$"):
+                await vm.start()
+            assert vm.state is State.STOPPED
+        assert played.asked[2:] == [ncproxy.ConfigureNetworking(container_id=vm.id, request_type=RequestType.TEARDOWN)]
+
+
+async def test_an_endpoint_that_the_host_does_not_have_is_told_in_the_originals_words() -> None:
+    async with Played(b"eth7").served() as address, await created(service()[0], address) as vm:
+        with pytest.raises(NotFound, match=r'^failed to get endpoint with name "eth7": this host has no endpoint of the name'):
+            await vm.start()
+
+
+async def test_a_proxy_that_is_gone_holds_up_no_vm_that_ends(caplog: pytest.LogCaptureFixture) -> None:
+    of, _ = service()
+    async with Played().served() as address:
+        vm = await created(of, address)
+        await vm.start()
+    await vm.close()
+    assert "the network was not torn down: vm " in caplog.text
+    assert vm.state is State.CLOSED
+
+
+async def test_a_proxy_that_falls_silent_holds_up_the_end_of_a_vm_no_longer_than_the_bound(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    played = Played()
+    async with played.served() as address, await created(service()[0], address) as vm:
+        await vm.start()
+        monkeypatch.setattr(proxied, "TEAR_DOWN", 0.01)
+        played.silent = True
+        await vm.close()
+    assert "no answer to NetworkConfigProxy.ConfigureNetworking within 0.01 s" in caplog.text
+
+
+@pytest.mark.parametrize("name", endpoints._NOT_CARRIED_OUT)
+async def test_what_the_users_network_cannot_be_is_refused_by_name(name: str) -> None:
+    from utilityvm.wire.hcn import HostComputeEndpoint, IpConfig, Route
+
+    value = {"policies": [{}], "ip_configurations": [IpConfig()], "routes": [Route()], "mac_address": "x", "flags": 1}[name]
+    wanted = ncproxy.endpoint(HostComputeEndpoint(name="user", **{name: value}))  # type: ignore[arg-type]
+    async with Played(wanted).served() as address, await created(service()[0], address) as vm:
+        with pytest.raises(Unsupported, match=f"endpoint user: {name}: its network has"):
+            await vm.start()
+
+
+async def test_a_network_is_the_vms_own_or_a_proxys() -> None:
+    options = OptionsLCOW(boot_files_path="/boot", network_config_proxy="@x")
+    with pytest.raises(InvalidOptions, match="^network and network_config_proxy: the VM's network is the one's or the other's$"):
+        await create_lcow(options, network=UserNetwork())
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--endpoint", "user", "--endpoint", "user"), "--endpoint names one twice"),
+        (("--names", "--dns", "1.1.1.1"), "--dns with --names: a name says nothing of servers"),
+    ],
+)
+def test_flags_of_the_verb_that_contradict_each_other_are_refused(
+    words: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from utilityvm.cli.main import main
+
+    assert main(["ncproxy", new_address(), *words]) == 2
+    assert capsys.readouterr().err == f"uvm: {why}\n"
