@@ -9,14 +9,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol, final, runtime_checkable
 
-from utilityvm.kit.errors import ConnectionLost, UtilityVMError
-from utilityvm.wire.vsock import Credit, Ended, Event, HostSocket, Opened, PeerShut, Ready, Received, StreamId
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, UtilityVMError
+from utilityvm.wire.vsock import Credit, Ended, Event, HostSocket, Opened, PeerShut, Quiet, Ready, Received, StreamId
 
 BACKLOG: Final = 64
 """Dials to one port that may wait for `accept`; one more is reset."""
 
 _SMALL: Final = 4096  # chunks up to this size are joined
 _MOMENT: Final = 0.001  # seconds that packets in no hurry wait for others
+QUIESCE_TIMEOUT: Final = 1.0
+"""Seconds that a guest has to fall silent when it is asked to."""
+
 OUT_HIGH: Final = 1024 * 1024
 """Bytes waiting for the guest beyond which we stop reading from it and hold writers back, whatever room it claims to have."""
 
@@ -103,7 +106,7 @@ class Transport:
         self._carrier: asyncio.Transport | None = None
         self._lost: UtilityVMError | None = None
         self._later: asyncio.TimerHandle | None = None
-        self._room = asyncio.Event()
+        self._room, self._quiet = asyncio.Event(), asyncio.Event()
         self._room.set()
 
     async def open(self, sock: socket.socket) -> None:
@@ -127,6 +130,37 @@ class Transport:
         """Refuse dials to `port`, whoever listens to it, or accept them again. Streams that were made stay."""
         (self._wire.enable if allowed else self._wire.disable)(port)
         self.flush()
+
+    async def quiesce(self) -> None:
+        """Let both ends stop between two packets: nothing is under way when this returns, until `speak`. A guest that has never answered
+        has nothing to stop.
+
+        Raises:
+            DeadlineExceeded: the guest did not fall silent within `QUIESCE_TIMEOUT` seconds; the connection goes on.
+            ConnectionLost, ProtocolError: the connection ended.
+        """
+        if not self._wire.ready:
+            return
+        self._quiet.clear()
+        await self.room()
+        if self._carrier is not None and self._lost is None:
+            self._carrier.writelines(self._wire.quiesce())
+        try:
+            async with asyncio.timeout(QUIESCE_TIMEOUT):
+                await self._quiet.wait()
+        except BaseException as error:
+            self.speak()
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(f"{self._name}: the guest's agent did not fall silent within {QUIESCE_TIMEOUT:g} s") from error
+            raise
+        if self._lost is not None:
+            raise self._lost
+
+    def speak(self) -> None:
+        """Go on after `quiesce`."""
+        if self._wire.ready:
+            self._wire.speak()
+            self.flush()
 
     def close(self) -> None:
         """End the connection: readers, writers and acceptors get `ConnectionLost`. A second call does nothing."""
@@ -208,6 +242,7 @@ class Transport:
         if self._later is not None:
             self._later.cancel()
         self._room.set()
+        self._quiet.set()
         for stream in list(self._streams.values()):
             stream.fail(reason)
         for listener in list(self._listeners.values()):
@@ -244,6 +279,8 @@ class Transport:
                     waiting.credit()
             case Ended(stream, why):
                 self._streams.pop(stream).ended(why)
+            case Quiet():
+                self._quiet.set()
             case Ready():
                 pass
 

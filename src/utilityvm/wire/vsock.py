@@ -87,6 +87,11 @@ class Credit:
 
 
 @dataclass(frozen=True, slots=True)
+class Quiet:
+    """The guest has said its last word until it is spoken to again, as it was asked to."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The stream is forgotten: because of `why`, or, when that is empty, in order: both sides had said that they send no more."""
 
@@ -94,7 +99,7 @@ class Ended:
     why: str = ""
 
 
-Event = Ready | Opened | Received | PeerShut | Credit | Ended
+Event = Ready | Opened | Received | PeerShut | Credit | Ended | Quiet
 
 
 @dataclass(slots=True)
@@ -129,6 +134,8 @@ class HostSocket:
         self._disabled: set[int] = set()
         self._out: list[bytes] = [encode(Packet(Control.RESET, payload=nonce))]
         self._hurry = True
+        self._silent = False
+        self._asked = 0  # times that the guest was asked for silence and has not answered
 
     # -- bytes ------------------------------------------------------------------------------------------------------
 
@@ -146,13 +153,16 @@ class HostSocket:
             data = rest
         for packet in self._reader.feed(data):
             if isinstance(packet.op, Control):
-                raise _misplaced(packet.op)
+                yield from self._control(packet.op)
+                continue
             events: list[Event] = []
             self._stream_packet(packet, packet.op, events)
             yield from events
 
     def to_send(self) -> list[bytes]:
         """Return what must be written to the guest, in order, and forget it."""
+        if self._silent:
+            return []
         out, self._out, self._hurry = self._out, [], False
         return out
 
@@ -163,14 +173,32 @@ class HostSocket:
         The rest waits for company: each write wakes the guest, which costs it more than what it reads. A listening port is followed by
         the call that names it as a rule, an accepted dial by the next call, and the end of a stream by nothing for which anybody waits.
         """
-        return self._hurry or len(self._out) > LAZY_PACKETS
+        return not self._silent and (self._hurry or len(self._out) > LAZY_PACKETS)
 
     @property
     def waiting(self) -> bool:
         """Whether there is something to send."""
-        return bool(self._out)
+        return bool(self._out) and not self._silent
+
+    @property
+    def ready(self) -> bool:
+        """Whether the guest has answered the transport reset."""
+        return self._before_ack is None
 
     # -- calls ------------------------------------------------------------------------------------------------------
+
+    def quiesce(self) -> list[bytes]:
+        """Ask the guest for silence and keep it ourselves: return all that must be written before it. `Quiet` follows, or `speak`."""
+        self._out.append(encode(Packet(Control.QUIESCE)))
+        self._asked += 1
+        out = self.to_send()
+        self._silent = True
+        return out
+
+    def speak(self) -> None:
+        """Go on: whatever comes to the guest next ends its silence, so that something does."""
+        self._silent, self._hurry = False, True
+        self._out.append(encode(Packet(Control.UNLISTEN)))
 
     def listen(self, port: int, *, once: bool = False, programs: bool = False) -> None:
         """Accept dials to `port` and tell the guest so; with `once` only the first, with `programs` also those of its programs by AF_VSOCK.
@@ -261,6 +289,14 @@ class HostSocket:
         if self._discarded > MAX_DISCARD:
             raise ProtocolError(f"guest connection: no answer to the transport reset in {MAX_DISCARD} bytes")
         return None
+
+    def _control(self, op: Control) -> Iterator[Event]:
+        """Take the one control packet that a guest may send once the transport was reset: an answer, which may come late."""
+        if op is not Control.QUIESCED or not self._asked:
+            raise _misplaced(op)
+        self._asked -= 1
+        if self._silent and not self._asked:
+            yield Quiet()
 
     def _stream_packet(self, packet: Packet, op: Op, events: list[Event]) -> None:
         stream = StreamId((packet.src_port, packet.dst_port))

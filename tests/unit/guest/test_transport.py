@@ -1,11 +1,14 @@
 import asyncio
+import socket
 from array import array
+from collections.abc import Awaitable
 
 import pytest
 
-from utilityvm.guest.transport import BACKLOG
-from utilityvm.kit.errors import ConnectionLost, ProtocolError
-from utilityvm.wire.packets import GUEST_CID, HOST_CID, SHUT_BOTH, Control, Op, Packet, encode
+from utilityvm.guest import transport as transport_module
+from utilityvm.guest.transport import BACKLOG, Transport
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, ProtocolError
+from utilityvm.wire.packets import GUEST_CID, HOST_CID, SHUT_BOTH, Control, Op, Packet, PacketReader, encode
 from utilityvm.wire.vsock import WINDOW
 
 from .conftest import Connect
@@ -196,10 +199,6 @@ async def test_a_broken_packet_ends_the_connection_with_its_reason(connect: Conn
 
 async def test_a_guest_that_asks_and_never_reads_is_not_listened_to() -> None:
     """A million questions whose answers nobody takes must not pile up in our memory."""
-    import socket
-
-    from utilityvm.guest.transport import Transport
-
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     transport = Transport("vm t", bytes(16))
@@ -260,3 +259,78 @@ async def test_a_dial_beyond_the_backlog_leaves_nothing_behind(connect: Connect)
 
 async def _nothing(*_: object) -> None:
     return
+
+
+async def meet(transport: Transport) -> socket.socket:
+    """Open `transport`, and return the guest's end of it, which has answered the reset."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    await transport.open(ours)
+    await asyncio.get_running_loop().sock_sendall(theirs, as_guest(Packet(Control.RESET_ACK, payload=bytes(16))))
+    while not transport.wire.ready:
+        await asyncio.sleep(0)
+    return theirs
+
+
+def as_guest(packet: Packet) -> bytes:
+    return encode(packet, src_cid=GUEST_CID, dst_cid=HOST_CID)
+
+
+async def heard(sock: socket.socket, last: Control) -> list[Control | Op]:
+    """What the guest hears up to a packet."""
+    reader, ops = PacketReader(src_cid=HOST_CID, dst_cid=GUEST_CID), list[Control | Op]()
+    while last not in ops:
+        ops += [packet.op for packet in reader.feed(await asyncio.get_running_loop().sock_recv(sock, 1 << 16))]
+    return ops
+
+
+async def test_both_ends_stop_between_two_packets_until_the_host_speaks() -> None:
+    transport = Transport("vm t", bytes(16))
+    with await meet(transport) as guest:
+        transport.listen(5)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            quiet = group.create_task(transport.quiesce())
+            assert await heard(guest, Control.QUIESCE) == [Control.RESET, Control.LISTEN, Control.QUIESCE]
+            assert not quiet.done()
+            await asyncio.get_running_loop().sock_sendall(guest, as_guest(Packet(Control.QUIESCED)))
+        transport.listen(6)
+        with pytest.raises(BlockingIOError):
+            guest.recv(1)
+        transport.speak()
+        assert await heard(guest, Control.UNLISTEN) == [Control.LISTEN, Control.UNLISTEN]
+        transport.close()
+
+
+async def test_a_guest_that_does_not_fall_silent_is_told_and_the_connection_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_module, "QUIESCE_TIMEOUT", 0.01)
+    transport = Transport("vm t", bytes(16))
+    with await meet(transport) as guest:
+        with pytest.raises(DeadlineExceeded, match=r"^vm t: the guest's agent did not fall silent within 0.01 s$"):
+            await transport.quiesce()
+        assert await heard(guest, Control.UNLISTEN) == [Control.RESET, Control.QUIESCE, Control.UNLISTEN]
+        transport.close()
+
+
+async def test_one_who_waits_for_silence_hears_of_the_connections_end() -> None:
+    transport = Transport("vm t", bytes(16))
+    with await meet(transport) as guest:
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            quiet = group.create_task(refusal(transport.quiesce()))
+            await heard(guest, Control.QUIESCE)
+            guest.close()
+        assert isinstance(quiet.result(), ConnectionLost)
+
+
+async def refusal(work: Awaitable[None]) -> BaseException | None:
+    try:
+        await work
+    except ConnectionLost as error:
+        return error
+    return None
+
+
+async def test_a_guest_that_was_never_met_has_nothing_to_stop() -> None:
+    transport = Transport("vm t", bytes(16))
+    async with asyncio.timeout(10):
+        await transport.quiesce()
+    transport.speak()

@@ -30,6 +30,7 @@ from utilityvm.wire.vsock import (
     HostSocket,
     Opened,
     PeerShut,
+    Quiet,
     Ready,
     Received,
     StreamId,
@@ -367,3 +368,34 @@ def test_many_packets_are_urgent_together() -> None:
     assert not hurry(host)
     host.listen(LAZY_PACKETS)
     assert hurry(host)
+
+
+def test_silence_is_asked_for_behind_all_that_waits_and_kept_until_something_is_said() -> None:
+    host = ready()
+    host.listen(5)
+    out = list(PacketReader(src_cid=HOST_CID, dst_cid=GUEST_CID).feed(b"".join(host.quiesce())))
+    assert [packet.op for packet in out] == [Control.LISTEN, Control.QUIESCE]
+    host.listen(6)
+    assert sent(host) == []
+    assert not host.urgent
+    assert not host.waiting
+    assert told(host, as_guest(Packet(Control.QUIESCED))) == [Quiet()]
+    host.speak()
+    assert host.urgent
+    assert [packet.op for packet in sent(host)] == [Control.LISTEN, Control.UNLISTEN]
+
+
+def test_an_answer_that_comes_after_the_silence_was_given_up_is_no_mistake_and_no_answer_to_the_next() -> None:
+    host = ready()
+    host.quiesce()
+    host.speak()
+    host.quiesce()
+    assert told(host, as_guest(Packet(Control.QUIESCED))) == []
+    assert told(host, as_guest(Packet(Control.QUIESCED))) == [Quiet()]
+    with pytest.raises(ProtocolError, match="QUIESCED without a question"):
+        told(host, as_guest(Packet(Control.QUIESCED)))
+
+
+def test_a_guest_that_has_not_met_its_host_is_not_ready() -> None:
+    assert not HostSocket(NONCE).ready
+    assert ready().ready
