@@ -122,6 +122,9 @@ type served struct{ sys.Linux }
 // AddEntropy implements sys.Kernel.
 func (served) AddEntropy([]byte) error { return nil }
 
+// SetClock implements sys.Kernel.
+func (served) SetClock(int64, int64) error { return nil }
+
 // Sync implements sys.Kernel.
 func (served) Sync() {}
 

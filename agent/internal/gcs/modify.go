@@ -10,13 +10,14 @@ type resource func(c *call, q *wire.Modify)
 
 // resources are the types that the host may add, update and remove, each in a file of its own.
 var resources = map[string]resource{
-	"CombinedLayers":    combinedLayers,
-	"MappedDirectory":   mappedDirectory,
-	"MappedVirtualDisk": mappedDisk,
-	"SCSIDevice":        scsiDevice,
-	"VPCIDevice":        pciDevice,
-	"Network":           network,
-	"VPMemDevice":       pmemDevice,
+	"CombinedLayers":         combinedLayers,
+	"MappedDirectory":        mappedDirectory,
+	"MappedVirtualDisk":      mappedDisk,
+	"SCSIDevice":             scsiDevice,
+	"VPCIDevice":             pciDevice,
+	"Network":                network,
+	"VPMemDevice":            pmemDevice,
+	"VirtualMachineIdentity": identity,
 }
 
 // inside are the types that a container has.

@@ -98,8 +98,10 @@ type Kernel interface {
 	OpenPort(path string) (int, error)
 	// ListenVsock listens on a port of AF_VSOCK, for connections from this machine.
 	ListenVsock(port uint32) (int, error)
-	// AddEntropy feeds the kernel's random number generator and credits every bit.
+	// AddEntropy feeds the kernel's random number generator, credits every bit, and lets all numbers from now on depend on it.
 	AddEntropy(seed []byte) error
+	// SetClock sets the clock to so many seconds and nanoseconds since 1970.
+	SetClock(seconds, nanoseconds int64) error
 	// Spawn starts a process as a session leader. The error is that of the step that failed, exec included.
 	Spawn(c *Command) (Child, error)
 	// OpenProcess returns a descriptor that becomes readable when the process has ended.

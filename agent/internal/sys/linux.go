@@ -17,6 +17,8 @@ const (
 	maxOpenFiles  = 1 << 20
 	rlimitNoFile  = 7
 	rndAddEntropy = 0x40085203
+	rndReseed     = 0x5207
+	clockRealtime = 0
 	powerOff      = 0x4321fedc
 	userEvents    = 15 // NETLINK_KOBJECT_UEVENT
 	kernelGroup   = 1
@@ -325,6 +327,18 @@ func (Linux) AddEntropy(seed []byte) error {
 			return err
 		}
 		seed = seed[n:]
+	}
+	if err := ioctl(fd, rndReseed, nil); err != nil && err != syscall.ENODATA { // which it says before it has enough
+		return err
+	}
+	return nil
+}
+
+// SetClock implements Kernel.
+func (Linux) SetClock(seconds, nanoseconds int64) error {
+	now := syscall.NsecToTimespec(seconds*1_000_000_000 + nanoseconds)
+	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_SETTIME, clockRealtime, uintptr(unsafe.Pointer(&now)), 0); errno != 0 {
+		return errno
 	}
 	return nil
 }

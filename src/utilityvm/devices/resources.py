@@ -1,8 +1,8 @@
-"""Rules of a running VM's sockets and network adapters, as the requests that change them."""
+"""Rules of a running VM's sockets and network adapters, and who its guest is, as the requests that change them."""
 
 from utilityvm.devices import paths
 from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter
-from utilityvm.schema.guest_requests import GuestRequest, HvSocketAddress
+from utilityvm.schema.guest_requests import GuestRequest, HvSocketAddress, LCOWIdentity
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.wire import services
 
@@ -26,3 +26,10 @@ def hvsocket_address(runtime_id: str) -> GuestRequest:
     """Return how a Windows guest is told whose its sockets are."""
     address = HvSocketAddress(local_address=runtime_id, parent_address=services.WINDOWS_HOST)
     return GuestRequest(request_type="Update", resource_type="HvSocket", settings=address)
+
+
+def identity(nanoseconds: int) -> GuestRequest:
+    """Return how a Linux guest that goes on from a template becomes one of its own; the time is in nanoseconds since 1970."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    now = LCOWIdentity(seconds=seconds, nanoseconds=rest)
+    return GuestRequest(request_type="Update", resource_type="VirtualMachineIdentity", settings=now)

@@ -76,6 +76,13 @@ class LCOWNetworkAdapter(Node, frozen=True, kw_only=True):
     encap_overhead: int = field(default=0, name="EncapOverhead")
 
 
+class LCOWIdentity(Node, frozen=True, kw_only=True):
+    """What makes a Linux guest that goes on from a template one of its own: the time, since 1970. Not in the original."""
+
+    seconds: int = field(default=0, name="Seconds")
+    nanoseconds: int = field(default=0, name="Nanoseconds")
+
+
 class NetworkModifyRequest(Node, frozen=True, kw_only=True):
     """A network adapter of a Windows guest."""
 

@@ -235,6 +235,11 @@ func (k *Kernel) ListenVsock(port uint32) (int, error) {
 // AddEntropy implements sys.Kernel.
 func (k *Kernel) AddEntropy(seed []byte) error { return k.call("entropy", strconv.Itoa(len(seed))) }
 
+// SetClock implements sys.Kernel.
+func (k *Kernel) SetClock(seconds, nanoseconds int64) error {
+	return k.call("clock", strconv.FormatInt(seconds, 10), strconv.FormatInt(nanoseconds, 10))
+}
+
 // Spawn implements sys.Kernel.
 func (k *Kernel) Spawn(c *sys.Command) (sys.Child, error) {
 	k.Spawned = append(k.Spawned, *c)
