@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's command line."""
     parser.description = (
-        "Remove what killed commands left in the store of images. With --keep remove also the images used longest ago, until all takes no "
-        "more room than that; what a VM uses stays. Volumes are left alone."
+        "Remove what killed commands left in the store of images and among templates. With --keep remove also the images used longest "
+        "ago, until all takes no more room than that; what a VM uses stays. Volumes and templates are left alone."
     )
     parser.add_argument("--keep", metavar="SIZE", help="remove images until they take no more than SIZE, as 10g; 0: all that no VM uses")
     parser.add_argument("--json", action="store_true", help="print JSON, an object")
@@ -19,10 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
     from utilityvm.containers.wish import parse_size
     from utilityvm.images.store import ImageStore
+    from utilityvm.store.layout import Layout
+    from utilityvm.store.templates import sweep
 
     removed = ImageStore.of_user().prune(None if args.keep is None else parse_size(args.keep))
+    removed = replace(removed, freed=removed.freed + sweep(Layout.of_user().templates))
     if args.json:
         import msgspec
 

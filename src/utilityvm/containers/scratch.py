@@ -13,7 +13,7 @@ from typing import Final, final
 
 from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import HostError, InvalidOptions, Problem
-from utilityvm.kit.files import FileLock
+from utilityvm.kit.files import FileLock, copy_sparse
 from utilityvm.kit.proc import run_tool
 
 SCRATCH_SIZE: Final = 10 << 30
@@ -32,9 +32,7 @@ VOLUME_FORMAT: Final = ()
 KEPT: Final = 16
 """File systems that are kept to be copied; the oldest go."""
 
-_FICLONE: Final = 0x4004_9409
 _MKFS_SECONDS: Final = 120.0
-_PIECE: Final = 4 << 20
 
 
 def check_size(size: object, name: str) -> int:
@@ -135,32 +133,3 @@ def _format(folder: Path, size: int, extra: tuple[str, ...]) -> Path:
     with raw.open("rb") as source, copy.open("wb") as target:  # mkfs reserves blocks that it does not write; a copy has holes there
         copy_sparse(source.fileno(), target.fileno())
     return copy
-
-
-def copy_sparse(source: int, target: int) -> None:
-    """Copy an open file to an empty one: by sharing its blocks where the file system can, else what it has between its holes.
-
-    Raises:
-        OSError: it cannot be read or written.
-    """
-    import fcntl  # noqa: PLC0415  # Unix alone has it
-
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError:
-        size, at = os.fstat(source).st_size, 0
-        os.ftruncate(target, size)
-        while (begin := _next(source, at, os.SEEK_DATA)) is not None:
-            at = _next(source, begin, os.SEEK_HOLE) or size
-            while begin < at:
-                piece = os.pread(source, min(_PIECE, at - begin), begin)
-                begin += os.pwrite(target, piece, begin)
-
-
-def _next(fd: int, at: int, what: int) -> int | None:
-    try:
-        return os.lseek(fd, at, what)
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        return None

@@ -20,6 +20,8 @@ if sys.platform != "win32":  # where files are only read
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_FICLONE = 0x4004_9409
+_PIECE = 4 << 20
 
 
 def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -47,6 +49,33 @@ def digest(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_sparse(source: int, target: int) -> None:
+    """Copy an open file to an empty one: by sharing its blocks where the file system can, else what it has between its holes.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        size, at = os.fstat(source).st_size, 0
+        os.ftruncate(target, size)
+        while (begin := _next(source, at, os.SEEK_DATA)) is not None:
+            at = _next(source, begin, os.SEEK_HOLE) or size
+            while begin < at:
+                piece = os.pread(source, min(_PIECE, at - begin), begin)
+                begin += os.pwrite(target, piece, begin)
+
+
+def _next(fd: int, at: int, what: int) -> int | None:
+    try:
+        return os.lseek(fd, at, what)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None
 
 
 def sync_folder(folder: Path) -> None:

@@ -72,6 +72,11 @@ class Layout:
         return self.state / "scratch"
 
     @property
+    def templates(self) -> Path:
+        """The folder of templates, a folder each."""
+        return self.state / "templates"
+
+    @property
     def disks(self) -> Path:
         """The folder of empty file systems that new disks are copied from."""
         return self.cache / "disks"

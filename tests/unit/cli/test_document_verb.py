@@ -134,11 +134,16 @@ def test_a_file_s_options_are_in_it_and_flags_win(capsys: pytest.CaptureFixture[
     assert "VideoMonitor" in document["VirtualMachine"]["Devices"]
 
 
-def test_options_that_no_document_can_say_are_refused_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_options_that_no_document_can_say_are_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["document", "lcow", "--network-config-proxy", "p"]) == 6
+    assert capsys.readouterr() == ("", "uvm: network_config_proxy: this version cannot do that for a Linux guest\n")
+
+
+def test_a_clones_document_names_its_template(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     template = {"uvm_id": "t", "create_options": msgspec.to_builtins(default_options_lcow())}
     (tmp_path / "vm.json").write_text(json.dumps({"template_config": template}))
-    assert main(["document", "lcow", "--is-clone", "--options", str(tmp_path / "vm.json")]) == 6
-    assert capsys.readouterr() == ("", "uvm: is_clone, template_config: this version cannot do that for a Linux guest\n")
+    assert main(["document", "lcow", "--is-clone", "--options", str(tmp_path / "vm.json")]) == 0
+    assert json.loads(capsys.readouterr().out)["VirtualMachine"]["RestoreState"] == {"TemplateSystemId": "t"}
 
 
 def test_a_number_that_is_adjusted_is_told(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:

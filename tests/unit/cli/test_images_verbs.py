@@ -153,6 +153,16 @@ def test_prune_frees_what_is_nobodys_and_keeps_within_a_size(capsys: Said) -> No
 
 
 @pytest.mark.usefixtures("imported")
+def test_prune_frees_what_is_left_of_a_template_whose_owner_was_killed(capsys: Said, layout: Layout) -> None:
+    left = layout.templates / ".new-x"
+    left.mkdir(parents=True)
+    (left / "memory").write_bytes(bytes(8192))
+    assert main(["prune"]) == 0
+    assert capsys.readouterr().out != "freed 0 B\n"
+    assert list(layout.templates.iterdir()) == []
+
+
+@pytest.mark.usefixtures("imported")
 def test_df_counts_images_and_volumes(capsys: Said, layout: Layout) -> None:
     layout.volumes.mkdir()
     (layout.volumes / "data.img").write_bytes(b"x" * 8192)
