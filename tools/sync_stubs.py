@@ -34,6 +34,7 @@ TWINS: Final = {
     "Pipes": "utilityvm.devices.pipes",
     "Network": "utilityvm.devices.network",
     "UserUplink": "utilityvm.network.user",
+    "Template": "utilityvm.templates.template",
 }
 
 CALLED: Final = {"Sandbox"}

@@ -42,13 +42,14 @@ if TYPE_CHECKING:
         UtilityVMError,
     )
     from utilityvm.kit.trace import enable_opentelemetry
-    from utilityvm.options.lcow import OptionsLCOW
+    from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
     from utilityvm.options.network import UserNetwork
     from utilityvm.options.wcow import OptionsWCOW
     from utilityvm.sandbox.sandbox import Result, Sandbox
     from utilityvm.schema.hns import HNSEndpoint, Namespace
     from utilityvm.schema.properties import Properties, PropertyType
     from utilityvm.schema.requests import ProcessorLimits
+    from utilityvm.templates.template import Template, list_templates, open_template
     from utilityvm.vm.compose import create_lcow, create_wcow
     from utilityvm.vm.host_options import (
         default_options_lcow,
@@ -72,6 +73,10 @@ _HOME = {
     "load_options_wcow": "vm.host_options",
     "options_from_spec": "vm.host_options",
     "UtilityVM": "vm.uvm",
+    "open_template": "templates.template",
+    "list_templates": "templates.template",
+    "Template": "templates.template",
+    "TemplateConfig": "options.lcow",
     "Container": "containers.container",
     "ContainerExit": "containers.container",
     "OptionsLCOW": "options.lcow",
@@ -123,6 +128,10 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "OptionsWCOW",
     "options_from_spec",
     "UtilityVM",
+    "open_template",
+    "list_templates",
+    "Template",
+    "TemplateConfig",
     "Container",
     "ContainerExit",
     "DiskAccess",

@@ -111,14 +111,15 @@ class WithDevices:
         self.disk = Attachment(type="VirtualDisk", path=str(disk))
         self.layer = VirtualPMemDevice(host_path=str(layer), read_only=True, image_format="Vhd1")
 
-    async def create(self, system_id: VmId, document: ComputeSystem) -> QemuMachine:
+    async def create(self, system_id: VmId, document: ComputeSystem, *, savable: bool = False) -> QemuMachine:
         vm = document.virtual_machine
         assert vm is not None
         assert vm.devices is not None
         assert vm.devices.virtual_pmem is not None
         memory = replace(vm.devices.virtual_pmem, devices=vm.devices.virtual_pmem.devices | {"33": self.layer})
         devices = replace(vm.devices, virtual_pmem=memory, scsi={"0": Scsi(attachments={"7": self.disk})})
-        return await QemuService().create(system_id, replace(document, virtual_machine=replace(vm, devices=devices)))
+        changed = replace(document, virtual_machine=replace(vm, devices=devices))
+        return await QemuService().create(system_id, changed, savable=savable)
 
 
 async def planned(folder: Path, service: WithDevices) -> UtilityVM:

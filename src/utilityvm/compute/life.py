@@ -25,6 +25,7 @@ class Do(StrEnum):
     INSPECT = "report properties"
     MEASURE = "report statistics"
     MODIFY = "change a resource"
+    SAVE = "be saved as a template"
     END = "end"
     CLOSE = "close"
 
@@ -38,6 +39,7 @@ LIFE: Final[Mapping[tuple[State, Do], State]] = {
     (State.RUNNING, Do.INSPECT): State.RUNNING,
     (State.RUNNING, Do.MEASURE): State.RUNNING,
     (State.RUNNING, Do.MODIFY): State.RUNNING,
+    (State.RUNNING, Do.SAVE): State.RUNNING,
     (State.RUNNING, Do.END): State.STOPPED,
     (State.PAUSED, Do.RESUME): State.RUNNING,
     (State.PAUSED, Do.INSPECT): State.PAUSED,
@@ -49,4 +51,4 @@ LIFE: Final[Mapping[tuple[State, Do], State]] = {
     (State.CLOSED, Do.CLOSE): State.CLOSED,
 }
 """There is no state between created and running: a driver spawns without waiting for anything. Closing ends a system first, and
-ending an ended one is nothing, so `terminate` and `close` are possible in every state."""
+ending an ended one is nothing, so `terminate` and `close` are possible in every state. `SAVE` moves by the end that it causes."""

@@ -13,6 +13,7 @@ from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import GuestSockets
 from utilityvm.kit.errors import HostError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
+from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.schema.document import ComputeSystem as Document
 from utilityvm.schema.properties import Properties, PropertyType, VmMemory
 from utilityvm.schema.requests import ModifySettingRequest
@@ -254,6 +255,24 @@ class Jailed(Protocol):
         ...
 
 
+class Savable(Protocol):
+    """What can become a template."""
+
+    async def save_as_template(self, options: OptionsLCOW) -> None:
+        """Pause it and save it as a template of its id, for VMs of these `options` to go on from; it has ended when this returns.
+
+        A call that fails has changed nothing, and it runs on. A cancelled call is carried out.
+
+        Raises:
+            StateError: it does not run.
+            Exists: there is a template of its id.
+            Unsupported: it was not made for it, or has what cannot be in a template; each is named.
+            HostError, DeadlineExceeded: it could not be saved.
+            ConnectionLost: it ended meanwhile.
+        """
+        ...
+
+
 class Console(Protocol):
     """What a guest says on its serial console."""
 
@@ -262,7 +281,7 @@ class Console(Protocol):
         ...
 
 
-class Machine(ComputeSystem, Pausable, Inspected, Measured, Modifiable, Hosted, GuestSockets, Console, Jailed, Wired, Protocol):
+class Machine(ComputeSystem, Pausable, Inspected, Measured, Modifiable, Hosted, GuestSockets, Console, Jailed, Wired, Savable, Protocol):
     """A compute system with all that a utility VM needs of it."""
 
 
@@ -317,12 +336,16 @@ class HostFiles(Grants, Protocol):
 class ComputeService(Protocol):
     """Makes compute systems of documents."""
 
-    async def create(self, system_id: VmId, document: Document) -> Machine:
-        """Prepare a compute system; nothing runs yet.
+    async def create(self, system_id: VmId, document: Document, *, savable: bool = False) -> Machine:
+        """Prepare a compute system; nothing runs yet. `savable` is for one that may be saved as a template, which costs some services
+        something.
 
         Raises:
-            Unsupported: parts of the document that cannot be honoured, each by its path; or the host lacks something.
+            Unsupported: parts of the document that cannot be honoured, each by its path; or the host lacks something; or it goes on from a
+                template that does not fit it, and why.
             InvalidOptions: parts of the document that make no sense, each by its path.
-            NotFound: a file that the document names does not exist.
+            NotFound: a file that the document names does not exist; or there is no such template.
+            Exists: it is `savable`, and there is a template of its id.
+            Corrupt: the template that it goes on from is not as it was written.
         """
         ...

@@ -16,7 +16,7 @@ from utilityvm.kit.errors import Problem, Unsupported
 from utilityvm.options import builds
 from utilityvm.options.lcow import MAX_VPMEM_COUNT, OptionsLCOW, RootFSType
 from utilityvm.options.rule import DEFERRED_COMMIT, SHARED_BOUNDS, UINT32_MAX, UINT64_MAX, OptionsT, Rule, between, broken_rules, refuse
-from utilityvm.options.rules_clone import CLONE, IDLE_TEMPLATE, NEEDS_TEMPLATE, same_as_template
+from utilityvm.options.rules_clone import CLONE, IDLE_TEMPLATE, NEEDS_TEMPLATE, TEMPLATE_LCOW, same_as_template
 from utilityvm.options.rules_wcow import BOUNDS_WCOW, NOT_BUILT_WCOW, VERIFY_WCOW
 from utilityvm.options.shared import Options
 from utilityvm.options.values import taken
@@ -114,12 +114,13 @@ BOUNDS: tuple[Rule[OptionsLCOW], ...] = (
         reads=("use_guest_connection",),
     ),
     IDLE_TEMPLATE,
+    *TEMPLATE_LCOW,
 )
 
 RANGES: Mapping[str, tuple[int, int]] = MappingProxyType({rule.option: rule.between for rule in BOUNDS if rule.between})
 """The least and the most of each number."""
 
-NOT_BUILT = ("fully_physically_backed", "is_template", "is_clone", "template_config")
+NOT_BUILT = ("fully_physically_backed",)
 """Options that planning takes and that have no place in a Linux guest's document."""
 
 

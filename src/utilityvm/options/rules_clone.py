@@ -1,9 +1,10 @@
 """Rules of templates and clones, the same for both sorts of guests."""
 
+from collections.abc import Callable
 from typing import Final
 
 from utilityvm.kit.errors import Problem
-from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.lcow import OptionsLCOW, RootFSType
 from utilityvm.options.rule import Rule
 from utilityvm.options.shared import Options
 from utilityvm.options.wcow import OptionsWCOW
@@ -72,6 +73,48 @@ IDLE_TEMPLATE: Rule[Cloneable] = Rule(
     reads=("is_clone",),
 )
 """A rule of ours: nothing that is said is ignored."""
+
+
+def _of_template(option: str, text: str, broken: Callable[[OptionsLCOW], bool]) -> Rule[OptionsLCOW]:
+    """Return a rule of ours for templates, which cannot have this option so."""
+    return Rule(option, f"{option}: {text}", lambda options, _: options.is_template and broken(options), reads=("is_template",))
+
+
+TEMPLATE_LCOW: tuple[Rule[OptionsLCOW], ...] = (
+    _of_template("is_clone", "a clone cannot become a template", lambda options: options.is_clone),
+    _of_template("allow_overcommit", "must be true in a template: its clones share memory", lambda options: not options.allow_overcommit),
+    _of_template(
+        "enable_cold_discard_hint",
+        "must be false in a template: memory that one clone gives back would be another's too",
+        lambda options: options.enable_cold_discard_hint,
+    ),
+    _of_template(
+        "use_guest_connection",
+        "must be true in a template: its guest's agent is asked to stand still",
+        lambda options: not options.use_guest_connection,
+    ),
+    _of_template(
+        "external_guest_connection",
+        "must be true in a template: its guest's agent is asked to stand still",
+        lambda options: not options.external_guest_connection,
+    ),
+    _of_template(
+        "preferred_root_fs_type",
+        "must be initrd in a template: disks that are there from the start are not in it",
+        lambda options: options.preferred_root_fs_type != RootFSType.INITRD,
+    ),
+    _of_template(
+        "console_pipe",
+        "not in a template: its clones would all want that socket",
+        lambda options: bool(options.console_pipe),
+    ),
+    _of_template(
+        "graphics_pipe",
+        "not in a template: its clones would all want that socket",
+        lambda options: bool(options.graphics_pipe),
+    ),
+)
+"""Rules of ours: what cannot be saved, or would not be one VM's alone."""
 
 
 def same_as_template(kind: type[Cloneable]) -> Rule[Cloneable]:

@@ -33,6 +33,7 @@ from utilityvm.schema.document import (
     ComputeSystem,
     GuestConnection,
     LinuxKernelDirect,
+    RestoreState,
     Topology,
     Uefi,
     UefiBootEntry,
@@ -120,11 +121,13 @@ def plan_lcow(options: OptionsLCOW, facts: Facts, *, vm_id: str, warn: Warn) -> 
     verify(options, facts.build)
     memory, processor = plan_topology(options, facts, vm_id=vm_id, warn=warn)
     assigned = {guid_of(f"{vm_id} {device}"): device for device in options.assigned_devices}
+    template = options.template_config if options.is_clone else None
     machine = VirtualMachine(
         stop_on_reset=True,
         chipset=_chipset(options, paths, facts, kernel_command_line(options, processor.count, facts)),
         compute_topology=Topology(memory=memory, processor=processor),
         devices=_devices(options, paths, facts.path_flavour, assigned),
+        restore_state=RestoreState(template_system_id=template.uvm_id) if template else None,
         storage_qos=storage_qos(options),
         guest_connection=_guest_connection(options),
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Self
 from utilityvm.compute.nic import NicEnd
 from utilityvm.compute.ports import JailStatus
@@ -65,6 +66,7 @@ from utilityvm.kit.errors import Unsupported as Unsupported
 from utilityvm.kit.errors import UtilityVMError as UtilityVMError
 from utilityvm.kit.trace import enable_opentelemetry as enable_opentelemetry
 from utilityvm.options.lcow import OptionsLCOW as OptionsLCOW
+from utilityvm.options.lcow import TemplateConfig as TemplateConfig
 from utilityvm.options.network import UserNetwork as UserNetwork
 from utilityvm.options.wcow import OptionsWCOW as OptionsWCOW
 from utilityvm.sandbox.sandbox import Result as Result
@@ -79,7 +81,7 @@ from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 from utilityvm.vm.host_options import options_from_spec as options_from_spec
 
-__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'UserUplink', 'Files']
+__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'open_template', 'list_templates', 'Template', 'TemplateConfig', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'UserUplink', 'Files']
 
 class GuestStream:
 
@@ -309,6 +311,9 @@ class UtilityVM:
         ...
 
     def resume(self) -> None:
+        ...
+
+    def save_as_template(self) -> TemplateConfig:
         ...
 
     def properties(self, *wanted: PropertyType) -> Properties:
@@ -617,8 +622,49 @@ class UserUplink:
     def aclose(self) -> None:
         ...
 
+class Template:
+
+    @property
+    def id(self) -> str:
+        ...
+
+    @property
+    def options(self) -> OptionsLCOW:
+        ...
+
+    @property
+    def created(self) -> float:
+        ...
+
+    @property
+    def folder(self) -> Path:
+        ...
+
+    @property
+    def config(self) -> TemplateConfig:
+        ...
+
+    @property
+    def size(self) -> int:
+        ...
+
+    def clone_options(self, vm_id: str='') -> OptionsLCOW:
+        ...
+
+    def clone(self, vm_id: str='', *, require_kvm: bool=False, require_jail: bool=False, network: UserNetwork | None=None) -> UtilityVM:
+        ...
+
+    def remove(self) -> None:
+        ...
+
 def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False, require_jail: bool=False, network: UserNetwork | None=None) -> UtilityVM:
     ...
 
 def create_wcow(options: OptionsWCOW) -> UtilityVM:
+    ...
+
+def open_template(template_id: str) -> 'Template':
+    ...
+
+def list_templates() -> 'tuple[Template, ...]':
     ...

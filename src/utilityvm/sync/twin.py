@@ -67,7 +67,9 @@ def synchronous(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wrap(value: object, loop: LoopThread) -> object:
-    """Return the twin of `value`, or `value` itself when its class has none."""
+    """Return the twin of `value`, or `value` itself when its class has none; of a tuple those of its elements."""
+    if type(value) is tuple:
+        return tuple(wrap(element, loop) for element in value)
     return next((made(value, loop) for kind, made in _twins.items() if isinstance(value, kind)), value)
 
 

@@ -16,9 +16,10 @@ from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import Listener, Transport
 from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.errors import UtilityVMError
+from utilityvm.kit.errors import Unsupported, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
+from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.properties import Properties, PropertyType, VmMemory
 from utilityvm.schema.requests import ModifySettingRequest
@@ -43,14 +44,18 @@ async def idle_guest(sock: socket.socket) -> None:
 class FakeMachine:
     """A `compute.ports.Machine`. `ports` are those that were listened to, in order; `console` is what the guest said there.
 
+    `saved` are the options that it was saved with as a template, None while it was not.
     `requests` are the host's halves of changes, in order; `refuses` says of each, before it is carried out, with what it fails, or None.
     """
 
     runtime_id: Final = RUNTIME_ID
     jail: Final = JailStatus((), {"everything": "a fake runs in the test's process"})
 
-    def __init__(self, system_id: VmId, document: ComputeSystem, guest: GuestBody, start_fails: UtilityVMError | None) -> None:
-        self.system_id, self.document = system_id, document
+    def __init__(
+        self, system_id: VmId, document: ComputeSystem, guest: GuestBody, start_fails: UtilityVMError | None, *, savable: bool = False
+    ) -> None:
+        self.system_id, self.document, self.savable = system_id, document, savable
+        self.saved: OptionsLCOW | None = None
         self.ports: list[int] = []
         self.console: list[str] = []
         self.wires: dict[str, Wire] = {}
@@ -111,6 +116,14 @@ class FakeMachine:
         """See `compute.ports.Pausable.resume`."""
         self._life.step(Do.RESUME)
         self._hosted.release()
+
+    async def save_as_template(self, options: OptionsLCOW) -> None:
+        """See `compute.ports.Savable.save_as_template`. What was saved is in `saved`."""
+        self._life.check(Do.SAVE)
+        if not self.savable:
+            raise Unsupported(f"vm {self.system_id}: was not made to be saved as a template")
+        self.saved = options
+        await self.terminate()
 
     async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
         """See `compute.ports.Inspected.properties`."""
@@ -215,10 +228,10 @@ class FakeComputeService:
         """The documents of `machines`."""
         return [machine.document for machine in self.machines]
 
-    async def create(self, system_id: VmId, document: ComputeSystem) -> FakeMachine:
+    async def create(self, system_id: VmId, document: ComputeSystem, *, savable: bool = False) -> FakeMachine:
         """See `compute.ports.ComputeService.create`."""
         if self.create_fails is not None:
             raise self.create_fails
-        machine = FakeMachine(system_id, document, self.guest, self.start_fails)
+        machine = FakeMachine(system_id, document, self.guest, self.start_fails, savable=savable)
         self.machines.append(machine)
         return machine

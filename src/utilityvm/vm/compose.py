@@ -13,6 +13,7 @@ from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
 from utilityvm.compute.ports import ComputeService, Grants, HostFiles, Machine
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.jail import hint
+from utilityvm.compute.qemu.origin import Memories
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.devices.ports import HostSide, Look
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from utilityvm.vm.proxied import ProxiedNetwork
 
 UNIX_SOCKETS: Final = UnixSockets()
+_MEMORIES: Final = Memories()  # of the templates that this process makes clones of: each is there once
 
 
 async def create_lcow(
@@ -90,7 +92,7 @@ async def create_lcow(
     verify_bounds(options)
     refuse_not_built(options)
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
-    service = QemuService()
+    service = QemuService(memories=_MEMORIES)
     with span("vm.create", level=logging.DEBUG, vm=vm_id):
         with span("host.probe", level=logging.DEBUG):
             facts = await _host_facts(options, vm_id, service, require_kvm=require_kvm, require_jail=require_jail)
@@ -125,7 +127,7 @@ async def create_planned(
     except NotFound as error:
         error.hint = error.hint or BUILD_HINT
         raise
-    system, listeners = await _create(vm_id, plan, service)
+    system, listeners = await _create(vm_id, plan, service, savable=options.is_template)
     proxy = await _proxied(options, vm_id, system, named)
     host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, grants, layout)
     return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host, Links(uplink, proxy))
@@ -160,6 +162,8 @@ async def create_lcow_on_hcs(
     refuse_not_built(options)
     if options.network_config_proxy:
         raise Unsupported("network_config_proxy: its endpoints are the host network service's, which this version does not ask on Windows")
+    if options.is_template or options.is_clone:
+        raise Unsupported("is_template, is_clone: the driver for Windows' host service has templates of Windows guests alone")
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
     paths = boot_file_paths(options, Platform.HYPERV, PathFlavour.WINDOWS)
     facts = await _hcs_facts(service, build, paths.all)
@@ -219,10 +223,12 @@ async def create_planned_wcow(
     return UtilityVM(vm_id, options, plan, system, listeners, forward_to_logging(vm_id), host, Links(proxy=proxy))
 
 
-async def _create(vm_id: VmId, plan: LcowPlan | WcowPlan, service: ComputeService) -> tuple[Machine, dict[int, Listener]]:
+async def _create(
+    vm_id: VmId, plan: LcowPlan | WcowPlan, service: ComputeService, *, savable: bool = False
+) -> tuple[Machine, dict[int, Listener]]:
     try:
         with span("machine.create", level=logging.DEBUG, vm=vm_id):
-            system = await service.create(vm_id, plan.document)
+            system = await service.create(vm_id, plan.document, savable=savable)
     except HostError as error:
         raise HostError(f"error while creating the compute system: {error.message}", hint=error.hint) from error
     return system, {port: system.listen(port, once=True) for port in plan.listen_ports}

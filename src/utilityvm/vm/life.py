@@ -29,6 +29,7 @@ class Do(StrEnum):
     ASK = "ask the guest for properties"
     STATISTICS = "report statistics"
     MODIFY = "change a resource"
+    SAVE = "save as a template"
     DUMP_STACKS = "dump stacks"
     CLOSE_GCS = "close the guest connection"
     WAIT = "wait"
@@ -48,6 +49,7 @@ _STAYS: Final = {
         Do.ASK,
         Do.STATISTICS,
         Do.MODIFY,
+        Do.SAVE,
         Do.DUMP_STACKS,
         Do.CLOSE_GCS,
         Do.WAIT,
@@ -73,4 +75,5 @@ LIFE: Final[Mapping[tuple[State, Do], State]] = {(state, do): state for state, c
     (State.PAUSED, Do.CLOSE): State.CLOSED,
     (State.STOPPED, Do.CLOSE): State.CLOSED,
 }
-"""The whole life: what is not here is refused with `StateError` and changes nothing. `TERMINATE` moves by the exit that it causes."""
+"""The whole life: what is not here is refused with `StateError` and changes nothing. `TERMINATE` and `SAVE` move by the
+exit that they cause."""

@@ -43,7 +43,7 @@ from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
 from utilityvm.network.user import UserUplink
-from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
@@ -51,7 +51,7 @@ from utilityvm.schema.container import HostedSystem
 from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter
 from utilityvm.schema.properties import Properties, PropertyType, property_types
 from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
-from utilityvm.vm import by_id, guest_ports, shares
+from utilityvm.vm import by_id, guest_ports, saving, shares
 from utilityvm.vm.failed_start import Phase, start_failure
 from utilityvm.vm.life import LIFE, Do, State
 from utilityvm.vm.link import NO_LINKS, Adapters, Links, close_machine, join, leave, open_link
@@ -296,6 +296,27 @@ class UtilityVM:
         """
         with span("machine.resume", level=logging.DEBUG, vm=self.id):
             await self._switch(Do.RESUME, self._system.resume)
+
+    async def save_as_template(self) -> TemplateConfig:
+        """Save the running VM as a template of its id, for others to go on from; it is over then. Return what their options have as
+        `template_config`; `Template.open` has it too.
+
+        The VM was created with `is_template`. Programs that run in it run on in each clone, where their streams have ended. What it
+        has been given (disks, layers, folders, adapters) is removed before. A call that fails has changed nothing; a cancelled one
+        is carried out.
+
+        Raises:
+            StateError: it does not run.
+            Exists: there is a template of its id.
+            Unsupported: it was not created for it; or has what no clone could have, each by its name.
+            DeadlineExceeded: its guest did not fall silent, or QEMU does not answer.
+            HostError, ConnectionLost: it could not be saved, or it ended.
+        """
+        self._step(Do.SAVE)
+        with span("vm.save", vm=self.id):
+            config = await saving.save_as_template(self.id, self.options, self._system)
+        await self.wait()
+        return config
 
     async def properties(self, *wanted: PropertyType) -> Properties:
         """Say who and in what state the VM is, and what was agreed with its guest; `wanted` is asked of the guest.
@@ -593,19 +614,15 @@ class UtilityVM:
             phase.now = "the guest agent to dial the bridge"
             told = await self._connect(await guest_ports.accept_once(self._listeners, self._bridge_port), phase)
         self._ours = told is not None
-        if told is not None and not tell_boot(told, machine):
+        if told is not None and not self.options.is_clone and not tell_boot(told, machine):
             event("boot.clock.strange", level=logging.DEBUG, message="what the guest tells of its boot does not fit into this boot")
 
     async def _connect(self, stream: GuestStream, phase: Phase) -> BootTold | None:
-        """Agree with the guest's agent. A clone's has known its host since it was the template's; a Windows guest's is told its address."""
+        """Agree with the guest's agent. A clone's has known its host since it was the template's."""
         phase.now = "the guest agent's answer to the first call"
-        windows = isinstance(self.plan, WcowPlan)
-        self._guest = await GuestConnection.open(
-            stream, self._system, f"vm {self.id}", self._bridge_lost, cold_start=not (windows and self.options.is_clone)
-        )
-        if windows:
-            phase.now = "the guest to take its socket address"
-            await self._guest.client.modify(resources.hvsocket_address(self.runtime_id))
+        cold_start = not self.options.is_clone
+        self._guest = await GuestConnection.open(stream, self._system, f"vm {self.id}", self._bridge_lost, cold_start=cold_start)
+        await saving.introduce(self._guest, self.options, self.runtime_id, phase)
         return self._guest.boot
 
     def _start_failure(self, error: BaseException, phase: Phase) -> UtilityVMError | None:

@@ -1,4 +1,5 @@
-"""Each folder is a decision: a document and host facts, and QEMU's command line (or the refusal). `make golden` writes them anew."""
+"""Each folder is a decision: a document and host facts, and QEMU's command line (or the refusal). Those whose name begins
+with `template` may be saved. `make golden` writes them anew."""
 
 import os
 from pathlib import Path
@@ -25,7 +26,7 @@ def lowered(case: Path) -> str:
     document = json.decode((case / "document.json").read_bytes(), ComputeSystem)
     facts = msgspec.json.decode((case / "facts.json").read_bytes(), type=HostFacts)
     try:
-        launch = lower(VmId("golden"), document, facts)
+        launch = lower(VmId("golden"), document, facts, savable=case.name.startswith("template"))
     except (Unsupported, InvalidOptions) as error:
         return f"{type(error).__name__}: {error}\n"
     lines = [*map(str, launch.argv), "", f"memory: {launch.memory_bytes} bytes", f"console: {launch.console_path or '-'}"]

@@ -135,8 +135,8 @@ def test_a_file_s_options_are_in_it_and_flags_win(capsys: pytest.CaptureFixture[
 
 
 def test_options_that_no_document_can_say_are_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["document", "lcow", "--network-config-proxy", "p"]) == 6
-    assert capsys.readouterr() == ("", "uvm: network_config_proxy: this version cannot do that for a Linux guest\n")
+    assert main(["document", "lcow", "--fully-physically-backed"]) == 6
+    assert capsys.readouterr() == ("", "uvm: fully_physically_backed: this version cannot do that for a Linux guest\n")
 
 
 def test_a_clones_document_names_its_template(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import final
 
 import pytest
@@ -15,6 +16,7 @@ from utilityvm.compute.qemu.cgroup import Cgroups
 from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.lower import Launch
 from utilityvm.compute.qemu.processors import Processors
+from utilityvm.compute.qemu.saving import Saving
 from utilityvm.compute.qemu.share import Share
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.child import Tail
@@ -56,7 +58,8 @@ async def machine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[QemuMa
     monkeypatch.setattr(system, "Child", Undying)
     monkeypatch.setattr(system, "CLEANUP", 0.05)
     launch = Launch(argv=("qemu",), memory_bytes=4096, files={}, console_path="", share=Share(count=1), rules={})
-    made = QemuMachine(VmId("x"), ComputeSystem(owner="o"), launch, FACTS, Processors(VmId("x"), launch.share, Cgroups()), Shown())
+    processors, saving = Processors(VmId("x"), launch.share, Cgroups()), Saving(VmId("x"), launch, FACTS, Path("/nowhere"))
+    made = QemuMachine(VmId("x"), ComputeSystem(owner="o"), launch, FACTS, processors, Shown(), saving)
     async with asyncio.timeout(10):
         await made.start()
         child = made._child

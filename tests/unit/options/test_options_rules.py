@@ -127,6 +127,29 @@ BOUNDS_CASES: list[tuple[dict[str, Any], str]] = [
         {"network_config_proxy": "/run/proxy", "use_guest_connection": False},
         "network_config_proxy needs use_guest_connection: the guest is told of its adapters over it",
     ),
+    ({"is_template": True, "is_clone": True, "template_config": TEMPLATE}, "is_clone: a clone cannot become a template"),
+    ({"is_template": True, "allow_overcommit": False}, "allow_overcommit: must be true in a template: its clones share memory"),
+    (
+        {"is_template": True, "enable_cold_discard_hint": True},
+        "enable_cold_discard_hint: must be false in a template: memory that one clone gives back would be another's too",
+    ),
+    (
+        {"is_template": True, "use_guest_connection": False},
+        "use_guest_connection: must be true in a template: its guest's agent is asked to stand still",
+    ),
+    (
+        {"is_template": True, "external_guest_connection": False},
+        "external_guest_connection: must be true in a template: its guest's agent is asked to stand still",
+    ),
+    (
+        {"is_template": True, "preferred_root_fs_type": RootFSType.VHD},
+        "preferred_root_fs_type: must be initrd in a template: disks that are there from the start are not in it",
+    ),
+    ({"is_template": True, "console_pipe": "/run/c"}, "console_pipe: not in a template: its clones would all want that socket"),
+    (
+        {"is_template": True, "graphics_pipe": "/run/s", "enable_graphics_console": True},
+        "graphics_pipe: not in a template: its clones would all want that socket",
+    ),
 ]
 
 
@@ -162,8 +185,7 @@ def test_our_bounds_do_not_say_again_what_the_original_says() -> None:
 
 def test_options_that_nothing_carries_out_are_refused_by_name() -> None:
     refuse_not_built(OptionsLCOW())
-    template = TemplateConfig(uvm_id="t", create_options=OptionsLCOW())
-    options = OptionsLCOW(fully_physically_backed=True, is_template=True, is_clone=True, template_config=template)
+    options = OptionsLCOW(fully_physically_backed=True)
     with pytest.raises(Unsupported, match="^" + ", ".join(NOT_BUILT) + ": this version"):
         refuse_not_built(options)
 

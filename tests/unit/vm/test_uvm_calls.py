@@ -36,6 +36,7 @@ CALLS: dict[Do, Callable[[UtilityVM], Awaitable[object]]] = {
     Do.ASK: lambda vm: vm.properties(PropertyType.PROCESS_LIST),
     Do.STATISTICS: UtilityVM.stats,
     Do.MODIFY: lambda vm: vm.modify(ModifySettingRequest(resource_path="VirtualMachine/Devices/Scsi/0/Attachments/0", request_type="Add")),
+    Do.SAVE: UtilityVM.save_as_template,
     Do.DUMP_STACKS: UtilityVM.dump_stacks,
     Do.CLOSE_GCS: UtilityVM.close_gcs_connection,
     Do.WAIT: UtilityVM.wait,
@@ -45,6 +46,7 @@ CALLS: dict[Do, Callable[[UtilityVM], Awaitable[object]]] = {
 }
 """Each event that a caller causes."""
 
+ENDING = {Do.TERMINATE, Do.SAVE}
 BY_ITSELF = {Do.STARTED, Do.EXIT}
 HOSTED = pytest.mark.parametrize("hosted", [False, True], ids=["external", "internal"])
 
@@ -61,7 +63,11 @@ async def a_vm_that_is(state: State, *, hosted: bool) -> AsyncIterator[UtilityVM
     of, _ = service({"echo": echo})
     if state is State.STARTING:
         of = type(of)()
-    async with asyncio.timeout(10), await create(of, external_guest_connection=not hosted) as vm, asyncio.TaskGroup() as group:
+    async with (
+        asyncio.timeout(10),
+        await create(of, external_guest_connection=not hosted, is_template=True) as vm,
+        asyncio.TaskGroup() as group,
+    ):
         if state is State.STARTING:
             starting = group.create_task(start_that_ends(vm))
             while not of.machines[0].ports or of.machines[0].state != "running":
@@ -108,7 +114,7 @@ async def test_a_call_does_what_the_table_says(state: State, do: Do, *, hosted: 
             assert (await waiting).how is ExitHow.TERMINATED
         else:
             await CALLS[do](vm)
-            assert vm.state is (State.STOPPED if do is Do.TERMINATE and state is not State.CLOSED else LIFE[state, do])
+            assert vm.state is (State.STOPPED if do in ENDING and state is not State.CLOSED else LIFE[state, do])
 
 
 @HOSTED

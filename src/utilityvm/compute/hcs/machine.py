@@ -28,10 +28,14 @@ from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, St
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event
+from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.json import decode_answer, encode
 from utilityvm.schema.properties import Properties, PropertyType
 from utilityvm.schema.requests import ModifySettingRequest
+
+NO_TEMPLATES: Final = "the driver for Windows' host service saves no templates yet"
+"""What is said to those who want one."""
 
 CLEANUP: Final = 12.0
 """Seconds that the service may take to end a VM."""
@@ -141,6 +145,14 @@ class HcsMachine:
     async def resume(self) -> None:
         """See `compute.ports.Pausable.resume`, and `pause`."""
         await self._switch(Do.RESUME)
+
+    async def save_as_template(self, options: OptionsLCOW) -> None:  # noqa: ARG002 (there are none)
+        """See `compute.ports.Savable.save_as_template`.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported(f"{self._name}: {NO_TEMPLATES}")
 
     async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
         """See `compute.ports.Inspected.properties`. Of a VM that has ended the last answer is told.

@@ -9,7 +9,7 @@ from utilityvm.compute.hcs.calls import Hcs, windows
 from utilityvm.compute.hcs.console import PipeConsole
 from utilityvm.compute.hcs.container import container_document
 from utilityvm.compute.hcs.hvsocket import Hypersockets
-from utilityvm.compute.hcs.machine import HcsMachine, read_properties
+from utilityvm.compute.hcs.machine import NO_TEMPLATES, HcsMachine, read_properties
 from utilityvm.compute.hcs.pipes import NamedPipes
 from utilityvm.compute.hcs.ports import Pipes, Sockets
 from utilityvm.compute.hcs.process import HcsProcess
@@ -18,7 +18,7 @@ from utilityvm.compute.hcs.timeouts import Timeouts, timeouts_of
 from utilityvm.compute.hcs.vmmem import Processes, windows_processes
 from utilityvm.compute.hcs.workers import Workers
 from utilityvm.kit.aio import finish
-from utilityvm.kit.errors import UtilityVMError
+from utilityvm.kit.errors import Unsupported, UtilityVMError
 from utilityvm.kit.ids import VmId
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.json import decode_answer, encode
@@ -60,14 +60,17 @@ class HcsService:
         slow = self._timeouts.slow
         self._host = Host(self._calls, Workers(CALLS, slow), Workers(ENDING_CALLS, slow), self._timeouts)
 
-    async def create(self, system_id: VmId, document: ComputeSystem) -> HcsMachine:
+    async def create(self, system_id: VmId, document: ComputeSystem, *, savable: bool = False) -> HcsMachine:
         """See `compute.ports.ComputeService.create`. The service itself checks the document.
 
         Raises:
+            Unsupported: it is to be `savable`.
             Exists: there is a system of this id.
             HcsError: the service refuses.
             DeadlineExceeded: it does not say that it has done it.
         """
+        if savable:
+            raise Unsupported(f"vm {system_id}: {NO_TEMPLATES}")
         console = PipeConsole(self._pipes, _console_name(document))
         document = await console.open(document)
         system: HcsSystem | None = None

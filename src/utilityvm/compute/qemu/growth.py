@@ -37,6 +37,11 @@ class Growth:
         """The machine's memory in MiB."""
         return self._boot_mb + self._more_mb
 
+    @property
+    def there(self) -> list[str]:
+        """What was plugged in for memory, in words."""
+        return [f"memory that came while it ran, or went again ({_DEVICE})"] if self._room_mb else []
+
     async def resize(self, total_mb: int) -> None:
         """Let the machine have so many MiB; done when its guest has taken them, or given them back.
 

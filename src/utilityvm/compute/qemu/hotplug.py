@@ -102,6 +102,11 @@ class Hotplug:
                 case _:
                     raise Unsupported(f"{self._name}: {request.resource_path}: RequestType {request.request_type!r}")
 
+    @property
+    def there(self) -> list[str]:
+        """What is plugged in, in words."""
+        return [f"{plugged.path} ({slot})" for slot, plugged in self._plugged.items()]
+
     def close(self) -> None:
         """Forget all of it: the machine has ended."""
         for plugged in self._plugged.values():

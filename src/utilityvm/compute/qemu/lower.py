@@ -14,6 +14,7 @@ from utilityvm.compute.qemu.graphics import screen_path, screen_words, wrong_scr
 from utilityvm.compute.qemu.modify import SLOTS, pmem_place
 from utilityvm.compute.qemu.present import assigned, present, root_slot, wrong_present
 from utilityvm.compute.qemu.qos import group_words, is_bounded, wrong_qos
+from utilityvm.compute.qemu.savable import BACKEND, check_savable, identity_words, memory_words, template_of
 from utilityvm.compute.qemu.services import rules_of, wrong_rule
 from utilityvm.compute.qemu.share import Share, share_of, wrong_share
 from utilityvm.compute.qemu.treatment import LACKS, NOT_YET, TREATMENT
@@ -86,7 +87,8 @@ class Launch:
     disks are held to common bounds; `folders` are those of the host that its guest may mount from the start; `rules` are those
     of hvsocket services; `screen_path` is the socket that offers the screen, ``""`` for a machine without; `present` is to be plugged in
     before the guest runs, for which QEMU waits; `root` is the slot of the device that the guest's root file system is on, ``""`` for none;
-    `assigned` are the addresses of the host's devices among those, by their paths in the document.
+    `assigned` are the addresses of the host's devices among those, by their paths in the document; `savable` says that the machine may
+    be saved as a template, `template` is the id of the one that it goes on from, ``""`` for none.
     """
 
     argv: tuple[str | FdWord, ...]
@@ -102,6 +104,8 @@ class Launch:
     present: tuple[ModifySettingRequest, ...] = ()
     root: str = ""
     assigned: Mapping[str, str] = field(default_factory=dict)
+    savable: bool = False
+    template: str = ""
 
     def words(self, numbers: Mapping[Fd, int | str]) -> list[str]:
         """Return the command line with the descriptors' numbers and the files' names in it."""
@@ -126,8 +130,8 @@ def check(document: ComputeSystem, address_bits: int | None = None) -> None:
     raise Unsupported(message)
 
 
-def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
-    """Return how to start QEMU for `document`.
+def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts, *, savable: bool = False) -> Launch:
+    """Return how to start QEMU for `document`; `savable` is for a machine that may become a template.
 
     Raises:
         Unsupported, InvalidOptions: see `check`.
@@ -136,6 +140,8 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
     vm = _vm(document)
     kernel, memory, processor = _needed(vm)
     devices = tuple(request for _, request in present(vm))
+    template = template_of(document)
+    identity = _identity(vm, template, savable=savable)
     files = {Fd.KERNEL: kernel.kernel_file_path} | ({Fd.INITRD: kernel.init_rd_path} if kernel.init_rd_path else {})
     argv: list[str | FdWord] = [
         facts.qemu,
@@ -144,17 +150,12 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         *("-sandbox", SANDBOX),
         *_machine(memory, devices),
         *_cpu(facts, processor.count),
-        *_memory(vm, memory, facts.address_bits),
-        *("-bios", FIRMWARE),
+        *_memory(vm, memory, facts, template),
+        *identity,
         *_boot(files, kernel.kernel_cmd_line),
         *("-chardev", FdWord("socket,id=monitor,fd=", Fd.MONITOR), "-mon", "chardev=monitor,mode=control"),
         *("-chardev", FdWord("socket,id=console,fd=", Fd.CONSOLE), "-serial", "chardev:console"),
-        *_carriers(),
-        *_bridges(pmem_count(document)),
-        *_scsi(vm.devices.scsi if vm.devices else {}),
-        *_balloon(memory),
-        *group_words(vm.storage_qos),
-        *screen_words(document),
+        *_devices(document, memory),
     ]
     return Launch(
         argv=tuple(argv),
@@ -170,7 +171,17 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts) -> Launch:
         present=devices,
         root=root_slot(vm),
         assigned=assigned(vm),
+        savable=savable,
+        template=template,
     )
+
+
+def _identity(vm: VirtualMachine, template: str, *, savable: bool) -> list[str]:
+    """Return the words about the firmware, and who the machine is where there are others like it."""
+    if not (savable or template):
+        return ["-bios", FIRMWARE]
+    check_savable(vm, savable=savable)
+    return list(identity_words(template))
 
 
 def _needed(vm: VirtualMachine) -> tuple[LinuxKernelDirect, Memory, Processor]:
@@ -183,17 +194,27 @@ def _needed(vm: VirtualMachine) -> tuple[LinuxKernelDirect, Memory, Processor]:
     return vm.chipset.linux_kernel_direct, vm.compute_topology.memory, vm.compute_topology.processor
 
 
-def _memory(vm: VirtualMachine, memory: Memory, address_bits: int) -> Iterator[str | FdWord]:
-    size = f"{memory.size_in_mb}M"
+def _memory(vm: VirtualMachine, memory: Memory, facts: HostFacts, template: str) -> Iterator[str | FdWord]:
+    size, share = f"{memory.size_in_mb}M", memory_words(facts.version) if template else "share=on"
     words = ("" if memory.allow_overcommit else ",prealloc=on") + (",reserve=off" if memory.enable_deferred_commit else "")
-    yield from ("-m", f"{size}{_room(vm, memory.size_in_mb, address_bits, memory.high_mmio_gap_in_mb)}")
-    yield from ("-object", FdWord(f"memory-backend-file,id=ram0,size={size},mem-path=/proc/self/fd/", Fd.MEMORY, f",share=on{words}"))
+    yield from ("-m", f"{size}{_room(vm, memory.size_in_mb, facts.address_bits, memory.high_mmio_gap_in_mb)}")
+    yield from ("-object", FdWord(f"{BACKEND},size={size},mem-path=/proc/self/fd/", Fd.MEMORY, f",{share}{words}"))
 
 
 def _carriers() -> Iterator[str | FdWord]:
     yield from ("-chardev", FdWord("socket,id=sockets,fd=", Fd.SOCKETS), "-chardev", FdWord("socket,id=shares,fd=", Fd.SHARES))
     yield from ("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=sockets,name={PORT_NAME}")
     yield from ("-device", f"virtserialport,chardev=shares,name={SHARES_PORT_NAME}")
+
+
+def _devices(document: ComputeSystem, memory: Memory) -> Iterator[str | FdWord]:
+    vm = _vm(document)
+    yield from _carriers()
+    yield from _bridges(pmem_count(document))
+    yield from _scsi(vm.devices.scsi if vm.devices else {})
+    yield from _balloon(memory)
+    yield from group_words(vm.storage_qos)
+    yield from screen_words(document)
 
 
 def _balloon(memory: Memory) -> Iterator[str]:

@@ -39,6 +39,9 @@ class Monitor:
         self._why = "QEMU closed it"
         self.memory_changed = asyncio.Event()
         """The guest has taken memory that was plugged in, or given some back; or QEMU has ended."""
+        self.migration_changed = asyncio.Event()
+        """QEMU has come further with reading or writing the state of devices; or it has ended. It says so when it has the capability
+        for it."""
         self.shutdown_reason = ""
         """Why QEMU ended its guest, in QMP's words (`ShutdownCause`); ``""`` while it has not."""
         sock.setblocking(False)
@@ -60,6 +63,7 @@ class Monitor:
         finally:
             self._ended.set()
             self.memory_changed.set()
+            self.migration_changed.set()
             everybody: list[asyncio.Future[Any]] = [*self._waiting.values(), *self._removed.values()]
             for waiting in everybody:
                 if not waiting.done():
@@ -142,6 +146,8 @@ class Monitor:
                 self.shutdown_reason = printable(reason, _REASON_LENGTH)
             if message.name == "MEMORY_DEVICE_SIZE_CHANGE":
                 self.memory_changed.set()
+            if message.name == "MIGRATION":
+                self.migration_changed.set()
             device = message.data.get("device")
             if message.name == "DEVICE_DELETED" and isinstance(device, str):
                 _settle(self._removed.get(device))

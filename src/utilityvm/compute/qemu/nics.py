@@ -39,6 +39,11 @@ class Nics:
             raise Exists(f"{self._name}: the endpoint {endpoint_id} was offered before")
         self._wires[endpoint_id] = wire
 
+    @property
+    def there(self) -> list[str]:
+        """The adapters that are plugged in, in words."""
+        return [f"the network adapter {nic}" for nic in self._plugged]
+
     async def modify(self, request: ModifySettingRequest, monitor: Monitor) -> bool:
         """Carry out a request for an adapter; return False when it is about something else. See `compute.ports.Modifiable.modify`.
 

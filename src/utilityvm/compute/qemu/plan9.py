@@ -74,6 +74,11 @@ class Shares:
         self._scope = Scope(f"{name}:shares")
         self._greeting, self._closed = 0, False
 
+    @property
+    def there(self) -> list[str]:
+        """The shares that are served, in words."""
+        return [f"the share {name}" for name in self._servers]
+
     async def modify(self, request: ModifySettingRequest) -> None:
         """Carry out a change of shares.
 

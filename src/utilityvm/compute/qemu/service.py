@@ -10,10 +10,12 @@ from utilityvm.compute.qemu.cgroup import Cgroups
 from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.graphics import screen_path
 from utilityvm.compute.qemu.lower import Launch, check, lower
+from utilityvm.compute.qemu.origin import Memories
 from utilityvm.compute.qemu.pci import look_at
 from utilityvm.compute.qemu.pins import PIN_HINT, why_not_pinned
 from utilityvm.compute.qemu.probe import probe
 from utilityvm.compute.qemu.processors import Processors
+from utilityvm.compute.qemu.saving import Saving
 from utilityvm.compute.qemu.screen import require_screen
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.errors import NotFound, Unsupported, UtilityVMError
@@ -21,25 +23,36 @@ from utilityvm.kit.ids import VmId
 from utilityvm.kit.locked import why_not_locked
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.store.layout import Layout
+from utilityvm.store.templates import refuse_existing
 
 
 @final
 class QemuService:
-    """A `compute.ports.ComputeService` on QEMU. `cache` is the folder that remembers what was probed (default: the user's)."""
+    """A `compute.ports.ComputeService` on QEMU. `cache` is the folder that remembers what was probed, `templates` that of templates
+    (default: the user's); `memories` are those of templates whose clones this process makes (default: nobody else's).
+    """
 
-    def __init__(self, *, cache: Path | None = None, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        *,
+        cache: Path | None = None,
+        environ: Mapping[str, str] = os.environ,
+        templates: Path | None = None,
+        memories: Memories | None = None,
+    ) -> None:
         self._cache = Layout.of_user().cache / "qemu" if cache is None else cache
-        self._environ = environ
+        self._templates = Layout.of_user().templates if templates is None else templates
+        self._environ, self._memories = environ, Memories() if memories is None else memories
 
     async def probe(self, kernel: Path, *, anew: bool = False) -> HostFacts:
         """Find what a machine that boots `kernel` will run on; `anew` tries KVM again. See `probe.probe` for what it costs and raises."""
         return await probe(self._cache, kernel, self._environ, anew=anew)
 
-    async def create(self, system_id: VmId, document: ComputeSystem) -> QemuMachine:
+    async def create(self, system_id: VmId, document: ComputeSystem, *, savable: bool = False) -> QemuMachine:
         """See `compute.ports.ComputeService.create`. Refuses what cannot be honoured before it looks for QEMU.
 
         Raises:
-            Unsupported, InvalidOptions, NotFound: as there.
+            Unsupported, InvalidOptions, NotFound, Exists, Corrupt: as there.
             HostError: QEMU cannot be asked for its version.
         """
         check(document)
@@ -51,7 +64,9 @@ class QemuService:
         facts = await probe(self._cache, kernel, self._environ)
         if screen_path(document):
             require_screen(facts.qemu, kernel)
-        launch = lower(system_id, document, facts)
+        launch = lower(system_id, document, facts, savable=savable)
+        if savable:
+            refuse_existing(self._templates, system_id)
         for file in launch.files.values():
             _must_be_readable(Path(file))
         if launch.locked and (reason := why_not_locked(launch.memory_bytes)):
@@ -63,7 +78,10 @@ class QemuService:
         given = shown(_given(launch, facts), facts.jail)
         cgroups = Cgroups()
         cgroups.check(launch.share)
-        return QemuMachine(system_id, document, launch, facts, Processors(system_id, launch.share, cgroups), given)
+        origin = await self._memories.take(self._templates, launch, facts) if launch.template else None
+        shares = Processors(system_id, launch.share, cgroups)
+        saving = Saving(system_id, launch, facts, self._templates, origin)
+        return QemuMachine(system_id, document, launch, facts, shares, given, saving)
 
 
 def _given(launch: Launch, facts: HostFacts) -> dict[str, OnHost]:

@@ -33,6 +33,7 @@ from utilityvm.compute.qemu.plan9 import Shares
 from utilityvm.compute.qemu.processors import Processors
 from utilityvm.compute.qemu.reads import Offered, offer
 from utilityvm.compute.qemu.resources import modify_memory, modify_processors
+from utilityvm.compute.qemu.saving import Saving
 from utilityvm.compute.qemu.screen import Screen
 from utilityvm.compute.qemu.services import Services
 from utilityvm.compute.qemu.usage import PAGE, qemu_below, storage_of, usage_of
@@ -49,9 +50,11 @@ from utilityvm.kit.ids import RuntimeId, VmId, new_guid
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.locked import LockedMemory
 from utilityvm.kit.trace import event
+from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.properties import Properties, PropertyType, VmMemory
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.store.templates import MachineRecord
 from utilityvm.wire.packets import NONCE_BYTES
 
 CLEANUP: Final = 5.0
@@ -68,13 +71,20 @@ _CONSOLE_LINES: Final = 400
 @final
 class QemuMachine:
     """A `compute.ports.Machine` on QEMU. `facts` say what it runs on, and with which acceleration; `given` is what it needs for the
-    host's devices that it has.
+    host's devices that it has; `saving` is how it is saved as a template, or goes on from one.
     """
 
     def __init__(
-        self, system_id: VmId, document: ComputeSystem, launch: Launch, facts: HostFacts, processors: Processors, given: Shown
+        self,
+        system_id: VmId,
+        document: ComputeSystem,
+        launch: Launch,
+        facts: HostFacts,
+        processors: Processors,
+        given: Shown,
+        saving: Saving,
     ) -> None:
-        self.facts, self._given = facts, given
+        self.facts, self._given, self._saving = facts, given, saving
         self._processors = processors
         self._document = document
         self._id, self._launch, self._name = system_id, launch, f"vm {system_id}"
@@ -90,6 +100,7 @@ class QemuMachine:
         self._screen = Screen(launch.screen_path, self._name)
         self._scope = Scope(self._name, self._broken)
         self._ours = ExitStack()  # our ends of the sockets
+        self._ours.callback(saving.close)
         self._child: Child | None = None
         self._monitor: Monitor | None = None
         self._hotplug: Hotplug | None = None
@@ -140,7 +151,7 @@ class QemuMachine:
                     await self._share_transport.open(shares)
             for share in self._launch.folders:
                 await self._shares.add(share)
-            if self._launch.present:
+            if self._launch.present or self._launch.template:
                 await self._begin()
         except BaseException as error:
             await self._give_up(error)
@@ -161,6 +172,12 @@ class QemuMachine:
     async def resume(self) -> None:
         """See `compute.ports.Pausable.resume`, and `pause`."""
         await self._switch(Do.RESUME, "cont")
+
+    async def save_as_template(self, options: OptionsLCOW) -> None:
+        """See `compute.ports.Savable.save_as_template`."""
+        self._life.check(Do.SAVE)
+        await finish(self._save(options, await self._saving.record()), within=None)
+        await self.terminate()
 
     async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
         """See `compute.ports.Inspected.properties`."""
@@ -244,9 +261,12 @@ class QemuMachine:
 
     async def _memory(self, theirs: ExitStack) -> int:
         """Make the guest's memory, and lock it if that was asked for: QEMU does not start before the host has given it all."""
+        if self._launch.template:
+            return self._saving.memory
         try:
             memory = os.memfd_create(f"uvm-{self._id}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            theirs.callback(os.close, memory)
+            (self._ours if self._launch.savable else theirs).callback(os.close, memory)
+            self._saving.memory = memory
             os.truncate(memory, self._launch.memory_bytes)
             if self._launch.locked:
                 locked = LockedMemory(memory, self._launch.memory_bytes)
@@ -266,7 +286,8 @@ class QemuMachine:
         async with self._switching:
             for request in self._launch.present:
                 await self._plug(request)
-            await self._monitor.execute("cont")
+            if not await self._saving.go_on(self._monitor):
+                await self._monitor.execute("cont")
 
     # -- starting: nothing from here on waits, so that a machine that is starting has either no process or all that belongs to one -----
 
@@ -393,6 +414,14 @@ class QemuMachine:
             await self._monitor.execute(command)
             self._life.step(do)
             (self._guest.hold if do is Do.PAUSE else self._guest.release)()
+
+    async def _save(self, options: OptionsLCOW, machine: MachineRecord) -> None:
+        async with self._switching:
+            self._life.check(Do.SAVE)
+            if self._monitor is None or self._hotplug is None or self._growth is None:
+                raise StateError(self._name, "starting", Do.SAVE.value)
+            there = [*self._hotplug.there, *self._nics.there, *self._shares.there, *self._growth.there]
+            await self._saving.save(options, machine, self._monitor, (self._transport, self._share_transport), there)
 
     # -- ending -----------------------------------------------------------------------------------------------------
 

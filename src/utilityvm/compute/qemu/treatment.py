@@ -54,6 +54,8 @@ TREATMENT: Final[Mapping[str, Treatment]] = MappingProxyType(
         f"{_PROCESSOR}.Weight": _C,
         f"{_PROCESSOR}.CpuGroup": _C,
         f"{_PROCESSOR}.CpuGroup.Id": _C,
+        f"{_VM}.RestoreState": _C,
+        f"{_VM}.RestoreState.TemplateSystemId": _C,
         f"{_VM}.GuestConnection": _C,
         f"{_VM}.GuestConnection.UseVsock": _R,  # the driver keeps the connection, and the machine is the same; what it cannot be is refused
         f"{_VM}.GuestConnection.UseConnectedSuspend": _R,  # a paused guest's connection always stays
@@ -116,6 +118,7 @@ LACKS: Final[Mapping[str, str]] = MappingProxyType(
         f"{_DEVICES}.VideoMonitor.VerticalResolution": "the guest chooses the size of its screen",
         f"{_DEVICES}.VideoMonitor.ConnectionOptions.AccessSids": "who may connect is decided by the socket's mode: its owner's user",
         f"{_DEVICES}.VirtualSmb": "is for Windows guests, which need the driver for Windows' Host Compute Service",
+        f"{_VM}.RestoreState.SaveStateFilePath": "only a template is gone on from, TemplateSystemId",
         f"{_VM}.RegistryChanges": "is for Windows guests, which need the driver for Windows' Host Compute Service",
     }
 )

@@ -1,0 +1,1 @@
+"""Templates of VMs, and what is made of them."""
