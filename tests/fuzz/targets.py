@@ -34,7 +34,7 @@ from utilityvm.wire.frames import Frame, FrameReader
 from utilityvm.wire.packets import GUEST_CID, HOST_CID, MAX_PAYLOAD, Control, Op, Packet, PacketReader
 from utilityvm.wire.vsock import MAX_STREAMS, WINDOW, Ended, Event, HostSocket, Opened, Received, StreamId
 
-from . import archives, guest_frames, layers
+from . import archives, calls, guest_frames, layers
 from .mutate import Form
 
 ROOT: Final = Path(__file__).parents[2]
@@ -431,14 +431,16 @@ def targets() -> list[Target]:
     documents = [b'{"Owner":' + DEEP]
     documents += [path.read_bytes() for path in sorted((ROOT / "tests" / "golden" / "qemu").glob("*/document.json"))]
     return [
-        Target("packets", 240, short([*guest, b"".join(short(guest))[:LONGEST_SEED]]), PACKET, check_packets),
-        Target("streams", 250, short([*scripts(), *guest]), PACKET, check_streams),
-        Target("frames", 150, short(unhex(each["hex"]) for each in golden("frames.json")), FRAME, check_frames),
+        Target("packets", 230, short([*guest, b"".join(short(guest))[:LONGEST_SEED]]), PACKET, check_packets),
+        Target("streams", 230, short([*scripts(), *guest]), PACKET, check_streams),
+        Target("frames", 140, short(unhex(each["hex"]) for each in golden("frames.json")), FRAME, check_frames),
         Target("messages", 120, short(messages), TEXT, check_messages),
         Target("shares", 10, short(conversations()), SHARE, check_shares),
         Target("greeting", 10, short([GREETING, GREETING + conversations()[0]]), SHARE, check_greeting),
         Target("layers", 10, short(layers.SEEDS), layers.FORM, layers.check_layers),
         Target("ethernet", 30, guest_frames.SEEDS, guest_frames.FORM, guest_frames.check),
+        Target("calls", 30, calls.SEEDS, calls.FRAME, calls.check),
+        Target("endpoints", 10, short(calls.ENDPOINTS), TEXT, calls.check_endpoint),
         Target("log", 60, LOG, TEXT, check_log),
         Target("monitor", 60, MONITOR, TEXT, check_monitor),
         Target("console", 30, CONSOLE, TEXT, check_console),

@@ -148,5 +148,5 @@ def endpoint_of(field: bytes) -> HostComputeEndpoint:
         raise InvalidOptions(f"invalid request endpoint type: {said.type_url!r}")
     try:
         return msgspec.json.decode(said.value, type=HostComputeEndpoint)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidOptions(f"the endpoint cannot be read: {error}") from error

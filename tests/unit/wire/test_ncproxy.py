@@ -84,6 +84,7 @@ def test_no_name_is_taken_for_a_message(name: str) -> None:
         (encode(ncproxy.Any(type_url=ncproxy.HCN_ENDPOINT, value=b"{")), "the endpoint cannot be read"),
         (encode(ncproxy.Any(type_url=ncproxy.HCN_ENDPOINT, value=b'{"Name":1}')), "the endpoint cannot be read"),
         (encode(ncproxy.Any(type_url=ncproxy.HCN_ENDPOINT, value=b'"\xff"')), "the endpoint cannot be read"),
+        (encode(ncproxy.Any(type_url=ncproxy.HCN_ENDPOINT, value=b'{"x":' + b"[" * 5000)), "the endpoint cannot be read"),
     ],
 )
 def test_what_is_neither_is_refused(field: bytes, why: str) -> None:
