@@ -65,7 +65,7 @@ def load_order(
 
     def module(name: str) -> Module:
         if name not in known:
-            known[name] = Module(name, unsigned(_uncompressed(files[name], read(files[name]))))
+            known[name] = Module(name, bare(unsigned(_uncompressed(files[name], read(files[name])))))
         return known[name]
 
     def visit(name: str, order: dict[str, Module]) -> None:
@@ -120,6 +120,22 @@ def unsigned(data: bytes) -> bytes:
     _, _, _, signer, key, length = _SIGNATURE.unpack_from(data, end) if end >= 0 else (0, 0, 0, 0, 0, len(data))
     begin = end - length - signer - key
     return data[:begin] if begin > 0 else data
+
+
+_IDLE: Final = frozenset({".BTF", ".orc_unwind", ".orc_unwind_ip", "__mcount_loc", "_ftrace_events", "_ftrace_eval_map"})
+"""Sections of a module that the kernel sorts, checks or enters into its lists at each load, for those who trace the guest's kernel.
+
+Types for BPF, how to unwind a stack exactly (without them it is guessed, and its lines have question marks), and what can be traced:
+the beginnings of all functions, each of which the kernel looks up among all names of the module, and tracepoints.
+"""
+
+_TRACER: Final = "__fentry__"
+"""What each function calls first. The kernel takes out the calls that `__mcount_loc` lists."""
+
+
+def bare(data: bytes) -> bytes:
+    """Return a module without what only those need who trace the guest's kernel, and every load would pay for."""
+    return elf.emptied(elf.without_calls(data, _TRACER), _IDLE)
 
 
 def _uncompressed(path: PurePosixPath, data: bytes) -> bytes:

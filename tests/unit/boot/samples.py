@@ -34,6 +34,30 @@ def elf(sections: Mapping[str, bytes] | None = None, *, machine: int = 62, neede
     return header + program + body + b"".join(rows)
 
 
+def calling(code: bytes, calls: Mapping[int, tuple[str, int]]) -> bytes:
+    """Make an object file of `code`, with a relocation at each place: of the symbol of this name, and of this kind."""
+    names = sorted({name for name, _ in calls.values()})
+    strings = b"\0" + b"".join(name.encode() + b"\0" for name in names)
+    symbols = bytes(24) + b"".join(struct.pack("<IBBHQQ", strings.index(name.encode() + b"\0"), 0, 0, 0, 0, 0) for name in names)
+    places = b"".join(struct.pack("<QIIq", place, kind, names.index(name) + 1, -4) for place, (name, kind) in calls.items())
+    table = [
+        ("", 0, 0, 0, b""),
+        (".text", 1, 0, 0, code),
+        (".rela.text", 4, 3, 1, places),
+        (".symtab", 2, 4, 0, symbols),
+        (".strtab", 3, 0, 0, strings),
+    ]
+    shown = b"".join(name.encode() + b"\0" for name, *_ in table) + b".shstrtab\0"
+    table.append((".shstrtab", 3, 0, 0, shown))
+    body, rows = b"", []
+    for name, kind, link, info, data in table:
+        rows.append(struct.pack("<IIQQQQIIQQ", shown.index(name.encode() + b"\0"), kind, 0, 0, 64 + len(body), len(data), link, info, 1, 0))
+        body += data
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    header = struct.pack("<16sHHIQQQIHHHHHH", ident, 1, 62, 1, 0, 0, 64 + len(body), 0, 64, 0, 0, 64, len(rows), len(rows) - 1)
+    return header + body + b"".join(rows)
+
+
 def bzimage(payload: bytes, *, flags: int = 1) -> bytes:
     """Make a kernel image whose compressed kernel is `payload`."""
     image = bytearray(2 * 512)

@@ -1,3 +1,5 @@
+import struct
+
 import pytest
 
 from tests.unit.boot import samples
@@ -54,3 +56,29 @@ def test_a_file_cut_anywhere_is_corrupt_or_incomplete_but_never_crashes() -> Non
 def test_a_cut_header_has_no_loader_to_tell() -> None:
     with pytest.raises(Corrupt):
         elf.interpreter(samples.elf()[:40])
+
+
+def test_a_section_is_emptied_with_what_relocates_it_and_nothing_else_moves() -> None:
+    data = samples.elf({".text": b"code", ".idle": b"0123", ".rela.idle": b"4567", ".idle.more": b"89"})
+    found = elf.emptied(data, {".idle", ".absent"})
+    assert [elf.section(found, name) for name in (".text", ".idle", ".rela.idle", ".idle.more")] == [b"code", b"", b"", b"89"]
+    assert len(found) == len(data)
+
+
+def test_calls_of_one_symbol_do_nothing_and_those_of_others_stay() -> None:
+    call, nothing = b"\xe8\0\0\0\0", bytes.fromhex("0f1f440000")
+    code = call + b"\x90" + call + call + call
+    data = samples.calling(code, {1: ("trace", 4), 7: ("trace", 2), 12: ("other", 4), 17: ("trace", 1)})
+    found = elf.without_calls(data, "trace")
+    assert elf.section(found, ".text") == nothing + b"\x90" + nothing + call + call
+    rows = struct.iter_unpack("<QIIq", elf.section(found, ".rela.text"))
+    assert [(place, kind) for place, kind, _, _ in rows] == [(1, 0), (7, 0), (12, 4), (17, 1)]
+    assert elf.without_calls(data, "absent") == data
+
+
+def test_an_object_whose_tables_are_cut_off_is_refused() -> None:
+    data = samples.calling(b"\xe8\0\0\0\0", {1: ("trace", 4)})
+    wild = samples.calling(b"\xe8\0\0\0\0", {1: ("trace", 4)}).replace(struct.pack("<QII", 1, 4, 1), struct.pack("<QII", 1, 4, 1 << 30))
+    for cut in (data[:70], data[:-64], wild):
+        with pytest.raises(Corrupt):
+            elf.without_calls(cut, "trace")

@@ -4,6 +4,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from tests.unit.boot import samples
+from utilityvm.boot import elf
 from utilityvm.boot.modules import load_order, module_name, unsigned
 from utilityvm.kit.errors import NotFound, Unsupported
 
@@ -81,3 +82,19 @@ def test_a_module_has_no_signature_in_the_guest() -> None:
 def test_a_module_whose_signature_makes_no_sense_stays_as_it_is() -> None:
     for data in (signed(b"", b""), signed(b"module", length=1 << 31), b"~Module signature appended~\n"):
         assert unsigned(data) == data
+
+
+def test_what_only_tracing_needs_is_left_out() -> None:
+    kept = {".modinfo": b"depends=\0", ".text": b"code", "__versions": b"1"}
+    idle = {
+        ".BTF": b"1",
+        ".orc_unwind": b"2",
+        ".orc_unwind_ip": b"3",
+        ".rela.orc_unwind_ip": b"4",
+        "_ftrace_events": b"5",
+        ".rela_ftrace_events": b"6",
+    }
+    data = samples.elf(kept | idle)
+    (module,) = load_order({"group": ("m",)}, {"m": PurePosixPath("/m.ko")}, frozenset(), lambda _: data)["group"]
+    assert {name: elf.section(module.data, name) for name in kept} == kept
+    assert {elf.section(module.data, name) for name in idle} == {b""}
