@@ -16,6 +16,8 @@ const (
 	PathNotFound               HResult = 0x80070003
 	AccessDenied               HResult = 0x80070005
 	InvalidArg                 HResult = 0x80070057
+	LoaderNotFound             HResult = 0x8007007E
+	BadFormat                  HResult = 0x800700C1
 	NotFound                   HResult = 0x80070490
 	Timeout                    HResult = 0xC0370109
 	UnsupportedProtocolVersion HResult = 0xC037010C

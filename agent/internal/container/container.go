@@ -44,6 +44,7 @@ type Container struct {
 	shared   string // where the containers of a sandbox share folders, "" without a sandbox
 	state    State
 	streams  *process.Streams // of the first process, until it starts
+	said     *said            // of the first process by crun, which it is until it starts
 	first    *process.Process
 	exit     wire.ExitType
 	tell     Tell
@@ -58,7 +59,8 @@ type Table struct {
 	loop      *loop.Loop
 	processes *process.Table
 	byID      map[string]*Container
-	crun      loop.Once // its mount
+	crun      loop.Once // what makes crunPath
+	crunPath  string
 	calls     int
 }
 

@@ -27,17 +27,23 @@ func (t *Table) Create(id, activity string, d *wire.Document, tell Tell, done fu
 	}
 	var config string
 	t.loop.Beside(func() (err error) {
-		if err = t.crun.Do(func() error { return mountCrun(t.kernel) }); err == nil {
+		if err = t.crun.Do(t.openCrun); err == nil {
 			config, err = t.prepare(c)
 		}
 		return err
 	}, func(err error) {
-		if err == nil {
-			err = t.make(c, config, done, fail)
-		}
 		if err != nil {
 			t.sweep(c, func(error) { fail(err) })
+			return
 		}
+		t.fill(c.spec.root, c.spec.fillings, func(err error) {
+			if err == nil {
+				err = t.make(c, config, done, fail)
+			}
+			if err != nil {
+				t.sweep(c, func(error) { fail(err) })
+			}
+		})
 	})
 }
 
@@ -94,6 +100,9 @@ func (t *Table) prepare(c *Container) (string, error) {
 		return "", &wire.Error{Code: wire.Fail, Text: "folder " + folder(c.ID), Cause: err}
 	}
 	if err := sys.MakeFolders(k, c.bundle, 0o700); err != nil {
+		return "", err
+	}
+	if err := s.checkPlaces(k); err != nil {
 		return "", err
 	}
 	if s.process.Text("env") == "" {
@@ -157,12 +166,12 @@ func (t *Table) make(c *Container, config string, done, fail func(error)) error 
 		return err
 	}
 	words = append(words, "--no-pivot", "--bundle", c.bundle, "--config", e.path+".json", c.ID)
-	e.bear(words, c.ID, func() { t.ended(c) }, func() { t.finish(c) }, func(p *process.Process, err error) {
+	e.bear(words, true, c.ID, func() { t.ended(c) }, func() { t.finish(c) }, func(p *process.Process, err error) {
 		if err != nil {
 			t.sweep(c, func(error) { fail(err) })
 			return
 		}
-		c.first, c.streams, c.state = p, e.streams, Created
+		c.first, c.streams, c.said, c.state = p, e.streams, e.said, Created
 		t.processes.Begin(p)
 		done(nil)
 	})

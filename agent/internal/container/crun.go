@@ -13,33 +13,33 @@ import (
 
 const (
 	crunFile  = "/bin/crun"
-	crunMount = "/run/utilityvm/crun"
 	crunState = "/run/crun"
 	// patience is how long crun may take, in milliseconds. The host gives up a request after five minutes, and the machine with it.
 	patience = 120_000
-	// maxLog is the most of what crun says of a failure that is told on.
-	maxLog = 4096
 )
 
 var crunEnvironment = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
-// mountCrun makes the read-only mount from which crun, the program that makes containers, is run: from a file that can be written it
-// first makes a copy of itself, so that no container can change it, and loads all of its libraries a second time.
-func mountCrun(k sys.Kernel) error {
-	if _, err := k.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err != nil {
+// openCrun makes the file from which crun, the program that makes containers, is run: in memory and sealed, so that no container can change
+// it. From any other file crun would make such a copy of itself at each run, and load all of its libraries a second time.
+func (t *Table) openCrun() error {
+	if _, err := t.kernel.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err != nil {
 		return &wire.Error{Code: wire.NotImpl, Text: "containers need control groups of version 2; the machine was booted with uvm.cgroup=1"}
 	}
-	if err := sys.MakeFolders(k, machineFolder, 0o700); err != nil {
+	if err := sys.MakeFolders(t.kernel, machineFolder, 0o700); err != nil {
 		return err
 	}
-	err := k.CreateFile(crunMount, "", 0o700)
-	if err == nil {
-		err = k.Bind(crunFile, crunMount, true)
-	}
+	fd, err := t.kernel.Seal(crunFile)
 	if err != nil {
-		return &wire.Error{Code: wire.Fail, Text: "mounting " + crunFile + " on " + crunMount, Cause: err}
+		return &wire.Error{Code: wire.Fail, Text: "a sealed copy of " + crunFile, Cause: err}
 	}
+	t.crunPath = ownFile(fd)
 	return nil
+}
+
+// ownFile returns the path by which other processes open a file that the agent has open.
+func ownFile(fd int) string {
+	return "/proc/" + strconv.Itoa(syscall.Getpid()) + "/fd/" + strconv.Itoa(fd)
 }
 
 // errand is one run of crun for a container, with files of its own.
@@ -47,6 +47,7 @@ type errand struct {
 	table   *Table
 	path    string           // of its files, without their endings
 	streams *process.Streams // of the process that it starts, if it starts one
+	said    *said
 }
 
 // errand begins a run of crun.
@@ -57,17 +58,30 @@ func (t *Table) errand(c *Container) *errand {
 
 // run runs crun and then calls done, with what crun said if it failed.
 func (e *errand) run(files [3]int, done func(error), words ...string) {
-	log := e.path + ".log"
-	c := &sys.Command{Path: crunMount, Args: append([]string{"crun", "--log", log}, words...), Env: crunEnvironment, Dir: "/", Files: files}
+	e.launch(files, words, func(err error) {
+		e.said.close()
+		done(err)
+	})
+}
+
+// launch runs crun as run does; what it says of the process that it has started may come later.
+func (e *errand) launch(files [3]int, words []string, done func(error)) {
+	var err error
+	if e.said, err = listen(e.table.loop, "crun "+words[0]); err != nil {
+		done(err)
+		return
+	}
+	words = append([]string{"crun", "--log", e.said.path()}, words...)
+	c := &sys.Command{Path: e.table.crunPath, Args: words, Env: crunEnvironment, Dir: "/", Files: files}
 	var late *loop.Timer
 	pid, err := e.table.processes.Launch(c, func(code int) {
 		e.table.loop.Cancel(late)
+		e.said.handed()
 		if code == 0 {
 			done(nil)
 			return
 		}
-		text, _ := e.table.kernel.ReadBelow("/", log, 16*maxLog)
-		done(failure(words[0], code, string(text)))
+		done(e.said.failure(code))
 	})
 	if err != nil {
 		done(&wire.Error{Code: wire.Fail, Text: "running crun", Cause: err})
@@ -87,10 +101,11 @@ func (e *errand) open(verb string, terminal bool, wanted process.Wanted) (words 
 	return words, err
 }
 
-// bear runs crun to start the process whose streams are open, and adopts it for its owner; done gets it, or why there is none.
-func (e *errand) bear(words []string, owner string, ending, over func(), done func(*process.Process, error)) {
+// bear runs crun to start the process whose streams are open, and adopts it for its owner; done gets it, or why there is none. A process
+// that waits is adopted once crun has ended, one that does not when it is known to run its program.
+func (e *errand) bear(words []string, waits bool, owner string, ending, over func(), done func(*process.Process, error)) {
 	enough := e.table.processes.Expect()
-	e.run(e.streams.Theirs(), func(err error) {
+	born := func(err error) {
 		var p *process.Process
 		if err == nil {
 			p, err = e.adopt(owner, ending, over)
@@ -100,8 +115,18 @@ func (e *errand) bear(words []string, owner string, ending, over func(), done fu
 		if err != nil {
 			e.streams.Close()
 		}
+		if err != nil || !waits {
+			e.said.close()
+		}
 		done(p, err)
-	}, words...)
+	}
+	e.launch(e.streams.Theirs(), words, func(err error) {
+		if err != nil || waits {
+			born(err)
+			return
+		}
+		e.said.whenOver(born)
+	})
 }
 
 // adopt takes over the process that crun has started.
@@ -131,38 +156,7 @@ func (e *errand) pid() (int, error) {
 
 // clean removes the errand's files.
 func (e *errand) clean() {
-	for _, ending := range []string{".log", ".pid", ".json", ".tty"} {
+	for _, ending := range []string{".pid", ".json", ".tty"} {
 		_ = e.table.kernel.RemoveTree(e.path + ending)
 	}
-}
-
-// failure makes an error of crun's words.
-func failure(verb string, code int, log string) error {
-	var lines []string
-	for _, line := range strings.Split(log, "\n") {
-		if _, text, dated := strings.Cut(line, "Z: "); dated {
-			line = text
-		}
-		if line = strings.TrimSpace(line); line != "" {
-			lines = append(lines, line)
-		}
-	}
-	text := strings.Join(lines, "; ")
-	if len(text) > maxLog {
-		text = text[:maxLog]
-	}
-	kind := wire.Fail
-	switch {
-	case strings.Contains(text, "not found in $PATH"):
-		kind = wire.FileNotFound
-	case strings.Contains(text, "open executable"):
-		kind = wire.AccessDenied
-	case strings.Contains(text, "chdir"):
-		kind = wire.PathNotFound
-	case code == 128+int(syscall.SIGKILL):
-		text = "did not end within " + strconv.Itoa(patience/1000) + " s, and was killed; " + text
-	case text == "":
-		text = "exit code " + strconv.Itoa(code)
-	}
-	return &wire.Error{Code: kind, Text: "crun " + verb + ": " + text}
 }

@@ -2,6 +2,7 @@ package container
 
 import (
 	"strings"
+	"syscall"
 
 	"utilityvm/agent/internal/account"
 	"utilityvm/agent/internal/sys"
@@ -48,13 +49,34 @@ func writeFiles(k sys.Kernel, id, hostname string) error {
 	return nil
 }
 
-// bindFiles shows the container the files of owner, but for those that the specification brings itself, and for those that have no place
-// in a root which cannot be written.
+// made are the file systems that the kernel makes, which are mounted over folders.
+var made = map[string]bool{"proc": true, "sysfs": true, "tmpfs": true}
+
+// checkPlaces refuses a root in which a folder right below it is to be mounted over, and is none: crun would not say which file system that
+// was for, or follow a link and make the container's devices elsewhere.
+func (s *spec) checkPlaces(k sys.Kernel) error {
+	for _, m := range s.mounts {
+		kind, _ := m.String("type")
+		target, _ := m.String("destination")
+		target = strings.TrimSuffix(target, "/")
+		if !made[kind] || strings.LastIndexByte(target, '/') != 0 {
+			continue
+		}
+		if found, err := k.Device(s.root + target); err != syscall.ENOENT && found.Kind != 'd' {
+			return invalid("mount " + target + ": " + target + " of the container's root is no folder, but a link or a file")
+		}
+	}
+	return nil
+}
+
+// bindFiles shows the container the files of owner, but for those that the specification brings itself, those in whose place the root has
+// a folder, and those that have no place in a root which cannot be written.
 func (s *spec) bindFiles(k sys.Kernel, owner string) {
 	fixed := k.IsReadOnly(s.root)
 	for _, name := range ownFiles {
 		target := "/etc/" + name
-		if _, err := k.ReadBelow(s.root, target, account.MaxFile); s.mountsAt(target) || fixed && err != nil {
+		_, err := k.ReadBelow(s.root, target, account.MaxFile)
+		if s.mountsAt(target) || fixed && err != nil || err == syscall.EINVAL { // a folder
 			continue
 		}
 		s.bind(folder(owner)+"/"+name, target)

@@ -27,11 +27,18 @@ type machine struct {
 	folder string
 	script map[string]string // by crun's verb; $1 is where the process id goes, $2 where crun tells of failures
 	verbs  []string
+	copies []string        // where folders were copied to
+	empty  map[string]bool // folders that are there, with nothing in them
 }
 
 // Spawn implements sys.Kernel.
 func (m *machine) Spawn(c *sys.Command) (sys.Child, error) {
-	verb, pid := c.Args[3], ""
+	verb, log, pid := c.Args[0], "", ""
+	if verb == "cp" {
+		m.copies = append(m.copies, c.Args[3])
+	} else {
+		verb, log = c.Args[3], c.Args[2]
+	}
 	for i, word := range c.Args {
 		if word == "--pid-file" {
 			pid = c.Args[i+1]
@@ -39,7 +46,7 @@ func (m *machine) Spawn(c *sys.Command) (sys.Child, error) {
 	}
 	m.verbs = append(m.verbs, verb)
 	real := *c
-	real.Path, real.Args = "/bin/sh", []string{"sh", "-c", m.script[verb], "sh", m.real(pid), m.real(c.Args[2])}
+	real.Path, real.Args = "/bin/sh", []string{"sh", "-c", m.script[verb], "sh", m.real(pid), log}
 	return sys.Linux{}.Spawn(&real)
 }
 
@@ -53,12 +60,12 @@ func (m *machine) ReadFile(path string) ([]byte, error) {
 	return m.Kernel.ReadFile(path)
 }
 
-// ReadBelow implements sys.Kernel.
-func (m *machine) ReadBelow(root, path string, max int) ([]byte, error) {
-	if strings.HasSuffix(path, ".log") {
-		return os.ReadFile(m.real(path))
+// ReadDir implements sys.Kernel.
+func (m *machine) ReadDir(path string) ([]string, error) {
+	if m.empty[path] {
+		return nil, nil
 	}
-	return m.Kernel.ReadBelow(root, path, max)
+	return m.Kernel.ReadDir(path)
 }
 
 // OpenProcess implements sys.Kernel.
@@ -287,6 +294,148 @@ func TestWhatCrunSaysOfAFailureIsToldByItsKind(t *testing.T) {
 	}
 }
 
+// becoming is crun that leaves a process behind which says something, or nothing, before it is the program.
+func becoming(says string) string {
+	return `exec 3>>"$2"; sh -c 'sleep 0.1; ` + says + `' & echo $! >"$1"`
+}
+
+func TestAFirstProcessThatCannotBecomeItsProgramIsAFailedStart(t *testing.T) {
+	for said, want := range map[string]wire.HResult{
+		"exec container process (missing dynamic library?) /x: No such file or directory": wire.LoaderNotFound,
+		"exec container process /x: Exec format error":                                    wire.BadFormat,
+		"exec container process /x: Permission denied":                                    wire.AccessDenied,
+	} {
+		r := newRig(t)
+		r.script["create"] = becoming(`echo "` + said + `" >&2; exit 1`)
+		c, err := r.create("c", simple)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.start(c)
+		if wire.CodeOf(err) != want || err.Error() != "crun start: "+said {
+			t.Errorf("%q: %v", said, err)
+		}
+		r.wait("c", c.first.PID())
+		if err := r.delete(c); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestOnATerminalCrunColoursItsWords(t *testing.T) {
+	if !becameNothing("\x1b[1;31m2026-11-30T15:09:26.435960Z: exec container process `/x`: Exec format error\x1b[0m\r\n") {
+		t.Error("not known")
+	}
+	for _, said := range []string{"", "hello\nexec container process\n", "sh: exec: x: not found"} {
+		if becameNothing(said) {
+			t.Errorf("%q", said)
+		}
+	}
+}
+
+func TestAProgramThatSpeaksAsCrunDoesHasRunUnlessItEndsAsCrunDoes(t *testing.T) {
+	r := newRig(t)
+	r.script["create"] = becoming(`echo "exec container process is what I say" >&2; exit 2`)
+	c, err := r.create("c", simple)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := r.start(c)
+	if err != nil || r.wait("c", pid) != 2 {
+		t.Error(pid, err)
+	}
+}
+
+func TestOneMoreProcessThatCannotBecomeItsProgramIsAFailedStart(t *testing.T) {
+	r := newRig(t)
+	c, err := r.create("c", simple)
+	if err == nil {
+		_, err = r.start(c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.script["exec"] = becoming(`echo "exec: Exec format error" >&3; exit 1`)
+	if pid, err := r.exec(c); wire.CodeOf(err) != wire.BadFormat || pid != 0 {
+		t.Errorf("%d %v", pid, err)
+	}
+}
+
+func TestAStartIsAnsweredWhenTheProgramRunsAndWhatElseCrunSaysIsNoFailure(t *testing.T) {
+	r := newRig(t)
+	r.script["create"] = becoming(`echo "something that does not matter" >&3; echo >"$1.runs"; exec 3>&-; exec sleep 60`)
+	r.script["create"] = strings.ReplaceAll(r.script["create"], "$1.runs", r.folder+"/runs")
+	c, err := r.create("c", simple)
+	if err == nil {
+		_, err = r.start(c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(r.folder + "/runs"); err != nil {
+		t.Error("answered before:", err)
+	}
+}
+
+func TestAProgramThatEndsAtOnceWasStarted(t *testing.T) {
+	r := newRig(t)
+	r.script["create"] = becoming(`exit 3`)
+	c, err := r.create("c", simple)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := r.start(c)
+	if err != nil || c.streams != nil {
+		t.Fatal(pid, err)
+	}
+	if code := r.wait("c", pid); code != 3 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestAnEmptyFolderThatIsMountedGetsWhatTheRootHasInItsPlace(t *testing.T) {
+	const mounted = `{"process":{"args":["x"]},"root":{"path":"rootfs"},"mounts":[
+		{"destination":"/data","type":"bind","source":"/run/mounts/m1","options":["rbind","copy","rw"]},
+		{"destination":"/full","type":"bind","source":"/run/mounts/m2","options":["copy"]},
+		{"destination":"/new","type":"bind","source":"/run/mounts/m3","options":["copy"]}]}`
+	ours := func(script string) *rig {
+		r := newRig(t)
+		r.empty = map[string]bool{"/run/mounts/m1": true, "/run/mounts/m3": true}
+		for _, path := range []string{"/run/mounts/m2/old", "/run/gcs/c/c/rootfs/data/file", "/run/gcs/c/c/rootfs/full/file"} {
+			r.Files[path] = "x"
+		}
+		r.script["cp"] = script
+		return r
+	}
+	r := ours("exit 0")
+	c, err := r.create("c", mounted)
+	if err != nil || strings.Join(r.copies, " ") != "/run/mounts/m1" || strings.Join(r.verbs, " ") != "cp create" {
+		t.Errorf("%v %q %q", err, r.copies, r.verbs)
+	}
+	if text := c.spec.encode("c"); strings.Contains(text, `"copy"`) || !strings.Contains(text, `["rbind","rw"]`) {
+		t.Error(text)
+	}
+	if !strings.Contains(strings.Join(r.Calls, "\n"), "mkdir /run/mounts/m3 755") {
+		t.Errorf("%q", r.Calls)
+	}
+	r = ours("echo cp: write error: No space left on device >&2; exit 1")
+	_, err = r.create("c", mounted)
+	if err == nil || err.Error() != "filling what is mounted at /data: busybox: cp: write error: No space left on device" {
+		t.Error(err)
+	}
+	if _, err := r.Find("c"); wire.CodeOf(err) != wire.SystemNotFound {
+		t.Error("the name is still taken")
+	}
+}
+
+func TestOnlyAFolderOfTheMachineCanBeFilled(t *testing.T) {
+	r := newRig(t)
+	_, err := r.create("c", `{"process":{"args":["x"]},"root":{"path":"rootfs"},"mounts":[{"destination":"/a","source":"../x","options":["copy"]}]}`)
+	if wire.CodeOf(err) != wire.InvalidArg || !strings.Contains(err.Error(), "mount /a: the option copy is for a folder of the utility VM, not '../x'") {
+		t.Error(err)
+	}
+}
+
 func TestAContainerThatIsKilledIsDeletedOnceItHasEnded(t *testing.T) {
 	r := newRig(t)
 	r.deaf = true
@@ -415,7 +564,7 @@ func TestAMachineWithOldControlGroupsHasNoContainers(t *testing.T) {
 }
 
 func TestWhatCrunNeverComesBackFromIsEnded(t *testing.T) {
-	if err := failure("create", 137, ""); err.Error() != "crun create: did not end within 120 s, and was killed; " {
+	if err := failure("crun create", 137, ""); err.Error() != "crun create: did not end within 120 s, and was killed; " {
 		t.Error(err)
 	}
 }

@@ -48,6 +48,7 @@ type spec struct {
 	mounts     []wire.Object
 	devices    []wire.Object
 	namespaces []wire.Object
+	fillings   []filling
 }
 
 // readSpec reads a specification whose bundle is in a folder, and finds its mistakes.
@@ -155,6 +156,9 @@ func (s *spec) readLinux() (err error) {
 
 func (s *spec) readRest() (err error) {
 	if s.mounts, err = s.all.Objects("mounts"); err != nil {
+		return err
+	}
+	if err = s.takeFillings(); err != nil {
 		return err
 	}
 	hooks, err := s.all.Object("hooks")

@@ -262,3 +262,14 @@ func FuzzSpec(f *testing.F) {
 		}
 	})
 }
+
+func TestAPlaceOfTheRootThatIsNoFolderIsRefusedBeforeCrunMountsOverIt(t *testing.T) {
+	const mounts = `{"process":{"args":["a"]},"root":{"path":"/r"},"mounts":[{"destination":"/proc","type":"proc"},{"destination":"/dev/","type":"tmpfs"},
+		{"destination":"/f","type":"bind","source":"/x"},{"destination":"/a/b","type":"tmpfs"}]}`
+	for place, says := range map[string]string{"/r/proc": "mount /proc: /proc of the container's root is no folder", "/r/dev": "mount /dev: ", "/r/f": "", "/r/a/b": "", "/r/proc/1": ""} {
+		err := parsed(t, mounts).checkPlaces(&systest.Kernel{Files: map[string]string{place: "a link"}})
+		if (says == "") != (err == nil) || err != nil && !strings.HasPrefix(err.Error(), says) {
+			t.Errorf("%s: %v", place, err)
+		}
+	}
+}

@@ -16,23 +16,16 @@ func (t *Table) Start(c *Container, stdio *process.Stdio, done Started) {
 		return
 	}
 	c.state = Starting
+	t.processes.Hold(c.first, func() {})
 	begun := func(err error) {
-		switch {
-		case err != nil:
-			stdio.Reset()
-			if c.state == Starting {
-				c.state = Created
-			}
-			done(0, err)
-		case c.first.Ended(): // and its end was told
-			stdio.Reset()
-			done(0, c.must("started", Created))
-		default:
-			c.state = Running
-			t.processes.Attach(c.first, c.streams, stdio)
-			c.streams = nil
-			done(c.first.PID(), nil)
+		if err == nil {
+			c.said.whenOver(func(error) { t.running(c, stdio, done) })
+			return
 		}
+		stdio.Reset()
+		c.state = Created
+		t.processes.Begin(c.first)
+		done(0, err)
 	}
 	if c.spec.afterStart {
 		e := t.errand(c)
@@ -40,6 +33,27 @@ func (t *Table) Start(c *Container, stdio *process.Stdio, done Started) {
 		return
 	}
 	begun(t.release(c.ID))
+}
+
+// running connects the streams of the first process, which has become its program or has failed to: then it has said so, and has ended.
+func (t *Table) running(c *Container, stdio *process.Stdio, done Started) {
+	p, text := c.first, string(c.streams.First())
+	failed := becameNothing(text)
+	if failed && !p.Ended() {
+		t.processes.Hold(p, func() { t.running(c, stdio, done) })
+		return
+	}
+	if failed && p.Code() == 1 {
+		stdio.Reset()
+		t.processes.Begin(p)
+		done(0, failure("crun start", 1, text))
+		return
+	}
+	c.state = Running
+	t.processes.Attach(p, c.streams, stdio)
+	c.streams = nil
+	done(p.PID(), nil)
+	t.processes.Begin(p)
 }
 
 // release does what "crun start" does where nothing is to be run after it, and what it would take a program with a dozen libraries to do:
@@ -102,7 +116,7 @@ func (t *Table) exec(c *Container, e *errand, what wire.Object, stdio *process.S
 		return err
 	}
 	words = append(words, "--detach", "--process", e.path+".json", c.ID)
-	e.bear(words, c.ID, nil, nil, func(p *process.Process, err error) {
+	e.bear(words, false, c.ID, nil, nil, func(p *process.Process, err error) {
 		if err != nil {
 			stdio.Reset()
 			done(0, err)

@@ -133,7 +133,9 @@ func (l *Loop) Run() error {
 	var events [64]syscall.EpollEvent
 	for patience := 0; !l.stopped; {
 		if patience != 0 && l.idle() {
-			patience = 0
+			if patience = 0; l.stopped { // events that are taken now would be told to nobody, and not again
+				break
+			}
 		}
 		n, err := sys.Wait(l.epoll, events[:], l.untilTimer(patience))
 		if err != nil {

@@ -36,7 +36,28 @@ func (t *Table) Expect() (enough func()) {
 // Streams are the standard streams of a process that another program starts for us: pipes, or a terminal that the program hands over.
 type Streams struct {
 	files    files
-	listener int // -1 without a terminal, and after it has come
+	listener int    // -1 without a terminal, and after it has come
+	first    []byte // of its errors, or of what its terminal shows, taken by First
+}
+
+// maxFirst is the most that First takes, in bytes.
+const maxFirst = 4096
+
+// First returns the first of what the process has said of errors until now, or its terminal shows. It is relayed all the same.
+func (s *Streams) First() []byte {
+	fd := s.files.ours[2]
+	if s.isConsole() {
+		fd = s.files.ours[0]
+	}
+	for fd >= 0 && len(s.first) < maxFirst {
+		var piece [maxFirst]byte
+		n, errno := sys.Read(fd, piece[:maxFirst-len(s.first)])
+		if errno != 0 || n == 0 {
+			break
+		}
+		s.first = append(s.first, piece[:n]...)
+	}
+	return s.first
 }
 
 // Streams makes pipes for the streams that are wanted; the others are /dev/null.
@@ -139,11 +160,23 @@ func (t *Table) Attach(p *Process, s *Streams, stdio *Stdio) {
 	}
 	s.files.opened = nil
 	p.stdio = stdio
+	if stdio.err.first = s.first; p.console {
+		stdio.out.first, stdio.err.first = s.first, nil
+	}
 	stdio.attach(&f, p.console)
+	for _, o := range []*output{stdio.out, stdio.err} {
+		if len(o.first) > 0 {
+			o.Ready(0) // nothing else will tell of it
+		}
+	}
 }
+
+// Hold lets nobody but ended hear of an adopted process's end until Begin.
+func (t *Table) Hold(p *Process, ended func()) { p.held = ended }
 
 // Begin lets an adopted process's end be told, which may have come already.
 func (t *Table) Begin(p *Process) {
+	p.held = nil
 	if p.ended {
 		t.exited(p, p.code)
 	}
@@ -168,6 +201,9 @@ func (p *Process) PID() int { return p.pid }
 
 // Ended reports whether the process has ended.
 func (p *Process) Ended() bool { return p.ended }
+
+// Code returns the exit code of a process that has ended.
+func (p *Process) Code() int { return p.code }
 
 // Forget drops all of an owner's processes that have ended.
 func (t *Table) Forget(owner string) {

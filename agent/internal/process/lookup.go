@@ -45,8 +45,10 @@ func codeOf(err error) wire.HResult {
 	switch err {
 	case syscall.ENOENT, syscall.ENOTDIR:
 		return wire.FileNotFound
-	case syscall.EACCES, syscall.EPERM, syscall.ENOEXEC, syscall.EISDIR, syscall.ETXTBSY:
+	case syscall.EACCES, syscall.EPERM, syscall.EISDIR, syscall.ETXTBSY:
 		return wire.AccessDenied
+	case syscall.ENOEXEC:
+		return wire.BadFormat
 	case syscall.E2BIG, syscall.EINVAL, syscall.ENAMETOOLONG:
 		return wire.InvalidArg
 	}

@@ -87,13 +87,29 @@ func TestWhatIsAskedOfTheKernel(t *testing.T) {
 func TestAStartThatFailsTellsItsKind(t *testing.T) {
 	for errno, code := range map[syscall.Errno]wire.HResult{
 		syscall.ENOENT: wire.FileNotFound, syscall.ENOTDIR: wire.FileNotFound, syscall.EACCES: wire.AccessDenied,
-		syscall.ENOEXEC: wire.AccessDenied, syscall.E2BIG: wire.InvalidArg, syscall.ENOMEM: wire.Fail, syscall.EAGAIN: wire.Fail,
+		syscall.ENOEXEC: wire.BadFormat, syscall.E2BIG: wire.InvalidArg, syscall.ENOMEM: wire.Fail, syscall.EAGAIN: wire.Fail,
 	} {
 		k := &systest.Kernel{Fail: map[string]error{"spawn /p": errno}}
 		table, l := newTable(t, k)
 		_, err := table.Start(&Spec{Args: []string{"/p"}}, Connect(l, nil, Ports{}))
 		if wire.CodeOf(err) != code || !errors.Is(err, errno) {
 			t.Errorf("%v: %#x %v", errno, wire.CodeOf(err), err)
+		}
+	}
+}
+
+func TestAProgramWhoseLoaderIsMissingIsToldApartFromAMissingOne(t *testing.T) {
+	for _, c := range []struct {
+		dir, name string
+		code      wire.HResult
+	}{
+		{"", "/bin/x", wire.LoaderNotFound}, {"/bin", "./x", wire.LoaderNotFound}, {"", "/bin/y", wire.FileNotFound}, {"/nowhere", "/bin/x", wire.PathNotFound},
+	} {
+		k := &systest.Kernel{Files: map[string]string{"/bin/x": "program", "/bin/./x": "program"}, Fail: map[string]error{"spawn " + c.name: syscall.ENOENT}}
+		table, l := newTable(t, k)
+		_, err := table.Start(&Spec{Args: []string{c.name}, Dir: c.dir}, Connect(l, nil, Ports{}))
+		if wire.CodeOf(err) != c.code {
+			t.Errorf("%+v: %#x %v", c, wire.CodeOf(err), err)
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package process
 
 import (
+	"syscall"
+
 	"utilityvm/agent/internal/loop"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
@@ -106,7 +108,7 @@ func (t *Table) start(spec *Spec, f *files) (sys.Child, error) {
 	}
 	path, err := lookPath(t.kernel, spec)
 	if err != nil {
-		return sys.Child{}, t.explain(spec, err)
+		return sys.Child{}, t.explain(spec, path, err)
 	}
 	dir := spec.Dir
 	if dir == "" {
@@ -116,7 +118,7 @@ func (t *Table) start(spec *Spec, f *files) (sys.Child, error) {
 		Path: path, Args: spec.Args, Env: spec.Env, Dir: dir, Files: f.child, Console: spec.Console, User: user,
 	})
 	if err != nil {
-		return sys.Child{}, t.explain(spec, err)
+		return sys.Child{}, t.explain(spec, path, err)
 	}
 	return child, nil
 }
@@ -169,9 +171,15 @@ func (s *Stdio) attachConsole(fd int, watch func(int, uint32, loop.Source)) {
 	}
 }
 
-// explain gives a failed start its HRESULT and names what is missing.
-func (t *Table) explain(spec *Spec, err error) error {
+// explain gives a failed start its HRESULT and names what is missing; path is the program's, "" when it was not found.
+func (t *Table) explain(spec *Spec, path string, err error) error {
 	subject, code := spec.Args[0], codeOf(err)
+	if spec.Dir != "" && path != "" && path[0] != '/' {
+		path = spec.Dir + "/" + path
+	}
+	if err == syscall.ENOENT && path != "" && t.kernel.Executable(path) == nil {
+		code = wire.LoaderNotFound
+	}
 	if spec.Dir != "" {
 		if _, why := t.kernel.ReadDir(spec.Dir); why != nil {
 			subject, code, err = "working directory "+spec.Dir, wire.PathNotFound, why

@@ -222,6 +222,7 @@ type output struct {
 	fd    int  // -1 before it is attached and after it is closed
 	large bool // the pipe was enlarged: it had held more than was asked for
 	hung  func()
+	first []byte // was read before it was attached
 
 	draining bool // what is left in the pipe is waited for
 }
@@ -252,6 +253,11 @@ func (o *output) Ready(uint32) {
 
 // Fill implements hvsocket.User.
 func (o *output) Fill(p []byte) (int, bool) {
+	if len(o.first) > 0 {
+		n := copy(p, o.first)
+		o.first = o.first[n:]
+		return n, true
+	}
 	if o.fd < 0 {
 		return 0, false
 	}

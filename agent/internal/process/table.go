@@ -30,6 +30,7 @@ type Process struct {
 	console bool
 	drains  bool // its end is told after what it wrote
 	ended   bool
+	held    func() // called at its end, which nobody else hears of until Begin
 	told    bool
 	code    int
 	waiters []*Waiter
@@ -111,6 +112,11 @@ func (t *Table) exited(p *Process, code int) {
 	p.ended, p.code = true, code
 	if p.event >= 0 {
 		t.loop.Close(p.event)
+		p.event = -1
+	}
+	if p.held != nil {
+		p.held()
+		return
 	}
 	p.stdio.running = false
 	p.stdio.in.close()

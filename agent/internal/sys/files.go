@@ -112,6 +112,11 @@ func (Linux) ReadBelow(root, path string, max int) ([]byte, error) {
 	return nil, syscall.EFBIG
 }
 
+// OpenFolderBelow implements Kernel.
+func (Linux) OpenFolderBelow(root, path string) (int, error) {
+	return openBelow(root, path, openPath|syscall.O_DIRECTORY, resolveInRoot)
+}
+
 // MakeDirsBelow implements Kernel.
 func (Linux) MakeDirsBelow(root, path string, mode uint32) error {
 	made := ""

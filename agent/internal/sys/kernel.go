@@ -61,6 +61,10 @@ type Kernel interface {
 	ReadFile(path string) ([]byte, error)
 	// ReadBelow returns a whole regular file of at most max bytes, whose path and links are those of a program whose root folder is root.
 	ReadBelow(root, path string, max int) ([]byte, error)
+	// OpenFolderBelow opens a folder, whose path and links are those of a program whose root folder is root; to name what is in it.
+	OpenFolderBelow(root, path string) (int, error)
+	// Seal opens a copy of a file, in memory, that nobody can change.
+	Seal(path string) (int, error)
 	// IsReadOnly reports whether nobody can write to the file system that path is on.
 	IsReadOnly(path string) bool
 	// WriteFIFO writes to a named pipe; that nobody reads it is an error.

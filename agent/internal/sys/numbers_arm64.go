@@ -2,5 +2,6 @@ package sys
 
 const (
 	sysFinitModule = 273
+	sysMemfdCreate = 279
 	sysSetns       = 268
 )

@@ -3,6 +3,7 @@ package sys
 import (
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -208,5 +209,27 @@ func TestASignalOfAChildEndsAWaitAndHarmsNothing(t *testing.T) {
 		if n, err := Wait(epoll, make([]syscall.EpollEvent, 1), 10*60*1000); n != 0 || err != nil {
 			t.Fatal(n, err)
 		}
+	}
+}
+
+func TestASealedCopyCanBeRunAndNotChanged(t *testing.T) {
+	fd, err := Linux{}.Seal("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(fd)
+	path := "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(fd)
+	said, code, err := started(t, Linux{}.Spawn, Command{Path: path, Args: []string{"sh", "-c", "echo run"}, Dir: "/"})
+	if err != nil || code != 0 || said != "run\n" {
+		t.Errorf("%q %d %v", said, code, err)
+	}
+	if file, err := os.OpenFile(path, os.O_RDWR, 0); err == nil {
+		_, err = file.Write([]byte("x"))
+		if err == nil {
+			t.Error("it was written to")
+		}
+	}
+	if _, err := (Linux{}).Seal("/nowhere"); err != syscall.ENOENT {
+		t.Error(err)
 	}
 }

@@ -18,7 +18,7 @@ from utilityvm.guest.process import in_words
 from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import ConnectionLost, GuestError, HostError, InvalidOptions, UtilityVMError
 from utilityvm.vm.uvm import CLEANUP_TIMEOUT
-from utilityvm.wire.gcs import ACCESS_DENIED, FILE_NOT_FOUND
+from utilityvm.wire.gcs import ACCESS_DENIED, BAD_FORMAT, FILE_NOT_FOUND, LOADER_NOT_FOUND
 
 if TYPE_CHECKING:
     from utilityvm.guest.process import Process
@@ -212,11 +212,18 @@ def not_started(error: GuestError) -> int:
     Raises:
         GuestError: it failed of something else.
     """
-    known = {FILE_NOT_FOUND: NOT_FOUND, ACCESS_DENIED: NOT_EXECUTABLE}
-    if error.result not in known:
+    if error.result not in _NOT_RUN:
         raise error
     print(f"uvm: {error.message}", file=sys.stderr)
-    return known[error.result]
+    return _NOT_RUN[error.result]
+
+
+_NOT_RUN: Final = {
+    FILE_NOT_FOUND: NOT_FOUND,
+    LOADER_NOT_FOUND: NOT_FOUND,
+    ACCESS_DENIED: NOT_EXECUTABLE,
+    BAD_FORMAT: NOT_EXECUTABLE,
+}
 
 
 async def _feed(stdin: "GuestStream") -> None:

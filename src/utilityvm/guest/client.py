@@ -95,7 +95,7 @@ class GuestClient:
         """Start a process and return its id. If the caller gives up meanwhile, the process is killed.
 
         Raises:
-            GuestError: it could not be started; `result` tells `gcs.FILE_NOT_FOUND` and `gcs.ACCESS_DENIED` apart.
+            GuestError: it could not be started; `result` tells why, as `gcs.FILE_NOT_FOUND` or `gcs.ACCESS_DENIED`.
         """
 
         async def undo(started: gcs.ExecuteResponse) -> None:

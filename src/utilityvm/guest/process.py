@@ -189,9 +189,17 @@ class Streams:
 
 
 def in_words(error: GuestError, program: str, where: str) -> GuestError:
-    """Return the guest's failure to run `program` in our words, if `where` it was looked for it is not there or cannot be executed."""
-    why = {gcs.FILE_NOT_FOUND: "no such program", gcs.ACCESS_DENIED: "cannot be executed"}.get(error.result)
+    """Return the guest's failure to run `program` in our words, if it is known; `where` the program was looked for."""
+    why = _NOT_RUN.get(error.result)
     return error if why is None else GuestError(f"{program}: {why} in {where}", call=error.call, result=error.result)
+
+
+_NOT_RUN: Final = {
+    gcs.FILE_NOT_FOUND: "no such program",
+    gcs.LOADER_NOT_FOUND: "its interpreter or dynamic loader is missing",
+    gcs.ACCESS_DENIED: "cannot be executed",
+    gcs.BAD_FORMAT: "cannot be executed, being for another machine or a script without #!,",
+}
 
 
 async def start_process(client: GuestClient, stdio: Stdio, spec: ProcessSpec, name: str) -> Process:

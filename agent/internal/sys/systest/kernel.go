@@ -84,6 +84,17 @@ func (k *Kernel) ReadBelow(root, path string, max int) ([]byte, error) {
 	return text, err
 }
 
+// OpenFolderBelow implements sys.Kernel: Files has something in it. It is not recorded.
+func (k *Kernel) OpenFolderBelow(root, path string) (int, error) {
+	if _, err := k.ReadDir(root + path); err != nil {
+		return -1, err
+	}
+	return syscall.Open("/", syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+}
+
+// Seal implements sys.Kernel. The descriptor is none.
+func (k *Kernel) Seal(path string) (int, error) { return -1, k.call("seal", path) }
+
 // IsReadOnly implements sys.Kernel: where ReadOnly says so.
 func (k *Kernel) IsReadOnly(path string) bool { return k.ReadOnly[path] }
 
