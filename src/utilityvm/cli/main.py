@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from utilityvm.kit.errors import UtilityVMError
 
+_MEANT: Final = 3  # flags that are offered for a beginning of theirs
 _OURS: Final = 125  # the failure is ours, not that of the program which ran in the guest
 _INTERRUPTED: Final = 130  # 128 + SIGINT
 
@@ -131,7 +132,13 @@ def _parser(*chosen: str) -> argparse.ArgumentParser:
     from utilityvm import __version__
 
     class Verb(argparse.ArgumentParser):
-        """A verb's own parser, which refuses what it does not know itself: left to `uvm`'s, the usage that is shown is not the verb's."""
+        """A verb's own parser, which refuses what it does not know itself: left to `uvm`'s, the usage that is shown is not the verb's.
+
+        No flag has a shorter form: one that is added later would take it away.
+        """
+
+        def __init__(self, **how):  # type: ignore[no-untyped-def]  # noqa: ANN003,ANN204  (as argparse has it)
+            super().__init__(allow_abbrev=False, **how)
 
         def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: ANN001,ANN202  (as argparse has it)
             known, unknown = super().parse_known_args(args, namespace)
@@ -139,7 +146,7 @@ def _parser(*chosen: str) -> argparse.ArgumentParser:
                 self.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(unknown[0], self._option_string_actions)}")
             return known, unknown
 
-    parser = argparse.ArgumentParser(prog="uvm", description="Utility VMs: small virtual machines that hold processes.")
+    parser = argparse.ArgumentParser(prog="uvm", description="Utility VMs: small virtual machines that hold processes.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"uvm {__version__}", help="print the version and end")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say what happens; twice: every step and the guest's debug log")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Verb)
@@ -154,8 +161,11 @@ def _meant(word: str, known: Iterable[str]) -> str:
     """Return a question for the flag that `word` may have been meant as, ``""`` when there is none like it."""
     from difflib import get_close_matches
 
-    like = get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.75) if word.startswith("--") else []
-    return f" (did you mean {like[0]}?)" if like else ""
+    flag = word.partition("=")[0]
+    if not flag.startswith("--"):
+        return ""
+    like = [name for name in known if name.startswith(flag)][:_MEANT] or get_close_matches(flag, known, n=1, cutoff=0.75)
+    return f" (did you mean {' or '.join(like)}?)" if like else ""
 
 
 def _configure_logging(verbose: int) -> None:

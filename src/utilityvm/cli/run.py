@@ -109,6 +109,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
         spec=spec,
         options=options,
         container_id=name,
+        volumes=wanted.volumes,
         pull=Pull(args.pull),
         scratch_size=SCRATCH_SIZE if args.scratch_size is None else args.scratch_size,
         network=network,

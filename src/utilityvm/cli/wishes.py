@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from utilityvm.cli import attach
 from utilityvm.containers import wish
-from utilityvm.containers.capabilities import granted
+from utilityvm.containers.spec import check_wish
 from utilityvm.containers.wish import Wish
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound
 
@@ -69,7 +69,7 @@ def _add_mounts(add: Callable[..., object]) -> None:
         default=[],
         type=spelled(wish.parse_volume),
         metavar="SOURCE:PATH[:OPTIONS]",
-        help="mount a path of the host (it has a slash), or a named volume, which is made when there is none; OPTIONS as ro,size=20g",
+        help="mount a path of the host (it has a slash), or a named volume, which is made when there is none; OPTIONS as ro,size=20g,nocopy",
     )
     add(
         "--tmpfs",
@@ -116,12 +116,11 @@ def wish_of(args: argparse.Namespace, command: Sequence[str], environment: Mappi
         InvalidOptions: they contradict each other, or what a file says makes no sense.
         NotFound, HostError: a file of variables is not there, or cannot be read.
     """
-    granted(args.cap_add, args.cap_drop)
     variables: list[tuple[str, str | None]] = []
     for file in args.env_file:
         variables += wish.parse_env_file(_read(file), file, environment)
     variables += [wish.parse_env(word, environment) for word in args.env]
-    return Wish(
+    wanted = Wish(
         args=tuple(command),
         entrypoint=None if args.entrypoint is None else (args.entrypoint,) * bool(args.entrypoint),
         env=tuple(variables),
@@ -139,6 +138,8 @@ def wish_of(args: argparse.Namespace, command: Sequence[str], environment: Mappi
         ulimits=tuple(args.ulimit),
         sysctls=tuple(args.sysctl),
     )
+    check_wish(wanted)
+    return wanted
 
 
 def _name(text: str) -> str:

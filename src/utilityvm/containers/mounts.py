@@ -1,6 +1,7 @@
 """Mounts of a container in a Linux guest: what of them the host must give to the guest first, and where the guest then has it.
 
-Semantics: the original's for ``bind``, ``physical-disk`` and ``virtual-disk``, with its texts; ``volume`` is ours. Others are the guest's.
+Semantics: the original's for ``bind``, ``physical-disk`` and ``virtual-disk``, with its texts; ``volume`` and ``scratch`` are ours. Others
+are the guest's.
 """
 
 import re
@@ -23,8 +24,22 @@ from utilityvm.kit.errors import InvalidOptions, Problem, UtilityVMError
 from utilityvm.options.paths import split
 from utilityvm.wire.oci import Mount
 
-_HOSTS: Final = {"bind", "physical-disk", "virtual-disk", "volume"}
+VOLUME: Final = "volume"
+"""The type of a mount whose source is the name of a volume."""
+
+SCRATCH: Final = "scratch"
+"""The type of a mount whose source is a name among the folders that a container has on its scratch disk beside its root."""
+
+NOCOPY: Final = "nocopy"
+"""Option of a volume that is not filled with what the container's root has in its place while it is empty."""
+
+_COPY: Final = "copy"  # by which our agent is told to fill it
+
+_HOSTS: Final = {"bind", "physical-disk", "virtual-disk", VOLUME, SCRATCH}
 """Types of mounts whose source is on the host."""
+
+_PATHS: Final = {"bind", "physical-disk", "virtual-disk"}
+"""Types of mounts whose source is a path of the host."""
 
 _OF_THE_GUEST: Final = ("sandbox://", "sandbox-tmp://", "hugepages://", "uvm://")
 """Beginnings of sources that the guest finds."""
@@ -41,8 +56,11 @@ class Mounts:
     tables: Tables
     volumes: Volumes
 
-    async def place(self, mounts: Sequence[Mount], taken: Releases) -> list[Mount]:
+    async def place(self, mounts: Sequence[Mount], taken: Releases, scratch_path: str, *, ours: bool) -> list[Mount]:
         """Give the guest what `mounts`, which are checked, need of the host, and return them with the sources that it then has.
+
+        `scratch_path` is the container's folder on its scratch disk in the guest, ``""`` without one. `ours` says whether the guest's
+        agent is this project's, which fills what is empty.
 
         Raises:
             UtilityVMError: as `devices.share.share`, `Scsi.add` and `Volumes.use`, with the mount that it was about.
@@ -50,13 +68,13 @@ class Mounts:
         placed = []
         for mount in mounts:
             try:
-                placed.append(await self._place(mount, taken))
+                placed.append(await self._place(mount, taken, scratch_path, ours=ours))
             except UtilityVMError as error:
                 error.during(f"mount {mount.destination}")
                 raise
         return placed
 
-    async def _place(self, mount: Mount, taken: Releases) -> Mount:
+    async def _place(self, mount: Mount, taken: Releases, scratch_path: str, *, ours: bool) -> Mount:
         if not _is_of_host(mount):
             return mount
         read_only = is_read_only(mount)
@@ -66,8 +84,12 @@ class Mounts:
             case "volume":
                 path = await self.volumes.use(mount.source, read_only=read_only, size=volume_size(mount))
                 taken.push(f"volume {mount.source}", partial(self.volumes.drop, mount.source))
-                options = [option for option in mount.options if not option.startswith("size=")]
+                options = [option for option in mount.options if not option.startswith("size=") and option != NOCOPY]
+                if ours and not read_only and NOCOPY not in mount.options:
+                    options.append(_COPY)
                 return _bound(replace(mount, type="bind", source=path, options=options))
+            case "scratch":
+                return _of_scratch(mount, scratch_path, ours=ours)
         path = self.tables.layers.mount_point()
         if mount.type == "physical-disk":
             await self.tables.scsi.add_physical_disk(mount.source, path, read_only=read_only)
@@ -100,7 +122,10 @@ def check_mounts(mounts: Sequence[Mount]) -> None:
             shown = f"{{Destination:{mount.destination} Type:{mount.type} Source:{mount.source} Options:[{' '.join(mount.options)}]}}"
             said = f"invalid OCI spec - a mount must have both source and a destination: {shown}"
             problems.append(Problem(f"$.mounts[{place}]", "missing", said))
-        elif mount.type == "volume":
+        elif mount.type in _PATHS and not _is_absolute(mount.source):
+            said = f"mount {mount.destination}: the source {mount.source[:200]!r} is not an absolute path of this host"
+            problems.append(Problem(f"$.mounts[{place}].source", "path", said))
+        elif mount.type == VOLUME:
             volume_size(mount)
     if problems:
         raise InvalidOptions(problems[0].message, problems=problems)
@@ -125,6 +150,19 @@ def volume_size(mount: Mount) -> int:
         message = f"mount {mount.destination}: {said[:100]!r} is no size: a number of bytes, with k, m, g or t for its unit"
         raise InvalidOptions(message, problems=[Problem("$.mounts", "size", message)])
     return check_size(int(found[1]) * _UNITS[found[2].lower()], f"the size of volume {mount.source}")
+
+
+def _is_absolute(source: str) -> bool:
+    """Whether a source has its place by itself: a path of either sort of host, or of the guest's."""
+    return source.startswith(("/", "\\\\", *_OF_THE_GUEST)) or source[1:3] in {":\\", ":/"}
+
+
+def _of_scratch(mount: Mount, scratch_path: str, *, ours: bool) -> Mount:
+    if not scratch_path:
+        raise InvalidOptions("it is a folder of the scratch disk, and the container has none", hint="give scratch_size_in_bytes")
+    if not ours:  # who would not make the folder
+        return replace(mount, type="tmpfs", source="tmpfs", options=["nosuid", "nodev", "tmpcopyup"])
+    return replace(mount, type="bind", source=f"{scratch_path}/volumes/{mount.source}", options=["rbind", *mount.options, _COPY])
 
 
 def _is_of_host(mount: Mount) -> bool:

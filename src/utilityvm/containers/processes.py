@@ -39,6 +39,8 @@ def another(
         raise InvalidOptions(f"{name}: its own first process is not known to be like: give an OCI process", hint="see wire.oci.OciProcess")
     spec = ProcessSpec(argv=tuple(process), env=tuple((env or {}).items()), cwd=cwd or "", user=user or "", console_size=console_size)
     parameters(spec)  # which refuses what no guest could start
+    if cwd and not cwd.startswith("/"):
+        raise InvalidOptions(f"{name}: the working directory {cwd!r} is not an absolute path of the container")
     wanted = replace(first, args=list(process), command_line="", env=_env(first.env, env or {}), cwd=cwd or first.cwd)
     wanted = replace(
         wanted, terminal=console_size is not None, console_size=Box(height=console_size[0], width=console_size[1]) if console_size else None

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from utilityvm.containers import capabilities
+from utilityvm.containers.mounts import NOCOPY, SCRATCH, VOLUME
 from utilityvm.containers.wish import Ulimit, Wish
+from utilityvm.guest.spec import ProcessSpec, parameters
 from utilityvm.images.image import ImageConfig
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.plan.topology import GUEST_MEMORY
@@ -19,9 +21,6 @@ OCI_VERSION: Final = "1.0.2"
 DEFAULT_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TERM: Final = "TERM=xterm"
 """The terminal that a container is told of, as by docker: every image that knows any knows this one."""
-
-VOLUME: Final = "volume"
-"""The type of a mount whose source is the name of a volume."""
 
 CPU_PERIOD: Final = 100_000
 """Microseconds in which a container has its share of the processors."""
@@ -91,9 +90,7 @@ def process_of(config: ImageConfig, wish: Wish) -> oci.OciProcess:
     Raises:
         InvalidOptions: there is none, or its folder is not absolute.
     """
-    cwd = wish.cwd or config.working_dir or "/"
-    if not cwd.startswith("/"):
-        raise InvalidOptions(f"the working directory {cwd!r} is not an absolute path of the container")
+    cwd = _folder(wish.cwd or config.working_dir or "/")
     granted = capabilities.granted(wish.cap_add, wish.cap_drop)
     height_width = wish.console_size
     return oci.OciProcess(
@@ -106,6 +103,24 @@ def process_of(config: ImageConfig, wish: Wish) -> oci.OciProcess:
         capabilities=oci.Capabilities(bounding=granted, effective=granted, permitted=granted),
         rlimits=list(map(_rlimit, wish.ulimits)),
     )
+
+
+def check_wish(wish: Wish) -> None:
+    """Refuse what no container of any image could be made with.
+
+    Raises:
+        InvalidOptions: words, variables, user or folder that no process can have; `problems` has all. Or the folder is not absolute.
+    """
+    words = ("command", *(wish.entrypoint or ()), *wish.args)
+    parameters(ProcessSpec(argv=words, env=tuple((name, value or "") for name, value in wish.env), cwd=wish.cwd, user=wish.user))
+    _folder(wish.cwd or "/")
+    capabilities.granted(wish.cap_add, wish.cap_drop)
+
+
+def _folder(cwd: str) -> str:
+    if not cwd.startswith("/"):
+        raise InvalidOptions(f"the working directory {cwd!r} is not an absolute path of the container")
+    return cwd
 
 
 def vm_size(wish: Wish) -> dict[str, int]:
@@ -145,8 +160,9 @@ def _mounts(config: ImageConfig, wish: Wish) -> list[oci.Mount]:
     for volume in wish.volumes:
         flag = "ro" if volume.read_only else "rw"
         if volume.name:
-            size = [] if volume.size is None else [f"size={volume.size}"]
-            own.append(oci.Mount(destination=volume.target, type=VOLUME, source=volume.name, options=[flag, *size]))
+            more = [] if volume.size is None else [f"size={volume.size}"]
+            more += [] if volume.copy else [NOCOPY]
+            own.append(oci.Mount(destination=volume.target, type=VOLUME, source=volume.name, options=[flag, *more]))
         else:
             own.append(oci.Mount(destination=volume.target, type="bind", source=volume.path, options=["rbind", flag]))
     taken: set[str] = set()
@@ -154,12 +170,11 @@ def _mounts(config: ImageConfig, wish: Wish) -> list[oci.Mount]:
         if place in taken:
             raise InvalidOptions(f"two things are mounted at {place}")
         taken.add(place)
-    if wish.read_only:  # an image's volumes are written to, whatever the root is; their content is that of the image at first
-        own += [
-            oci.Mount(destination=place, type="tmpfs", source="tmpfs", options=["nosuid", "nodev", "tmpcopyup"])
-            for place in config.volumes
-            if _plain(place) not in taken
-        ]
+    own += [  # what is written to an image's volumes is not the root's, which may be closed
+        oci.Mount(destination=place, type=SCRATCH, source=str(number), options=["rw"])
+        for number, place in enumerate(config.volumes)
+        if _plain(place) not in taken
+    ]
     return [mount for mount in _MOUNTS if mount.destination not in taken] + sorted(own, key=lambda mount: mount.destination.count("/"))
 
 

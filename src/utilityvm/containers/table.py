@@ -108,10 +108,9 @@ class Containers:
         taken = Releases(self._vm.id)
         try:
             root = await self._rooms.mount(name, layers, disk, taken) if layers else None
-            mounts = await self._mounts.place(spec.mounts, taken)
-            spec = replace(spec, mounts=mounts)
-            path, scratch_path = _root(spec, root), root.scratch_path if root else ""
-            wanted = document.document(spec, name, root=path, scratch_path=scratch_path, ours=self._vm.is_ours())
+            scratch_path, ours = root.scratch_path if root else "", self._vm.is_ours()
+            spec = replace(spec, mounts=await self._mounts.place(spec.mounts, taken, scratch_path, ours=ours))
+            wanted = document.document(spec, name, root=_root(spec, root), scratch_path=scratch_path, ours=ours)
             return self._container(name, await self._in_guest(name, wanted), wanted, taken, root.scratch if root else None)
         except BaseException:
             await self._give_back(taken)

@@ -16,7 +16,7 @@ SMALLEST_MEMORY: Final = 6 << 20
 
 _SIZE: Final = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgtp])?(?:i?b)?", re.IGNORECASE)
 _POWERS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
-_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _HOSTNAME: Final = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?")
 _LONGEST_HOSTNAME: Final = 64
 _BLANKS: Final = " \t"
@@ -39,7 +39,8 @@ _OF_IPC: Final = frozenset(
 class Volume:
     """What is mounted at `target` of the container: the host's file or folder `path`, or the named volume `name`; one of them is ``""``.
 
-    `size` is in bytes, for a volume that is made because there is none of that name.
+    `size` is in bytes, for a volume that is made because there is none of that name. `copy` fills one that is empty with what the image
+    has at `target`.
     """
 
     target: str
@@ -47,6 +48,7 @@ class Volume:
     name: str = ""
     read_only: bool = False
     size: int | None = None
+    copy: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,9 @@ def parse_env_file(text: str, file: str, environment: Mapping[str, str]) -> list
 
 
 def parse_volume(text: str) -> Volume:
-    """Return what ``HOST-PATH:PATH[:ro]`` or ``NAME:PATH[:ro][,size=SIZE]`` mounts. A path of the host has a slash, a name has none.
+    """Return what ``HOST-PATH:PATH[:ro]`` or ``NAME:PATH[:OPTION,…]`` mounts. A path of the host has a slash, a name has none.
+
+    The options of a named volume are ``ro``, ``size=SIZE`` and ``nocopy``.
 
     Raises:
         InvalidOptions: it is neither.
@@ -182,16 +186,20 @@ def parse_volume(text: str) -> Volume:
     target, words = rest[0], rest[1:]
     if len(words) > 1 or not source:
         raise InvalidOptions(f"{text!r} is not SOURCE:PATH[:ro]")
-    read_only, size = _volume_options(text, words[0].split(",") if words else [])
-    place = _target(target, text)
+    options = words[0].split(",") if words else []
+    size = _volume_size(text, options)
+    place, read_only, copy = _target(target, text), "ro" in options, "nocopy" not in options
     if "/" in source or source in {".", ".."}:
         if size is not None:
             raise InvalidOptions(f"{text!r}: a folder of the host has no size of its own")
+        if not copy:
+            raise InvalidOptions(f"{text!r}: nocopy is for volumes that have a name")
         return Volume(place, path=source, read_only=read_only)
-    return Volume(place, name=parse_name(source, "a volume"), read_only=read_only, size=size)
+    return Volume(place, name=parse_name(source, "a volume"), read_only=read_only, size=size, copy=copy)
 
 
-def _volume_options(text: str, words: Iterable[str]) -> tuple[bool, int | None]:
+def _volume_size(text: str, words: Iterable[str]) -> int | None:
+    """Return the size that the options of a volume give, and refuse those that there are not."""
     size = None
     for word in words:
         if word.startswith("size="):
@@ -199,19 +207,20 @@ def _volume_options(text: str, words: Iterable[str]) -> tuple[bool, int | None]:
             continue
         if word.lower() == "z":
             raise InvalidOptions(f"{text!r}: {word!r} is for SELinux, which the guest has not", hint="leave it out")
-        if word not in {"ro", "rw"}:
+        if word not in {"ro", "rw", "nocopy"}:
             raise InvalidOptions(f"{text!r}: a volume is ro or rw, not {word!r}")
-    return "ro" in words, size
+    return size
 
 
 def parse_name(text: str, what: str) -> str:
-    """Return the name of `what`, as docker takes one: letters, digits, ``_``, ``.`` and ``-``, two at least.
+    """Return the name of `what`: 1 to 128 letters, digits, ``_``, ``.`` and ``-``.
 
     Raises:
         InvalidOptions: it is none.
     """
     if not _NAME.fullmatch(text):
-        raise InvalidOptions(f"{text!r} cannot name {what}: letters, digits, '_', '.' and '-', at least two, a letter or digit first")
+        said = f"{text!r:.200} cannot name {what}"
+        raise InvalidOptions(f"{said}: letters, digits, '_', '.' and '-', at most 128, a letter or digit first")
     return text
 
 
@@ -273,10 +282,21 @@ def parse_sysctl(text: str) -> tuple[str, str]:
     if name not in _OF_IPC and not name.startswith(("fs.mqueue.", "net.")):
         hint = "it has net.*, fs.mqueue.* and those of System V IPC"
         raise InvalidOptions(f"sysctl {name!r} is the kernel's, not a container's own", hint=hint)
+    if not _is_text(text):
+        raise InvalidOptions(f"{text!r} is not UTF-8, or has a zero byte")
     return name, value
 
 
 def _target(path: str, text: str) -> str:
+    if not _is_text(path):
+        raise InvalidOptions(f"{text!r}: {path!r} is not UTF-8, or has a zero byte")
     if not path.startswith("/") or not path.strip("/"):
         raise InvalidOptions(f"{text!r}: {path!r} is not an absolute path of the container below /")
     return path
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:  # surrogates, which is how Python keeps bytes that are not text
+        return False

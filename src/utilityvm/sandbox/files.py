@@ -29,15 +29,19 @@ T = TypeVar("T")
 LISTING_LIMIT: Final = 64 << 20
 """Bytes of a folder's listing."""
 
+_FULL: Final = (
+    "the disk of the sandbox is full, or the volume or tmpfs that this is on: scratch_size=, size= of the volume or tmpfs make more"
+)
 _PIECE: Final = 256 * 1024
 _KEPT: Final = 4096  # bytes of a program's complaint
-_ABSENT, _FOLDER = 44, 45  # exit codes of our scripts
+_ABSENT, _FOLDER, _OTHER = 44, 45, 46  # exit codes of our scripts
 _COPIES: Final = ThreadPoolExecutor(4, "utilityvm.copy")
 
 _EXISTS: Final = '[ -e "$1" ] || [ -L "$1" ]'
 _THERE: Final = f"{_EXISTS} || exit {_ABSENT}"
-_READ: Final = f'{_THERE}; [ -d "$1" ] && exit {_FOLDER}; exec $b cat -- "$1"'
-_WRITE: Final = f'[ -d "$1" ] && exit {_FOLDER}; $b mkdir -p -- "$2" && $b cat > "$1" && {{ [ -z "$3" ] || $b chmod "$3" -- "$1"; }}'
+_FILE: Final = f'[ -d "$1" ] && exit {_FOLDER}; [ -f "$1" ] || exit {_OTHER}'  # a pipe may never end, nor begin
+_READ: Final = f'{_THERE}; {_FILE}; exec $b cat -- "$1"'
+_WRITE: Final = f'if [ -e "$1" ]; then {_FILE}; fi; $b mkdir -p -- "$2" && $b cat > "$1" && {{ [ -z "$3" ] || $b chmod "$3" -- "$1"; }}'
 _REMOVE: Final = f'{_THERE}; exec $b rm -rf -- "$1"'
 _LIST: Final = (
     f'{_THERE}; [ -d "$1" ] || exit {_FOLDER}; '
@@ -97,7 +101,7 @@ class Files:
 
         Raises:
             NotFound: there is none.
-            InvalidOptions: it is a folder.
+            InvalidOptions: it is a folder, a pipe, a socket or a device.
             OutputLimitExceeded: it has more than `limit` bytes.
             GuestError: it cannot be read, e.g. by this user.
         """
@@ -114,12 +118,12 @@ class Files:
         `mode` are its rights, e.g. ``0o755``; None leaves them to the sandbox.
 
         Raises:
-            InvalidOptions: there is a folder.
+            InvalidOptions: there is a folder, a pipe, a socket or a device; or `data` is text that is not UTF-8.
             GuestError: it cannot be written, e.g. by this user, or because the disk is full.
         """
         place = _checked(path)
         rights = "" if mode is None else f"{mode & 0o7777:o}"
-        content = data.encode() if isinstance(data, str) else data
+        content = encoded(data, "data")
         await self._do(_WRITE, place, posixpath.dirname(place), rights, data=content, user=user, not_this="is a folder")
 
     async def exists(self, path: str, *, user: str | None = None) -> bool:
@@ -159,7 +163,7 @@ class Files:
 
         Raises:
             NotFound: nothing is at `source`.
-            InvalidOptions: the path in the sandbox is not absolute, or ends with ``..``.
+            InvalidOptions: a socket, a pipe or a device is; or the path in the sandbox is not absolute, or ends with ``..``.
             HostError: something of it cannot be read.
             GuestError: something cannot be written.
         """
@@ -214,9 +218,12 @@ class Files:
             raise NotFound(f"{self._name}: {what}: no such file or folder")
         if code == _FOLDER and not_this:
             raise InvalidOptions(f"{self._name}: {what} {not_this}")
+        if code == _OTHER and not_this:
+            raise InvalidOptions(f"{self._name}: {what} is a pipe, a socket or a device, and no file")
         if code:
             why = complaint.decode(errors="backslashreplace").strip() or f"exit code {code}"
-            raise GuestError(f"{self._name}: {what}: {why}", call="ExecuteProcess", result=code)
+            hint = _FULL if "No space left on device" in why else ""
+            raise GuestError(f"{self._name}: {what}: {why}", call="ExecuteProcess", result=code, hint=hint)
 
     def _entries(self, listing: bytes, place: str) -> Iterator[FileEntry]:
         """Read what the listing says: of each batch the names, an empty one, then a line for each."""
@@ -294,6 +301,18 @@ async def _put_away(process: Process, worker: "asyncio.Future[T]") -> None:
     await process.close()  # which ends what the thread waits for
     await asyncio.wait([worker])
     worker.exception()  # has been told, or is the caller's cancellation
+
+
+def encoded(data: bytes | str, name: str) -> bytes:
+    """Return bytes as they are and text as UTF-8; `name` is the parameter's.
+
+    Raises:
+        InvalidOptions: it is text that is not UTF-8: surrogates, which is how Python keeps bytes that are none.
+    """
+    try:
+        return data.encode() if isinstance(data, str) else data
+    except UnicodeEncodeError as error:
+        raise InvalidOptions(f"{name} is not UTF-8: {data[error.start : error.end][:100]!a}", hint="give bytes") from error
 
 
 def _checked(path: str) -> str:

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 
 from utilityvm.containers.container import Container
 from utilityvm.containers.scratch import SCRATCH_SIZE, check_size
+from utilityvm.containers.wish import Volume
 from utilityvm.guest.process import in_words
 from utilityvm.images.depot import Tell, tell_nobody
 from utilityvm.images.formats import Platform
@@ -20,14 +22,14 @@ from utilityvm.images.image import Image
 from utilityvm.images.skopeo import Access
 from utilityvm.images.store import ImageStore
 from utilityvm.kit.aio import finish, together
-from utilityvm.kit.errors import GuestError, HostError, NotFound
+from utilityvm.kit.errors import GuestError, HostError, NotFound, Unsupported
 from utilityvm.kit.ids import new_guid
 from utilityvm.kit.trace import span
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.network import UserNetwork
 from utilityvm.vm.compose import create_lcow
 from utilityvm.vm.uvm import UtilityVM
-from utilityvm.wire.oci import Mount, Spec
+from utilityvm.wire.oci import Spec
 
 SHIPPED: Final = "busybox"
 """The image that comes with the boot files."""
@@ -43,7 +45,7 @@ class Pull(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is opened: the image by its name, the container that `spec` makes of it, and the VM.
+    """What is opened: the image by its name, the container that `spec` makes of it with `volumes`, and the VM.
 
     `scratch_size` is in bytes. A root that can only be read has such a disk too: places to mount something at are made on it.
     """
@@ -52,6 +54,7 @@ class Plan:
     spec: Callable[[Image], Spec]
     options: OptionsLCOW
     container_id: str
+    volumes: Sequence[Volume] = ()
     pull: Pull = Pull.MISSING
     scratch_size: int = SCRATCH_SIZE
     network: UserNetwork | None = None
@@ -97,8 +100,12 @@ async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pu
 
     Raises:
         NotFound: the image is neither here nor, as far as `plan.pull` lets it be asked, in its registry.
+        NotFound, HostError, Unsupported: a path of this host that is to be mounted is not there, or cannot be; told before the VM boots.
         UtilityVMError: as `create_lcow`, `UtilityVM.start`, `ImageStore.pull`, `UtilityVM.create_container` and what `plan.spec` raises.
     """
+    for volume in plan.volumes:
+        if volume.path:
+            real_path(volume.path, volume.target)
     created = await create_lcow(plan.options, require_kvm=plan.require_kvm, require_jail=plan.require_jail, network=plan.network)
     vm = await undo.enter_async_context(created)
     found: list[tuple[Image, Spec]] = []
@@ -114,27 +121,41 @@ async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pu
     try:
         made = await vm.create_container(plan.container_id, spec, layers=held.layers, scratch_size_in_bytes=plan.scratch_size)
     except GuestError as error:
-        raise in_words(error, program, f"image {held.name.short}") from error
+        told = in_words(error, program, f"image {held.name.short}")
+        raise (error.during(f"image {held.name.short}") if told is error else told) from error
     return Opened(held, program, vm, made)
 
 
 def at_hand(spec: Spec) -> Spec:
-    """Return `spec` with the real paths of what it has of this host: a link is what it leads to.
+    """Return `spec` with the real paths of what it has of this host: a link is what it leads to. See `real_path` for errors."""
+    return replace(
+        spec, mounts=[replace(one, source=real_path(one.source, one.destination)) if one.type == "bind" else one for one in spec.mounts]
+    )
+
+
+def real_path(path: str, target: str) -> str:
+    """Return the real path of what is to be mounted at `target` of a container.
 
     Raises:
         NotFound: there is no such thing here.
-        HostError: it may not be looked at, or its links lead in a circle.
+        HostError: it may not be looked at or read, or its links lead in a circle.
+        Unsupported: it is the root of this host, or neither a file nor a folder.
     """
-    return replace(spec, mounts=[replace(mount, source=_real(mount)) if mount.type == "bind" else mount for mount in spec.mounts])
-
-
-def _real(mount: Mount) -> str:
+    where = f"mount {target}: {path}"
     try:
-        return os.path.realpath(mount.source, strict=True)
+        real = os.path.realpath(path, strict=True)
+        mode = os.stat(real).st_mode  # noqa: PTH116 (one call for both questions)
     except FileNotFoundError as error:
-        raise NotFound(f"mount {mount.destination}: {mount.source}: no such file or folder on this host") from error
-    except OSError as error:
-        raise HostError(f"mount {mount.destination}: {mount.source}: {error.strerror}") from error
+        raise NotFound(f"{where}: no such file or folder on this host") from error
+    except (OSError, ValueError) as error:
+        raise HostError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
+    if real == "/":
+        raise Unsupported(f"{where}: is the whole of this host, which no VM is given", hint="name the folder that is needed")
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise Unsupported(f"{where}: is neither a file nor a folder: nothing else can be shared with a VM")
+    if not os.access(real, os.R_OK | (os.X_OK if stat.S_ISDIR(mode) else 0)):
+        raise HostError(f"{where}: may not be read by this user")
+    return real
 
 
 async def _held(undo: AsyncExitStack, store: ImageStore, plan: Plan, pulling: Pulling) -> Image:

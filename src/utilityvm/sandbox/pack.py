@@ -1,12 +1,13 @@
 """Files of this host on their way into a guest, as a tar stream."""
 
 import io
+import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast, final
 
-from utilityvm.kit.errors import HostError, NotFound
+from utilityvm.kit.errors import HostError, InvalidOptions, NotFound
 
 _PIECE: Final = 256 * 1024
 
@@ -18,11 +19,14 @@ def pack(source: Path, name: str, write: Callable[[bytes], None]) -> None:
 
     Raises:
         NotFound: nothing is at `source`.
+        InvalidOptions: a socket, a pipe or a device is.
         HostError: something cannot be read.
     """
     writer = _Writer(write)
     buffer = io.BufferedWriter(cast("io.RawIOBase", writer), _PIECE)
     try:
+        if stat.S_IFMT(source.lstat().st_mode) not in {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
+            raise InvalidOptions(f"{source} is a socket, a pipe or a device: files, folders and links can be copied")
         # GNU's form: busybox does not read POSIX's, in which long names would be.
         with tarfile.open(fileobj=buffer, mode="w|", format=tarfile.GNU_FORMAT, dereference=False) as archive:
             archive.add(source, arcname=name, filter=_plain)

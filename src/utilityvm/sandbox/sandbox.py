@@ -11,13 +11,12 @@ from typing import Final, Self, final
 from msgspec.structs import replace
 
 from utilityvm.containers import wish
-from utilityvm.containers.capabilities import granted
 from utilityvm.containers.container import Container
 from utilityvm.containers.scratch import SCRATCH_SIZE
-from utilityvm.containers.spec import spec_of, vm_size
+from utilityvm.containers.spec import check_wish, spec_of, vm_size
 from utilityvm.containers.wish import Wish
 from utilityvm.guest.collect import OUTPUT_LIMIT, Completed, run_process
-from utilityvm.guest.process import Process
+from utilityvm.guest.process import Process, in_words
 from utilityvm.guest.spec import check_bounds
 from utilityvm.images.image import Image
 from utilityvm.images.store import ImageStore
@@ -27,7 +26,7 @@ from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import span
 from utilityvm.options.network import UserNetwork
 from utilityvm.sandbox import helper
-from utilityvm.sandbox.files import Files
+from utilityvm.sandbox.files import Files, encoded
 from utilityvm.sandbox.life import LIFE, Do, SandboxState
 from utilityvm.sandbox.opening import Opened, Plan, Pull, new_name, open_container
 from utilityvm.vm.host_options import default_options_lcow
@@ -106,10 +105,13 @@ class Sandbox:
             InvalidOptions: some of it makes no sense.
         """
         check_bounds(b"", timeout, OUTPUT_LIMIT)
+        if timeout is not None and timeout < 0:
+            raise InvalidOptions(f"timeout {timeout!r} is over before it begins")
         self.image, self._timeout = image, timeout
         self._wish = _wish(
             memory, cpus, env, volumes, tmpfs, network, cwd=cwd, user=user, read_only=read_only, name=hostname, add=cap_add, drop=cap_drop
         )
+        check_wish(self._wish)
         self._plan = self._planned(options or {}, pull, scratch_size, network, require_kvm=require_kvm, require_jail=require_jail)
         self._life = Life(f"sandbox {image}", LIFE, SandboxState.NEW)
         self._undo = AsyncExitStack()
@@ -203,7 +205,7 @@ class Sandbox:
             InvalidOptions, GuestError: it cannot be run.
             ConnectionLost: the VM has ended.
         """
-        data = b"" if input is None else input.encode() if isinstance(input, str) else input
+        data = b"" if input is None else encoded(input, "input")
         wait = self._timeout if timeout is None else timeout
         check_bounds(data, wait, limit)
         moments = [perf_counter()]
@@ -280,6 +282,7 @@ class Sandbox:
             spec=self._spec,
             options=default_options_lcow(**(vm_size(self._wish) | dict(options))),
             container_id=new_name(),
+            volumes=self._wish.volumes,
             pull=Pull(pull),
             scratch_size=wish.parse_size(str(scratch_size)),
             network=network,
@@ -315,7 +318,8 @@ class Sandbox:
             )
         except GuestError as error:
             if error.result != FILE_NOT_FOUND:
-                raise error.during(f"sandbox {self.image}: {argv[0]}") from error
+                told = in_words(error, argv[0], f"sandbox {self.image}")
+                raise (error.during(f"sandbox {self.image}: {argv[0]}") if told is error else told) from error
             hint = "give the words of a command one by one, or run a shell: run('sh', '-c', '…')" if " " in argv[0] else ""
             raise NotFound(f"sandbox {self.image}: {argv[0]}: no such program", hint=hint) from error
 
@@ -335,7 +339,6 @@ def _wish(
     add: Sequence[str],
     drop: Sequence[str],
 ) -> Wish:
-    granted(add, drop)
     return Wish(
         entrypoint=helper.INIT,
         env=tuple((env or {}).items()),

@@ -223,6 +223,7 @@ def test_a_value_that_makes_no_sense_is_one_clear_line(capsys: pytest.CaptureFix
     ("words", "said"),
     [
         (["run", "--memry", "5m", "busybox"], "uvm run: error: unrecognized arguments: --memry (did you mean --memory?)"),
+        (["run", "--ent", "sh", "busybox"], "uvm run: error: unrecognized arguments: --ent (did you mean --entrypoint?)"),
         (["boot", "--nonsense"], "uvm boot: error: unrecognized arguments: --nonsense"),
         (["boot-files", "show", "--x"], "uvm boot-files show: error: unrecognized arguments: --x"),
     ],

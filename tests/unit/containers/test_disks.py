@@ -177,7 +177,7 @@ async def test_containers_of_one_vm_share_a_volume_which_is_free_after_the_last(
     async with a_vm(tmp_path) as world:
         made = [await world.vm.create_container(name, spec(mounts=[volume("data", "size=32m")])) for name in ("a", "b")]
         assert config(world, "a")["OciSpecification"]["mounts"] == [
-            {"destination": "/v", "type": "bind", "source": "/run/mounts/m1", "options": ["rbind"]}
+            {"destination": "/v", "type": "bind", "source": "/run/mounts/m1", "options": ["rbind", "copy"]}
         ]
         assert [disk.references for disk in world.vm.scsi.disks] == [2]
         assert volume_file(layout_of(tmp_path), "data").stat().st_size == SIZE

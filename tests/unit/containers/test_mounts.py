@@ -63,6 +63,37 @@ async def test_what_the_guest_finds_itself_is_left_as_it_is(tmp_path: Path, moun
         assert world.asked == []
 
 
+@pytest.mark.parametrize("kind", ["bind", "physical-disk", "virtual-disk"])
+@pytest.mark.parametrize("source", ["src", "./src", "../src", "C:", "sandbox:/x"])
+async def test_a_source_that_depends_on_where_we_are_is_refused_by_its_name(tmp_path: Path, kind: str, source: str) -> None:
+    async with a_vm(tmp_path) as world:
+        with pytest.raises(InvalidOptions, match=f"^mount /a: the source '{source}' is not an absolute path of this host$"):
+            await world.vm.create_container("c", spec(mounts=[{"destination": "/a", "type": kind, "source": source}]))
+        assert world.asked == []
+
+
+async def test_a_folder_beside_the_root_is_on_the_scratch_disk_and_filled(tmp_path: Path) -> None:
+    mount = {"destination": "/data", "type": "scratch", "source": "0", "options": ["rw"]}
+    async with a_vm(tmp_path) as world:
+        await world.vm.create_container("c", spec(mounts=[mount]), layers=LAYERS, scratch_size_in_bytes=SIZE)
+        (disk,) = world.vm.scsi.disks
+        place = f"{disk.guest_path}/scratch/c/volumes/0"
+        assert told(world) == [{"destination": "/data", "type": "bind", "source": place, "options": ["rbind", "rw", "copy"]}]
+        with pytest.raises(InvalidOptions, match="^mount /data: it is a folder of the scratch disk, and the container has none$"):
+            await world.vm.create_container("d", spec(mounts=[mount]))
+    async with a_vm(tmp_path, ours=False) as world:
+        await world.vm.create_container("c", spec(mounts=[mount]), layers=LAYERS, scratch_size_in_bytes=SIZE)
+        assert [(one["type"], one["options"]) for one in told(world)] == [("tmpfs", ["nosuid", "nodev", "tmpcopyup"])]
+
+
+async def test_a_volume_is_filled_by_our_agent_when_it_can_be_written_and_that_is_wanted(tmp_path: Path) -> None:
+    for ours, options, last in ((True, [], "copy"), (True, ["nocopy"], "rbind"), (True, ["ro"], "ro"), (False, [], "rbind")):
+        async with a_vm(tmp_path, ours=ours) as world:
+            mount = {"destination": "/v", "type": "volume", "source": "data", "options": ["size=32m", *options]}
+            await world.vm.create_container("c", spec(mounts=[mount]))
+            assert told(world)[0]["options"][-1] == last
+
+
 @pytest.mark.parametrize("kind", ["bind", "physical-disk", "virtual-disk", "volume"])
 async def test_a_mount_without_a_source_or_a_destination_is_refused_in_the_originals_words(tmp_path: Path, kind: str) -> None:
     said = (

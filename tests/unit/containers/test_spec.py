@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from utilityvm.containers import capabilities
-from utilityvm.containers.spec import process_of, spec_of, vm_size
+from utilityvm.containers.spec import check_wish, process_of, spec_of, vm_size
 from utilityvm.containers.wish import Tmpfs, Ulimit, Volume, Wish
 from utilityvm.images.image import ImageConfig
 from utilityvm.kit.errors import InvalidOptions
@@ -185,6 +185,26 @@ def test_the_vm_is_as_large_as_the_container_needs() -> None:
     assert not any(vm_size(Wish(memory=size << 20))["memory_size_in_mb"] % 2 for size in range(6, 300))  # nobody is warned of rounding
 
 
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        ({"cwd": "here"}, "the working directory 'here' is not an absolute path of the container"),
+        ({"env": (("A B\0", "1"),)}, "has a zero byte"),
+        ({"env": (("", "1"),)}, "cannot name an environment variable: it is empty"),
+        ({"env": (("A=B", None),)}, "cannot name an environment variable: it has a '='"),
+        ({"env": (("A", "\udcff"),)}, "is not UTF-8"),
+        ({"args": ("a", "\udcff")}, "is not UTF-8"),
+        ({"entrypoint": ("a\0",)}, "has a zero byte"),
+        ({"user": "\ud800"}, "is not UTF-8"),
+        ({"cap_add": ("NET",)}, "no capability is called 'NET'"),
+    ],
+)
+def test_what_no_image_could_make_right_is_refused_without_one(wish: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidOptions, match=says):
+        check_wish(Wish(**wish))
+    check_wish(Wish(args=("", "ü"), env=(("A", None), ("B C", "")), cwd="/", user="nobody:6"))
+
+
 # -- mounts -------------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +220,11 @@ def test_volumes_and_file_systems_in_memory_are_mounted_the_outer_ones_first() -
     ]
 
 
+def test_a_volume_is_filled_unless_it_is_said_not_to() -> None:
+    volumes = (Volume("/a", name="data"), Volume("/b", name="bare", read_only=True, copy=False))
+    assert [mount.options for mount in spec(volumes=volumes).mounts[-2:]] == [["rw"], ["ro", "nocopy"]]
+
+
 def test_a_users_mount_takes_the_place_of_a_usual_one() -> None:
     found = mounts(tmpfs=(Tmpfs("/dev/shm", ("size=1g",)),))
     assert found["/dev/shm"].options == ["size=1g"]
@@ -212,15 +237,15 @@ def test_two_things_at_one_place_are_refused(second: Volume) -> None:
         spec(volumes=(Volume("/a", path="/x"), second))
 
 
-def test_what_an_image_writes_to_stays_writable_in_a_read_only_root() -> None:
+def test_what_an_image_calls_volumes_is_beside_its_root_and_can_be_written_whatever_that_is() -> None:
     config = replace(PLAIN, volumes=("/var/lib/db", "/logs"))
-    assert "/logs" not in mounts(config)
+    assert [mounts(config)[place].source for place in config.volumes] == ["0", "1"]
     made = spec(config, read_only=True, volumes=(Volume("/logs", name="logs"),))
     assert made.root is not None
     assert made.root.readonly
     found = {mount.destination: mount for mount in made.mounts}
     assert found["/logs"].type == "volume"
-    assert found["/var/lib/db"] == Mount(destination="/var/lib/db", type="tmpfs", source="tmpfs", options=["nosuid", "nodev", "tmpcopyup"])
+    assert found["/var/lib/db"] == Mount(destination="/var/lib/db", type="scratch", source="0", options=["rw"])
 
 
 def test_a_container_is_in_the_network_of_its_vm_only_when_that_is_wanted() -> None:

@@ -93,6 +93,7 @@ def test_a_wrong_line_of_such_a_file_is_told_by_its_number(text: str, line: int)
         ("data:/b:size=1g", Volume("/b", name="data", size=1 << 30)),
         ("data:/b:ro,size=1g", Volume("/b", name="data", read_only=True, size=1 << 30)),
         ("my.data-2:/b:ro", Volume("/b", name="my.data-2", read_only=True)),
+        ("d:/b:nocopy,size=1g", Volume("/b", name="d", size=1 << 30, copy=False)),
     ],
 )
 def test_a_volume_is_a_path_or_a_name(text: str, volume: Volume) -> None:
@@ -111,7 +112,10 @@ def test_a_volume_is_a_path_or_a_name(text: str, volume: Volume) -> None:
         ("/a:/b:size=1g", "a folder of the host has no size of its own"),
         ("data:/b:size=big", "'big' is not a size"),
         ("/a:/b:shared", "a volume is ro or rw, not 'shared'"),
-        ("x:/b", "'x' cannot name a volume"),
+        ("/a:/b:nocopy", "nocopy is for volumes that have a name"),
+        ("x" * 129 + ":/b", "x' cannot name a volume"),
+        ("data:/\udcff", "is not UTF-8"),
+        ("data:/\0", "has a zero byte"),
         ("-x:/b", "'-x' cannot name a volume"),
     ],
 )

@@ -56,3 +56,22 @@ async def test_a_folder_of_which_much_cannot_be_removed_is_told_with_the_first_r
     complaint = b"rm: can't remove '/proc/1': Operation not permitted\n" * 1000
     with pytest.raises(GuestError, match="^box: /proc: rm: can't remove '/proc/1': Operation not permitted"):
         await Files(Programs(complaint=complaint, code=1), "box").remove("/proc")
+
+
+async def test_what_is_no_file_is_neither_read_nor_written() -> None:
+    for call in (Files(Programs(code=46), "box").read("/p"), Files(Programs(code=46), "box").write("/p", b"")):
+        with pytest.raises(InvalidOptions, match="^box: /p is a pipe, a socket or a device, and no file$"):
+            await call
+
+
+async def test_text_that_is_not_utf_8_is_told_before_anything_is_asked() -> None:
+    programs = Programs()
+    with pytest.raises(InvalidOptions, match=r"^data is not UTF-8: '\\udcff'$"):
+        await Files(programs, "box").write("/f", "a\udcff")
+    assert programs.asked == []
+
+
+async def test_a_full_disk_is_told_with_what_to_do() -> None:
+    with pytest.raises(GuestError, match="^box: /f: cat: write error: No space left on device$") as caught:
+        await Files(Programs(complaint=b"cat: write error: No space left on device\n", code=1), "box").write("/f", b"")
+    assert "scratch_size" in caught.value.hint

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from utilityvm.kit.errors import HostError, NotFound
-from utilityvm.sandbox.opening import at_hand
+from utilityvm.kit.errors import HostError, NotFound, Unsupported
+from utilityvm.sandbox.opening import at_hand, real_path
 from utilityvm.wire.oci import Mount, Spec
 
 
@@ -43,3 +43,16 @@ def test_a_circle_of_links_is_told(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(HostError, match="^mount /a: .*/loop: Too many levels of symbolic links$"):
         at_hand(bound(str(tmp_path / "loop")))
+
+
+def test_what_is_neither_file_nor_folder_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Unsupported, match="^mount /a: .*/pipe: is neither a file nor a folder"):
+        real_path(str(tmp_path / "pipe"), "/a")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(HostError, match="^mount /a: .*/closed: may not be read by this user$"):
+        real_path(str(tmp_path / "closed"), "/a")

@@ -3,15 +3,16 @@
 import gc
 import io
 import os
+import socket
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from utilityvm.kit.errors import BadArchive, HostError, NotFound, OutputLimitExceeded
+from utilityvm.kit.errors import BadArchive, HostError, InvalidOptions, NotFound, OutputLimitExceeded
 from utilityvm.sandbox.pack import pack
 from utilityvm.sandbox.unpack import Copied, unpack
 
@@ -229,3 +230,15 @@ def test_a_time_that_no_clock_has_is_no_trouble(here: Path) -> None:
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot be opened: No such file"):
         unpacked(archive(), tmp_path / "nothing")
+
+
+def bound(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(str(path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, bound])
+def test_what_is_neither_file_nor_folder_nor_link_is_not_packed_alone(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "x")
+    with pytest.raises(InvalidOptions, match="/x is a socket, a pipe or a device: files, folders and links can be copied$"):
+        packed(tmp_path / "x")
