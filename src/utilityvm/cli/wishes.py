@@ -69,7 +69,7 @@ def _add_mounts(add: Callable[..., object]) -> None:
         default=[],
         type=spelled(wish.parse_volume),
         metavar="SOURCE:PATH[:OPTIONS]",
-        help="mount a path of the host (it has a slash), or a named volume, which is made when there is none; OPTIONS as ro,size=20g,nocopy",
+        help="mount a path of the host (it has a slash), or a named volume, made when there is none; OPTIONS as ro,size=20g,nocopy",
     )
     add(
         "--tmpfs",
