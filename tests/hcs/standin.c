@@ -454,6 +454,12 @@ static HRESULT plain(const char *name, const wide *first, const wide *second) {
 HRESULT GrantVmAccess(const wide *id, const wide *path) { return plain("GrantVmAccess", id, path); }
 HRESULT HcsGrantVmGroupAccess(const wide *path) { return plain("HcsGrantVmGroupAccess", path, NULL); }
 HRESULT HcsRevokeVmAccess(const wide *id, const wide *path) { return plain("HcsRevokeVmAccess", id, path); }
+HRESULT HNSCall(const wide *method, const wide *path, const wide *object, wide **response) {
+    (void)object;
+    struct script *script = enter("HNSCall", method, path);
+    give(response, ANSWERED(script) ? script->result : "{\"Success\":false,\"Error\":\"Element not found.\"}");
+    return leave(ANSWERED(script) ? script->hresult : 0);
+}
 HRESULT HcsImportLayer(const wide *a, const wide *b, const wide *c) { (void)c; return plain("HcsImportLayer", a, b); }
 HRESULT HcsExportLayer(const wide *a, const wide *b, const wide *c, const wide *d) { (void)c; (void)d; return plain("HcsExportLayer", a, b); }
 HRESULT HcsDestroyLayer(const wide *a) { return plain("HcsDestroyLayer", a, NULL); }

@@ -52,6 +52,7 @@ REFUSABLE: Mapping[str, tuple[str, Call]] = {
     "GrantVmAccess": ("GrantVmAccess vm-1 d", lambda hcs, _: hcs.grant_access(ID, "d")),
     "HcsGrantVmGroupAccess": ("HcsGrantVmGroupAccess d", lambda hcs, _: hcs.grant_group_access("d")),
     "HcsRevokeVmAccess": ("RevokeVmAccess vm-1 d", lambda hcs, _: hcs.revoke_access(ID, "d")),
+    "HNSCall": ("HNSCall GET /endpoints/", lambda hcs, _: hcs.network("GET", "/endpoints/")),
     "HcsImportLayer": ("HcsImportLayer l", lambda hcs, _: hcs.layer("HcsImportLayer", "l", "s", "{}")),
     "HcsExportLayer": ("HcsExportLayer l", lambda hcs, _: hcs.layer("HcsExportLayer", "l", "t", "{}", "{}")),
     "HcsDestroyLayer": ("HcsDestroyLayer l", lambda hcs, _: hcs.layer("HcsDestroyLayer", "l")),

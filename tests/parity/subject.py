@@ -15,6 +15,7 @@ from msgspec import structs
 from utilityvm.kit.errors import HostError, UtilityVMError
 from utilityvm.kit.ids import VmId
 from utilityvm.kit.named import ProtocolFactory, Served
+from utilityvm.network.endpoints import HostEndpoints
 from utilityvm.options.defaults import (
     DefaultsFacts,
     default_options_lcow,
@@ -36,6 +37,7 @@ from utilityvm.schema import json
 from utilityvm.testing.compute import FakeComputeService
 from utilityvm.testing.files import FakeHostFiles
 from utilityvm.vm.compose import create_planned, create_planned_wcow
+from utilityvm.vm.node import Node
 from utilityvm.vm.uvm import UtilityVM
 from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_PORT, LOG_PORT
 from utilityvm.wire.services import WINDOWS_BRIDGE_PORT, service_id
@@ -127,7 +129,9 @@ async def _create_wcow(
     options: OptionsWCOW, facts: Facts, service: FakeComputeService, files: FakeHostFiles, node: "_Node"
 ) -> tuple[str, dict[str, Any]]:
     with closing(node):
-        async with await create_planned_wcow(options, VmId(options.id), facts, service, files, named=node) as vm:
+        async with await create_planned_wcow(
+            options, VmId(options.id), facts, service, files, node=Node(node, lambda vm_id, system: HostEndpoints(vm_id, system.offer), str)
+        ) as vm:
             return json.encode(service.documents[0]), _wcow_state(vm, service.machines[0].ports)
 
 
@@ -160,7 +164,9 @@ class _Node:
 async def _create(options: OptionsLCOW, facts: Facts, service: FakeComputeService, node: _Node) -> tuple[str, dict[str, Any]]:
     """Create a VM on the fake compute service; return its document and its state."""
     with closing(node):
-        async with await create_planned(options, VmId(options.id), facts, service, named=node) as vm:
+        async with await create_planned(
+            options, VmId(options.id), facts, service, node=Node(node, lambda vm_id, system: HostEndpoints(vm_id, system.offer), str)
+        ) as vm:
             return json.encode(service.documents[0]), _vm_state(vm, service.machines[0].ports)
 
 

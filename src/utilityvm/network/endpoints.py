@@ -49,7 +49,7 @@ class HostEndpoints:
                 self._offered = True
             return _in_namespace(self._uplink.endpoint, wanted)
 
-    def find(self, wanted: HostComputeEndpoint) -> HNSEndpoint:
+    async def find(self, wanted: HostComputeEndpoint) -> HNSEndpoint:
         """Return an endpoint that is ready.
 
         Raises:

@@ -17,7 +17,7 @@ from utilityvm.options import builds
 from utilityvm.options.lcow import MAX_VPMEM_COUNT, OptionsLCOW, RootFSType
 from utilityvm.options.rule import DEFERRED_COMMIT, SHARED_BOUNDS, UINT32_MAX, UINT64_MAX, OptionsT, Rule, between, broken_rules, refuse
 from utilityvm.options.rules_clone import CLONE, IDLE_TEMPLATE, NEEDS_TEMPLATE, TEMPLATE_LCOW, same_as_template
-from utilityvm.options.rules_wcow import BOUNDS_WCOW, NOT_BUILT_WCOW, VERIFY_WCOW
+from utilityvm.options.rules_wcow import BOUNDS_WCOW, VERIFY_WCOW
 from utilityvm.options.shared import Options
 from utilityvm.options.values import taken
 from utilityvm.options.wcow import OptionsWCOW
@@ -137,7 +137,7 @@ class _Book:
 _BOOKS: Final[Mapping[type[Options], _Book]] = MappingProxyType(
     {
         OptionsLCOW: _Book("a Linux guest", VERIFY, BOUNDS, NOT_BUILT),
-        OptionsWCOW: _Book("a Windows guest", VERIFY_WCOW, BOUNDS_WCOW, NOT_BUILT_WCOW),
+        OptionsWCOW: _Book("a Windows guest", VERIFY_WCOW, BOUNDS_WCOW, ()),
     }
 )
 

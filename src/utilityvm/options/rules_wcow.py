@@ -60,6 +60,3 @@ BOUNDS_WCOW: tuple[Rule[OptionsWCOW], ...] = (
         lambda options, _: any(count > 1 for count in Counter(_share_names(options)).values()),
     ),
 )
-
-NOT_BUILT_WCOW: Final = ("network_config_proxy",)
-"""Options that planning takes and that nothing carries out yet."""

@@ -5,6 +5,14 @@ from msgspec import UNSET, Raw, UnsetType, field
 from utilityvm.schema.node import Answer
 
 
+class NetworkAnswer(Answer, frozen=True, kw_only=True):
+    """What the service says to a request: whether it did it, and what it tells or why it did not."""
+
+    success: bool = field(default=False, name="Success")
+    error: str = field(default="", name="Error")
+    output: Raw | UnsetType = field(default=UNSET, name="Output")
+
+
 class NamespaceResource(Answer, frozen=True, kw_only=True):
     """Something in a namespace: an ``Endpoint`` or a ``Container``, and what it is."""
 

@@ -20,7 +20,6 @@ from utilityvm.guest.logs import OutputHandler, forward_to_logging
 from utilityvm.guest.transport import Listener
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Unsupported
 from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
-from utilityvm.kit.named import Named, UnixSockets
 from utilityvm.kit.trace import event, span
 from utilityvm.network.user import UserUplink
 from utilityvm.options.lcow import OptionsLCOW
@@ -37,6 +36,7 @@ from utilityvm.vm.adjusted import warn
 from utilityvm.vm.host_options import default_options_lcow, is_there
 from utilityvm.vm.link import Links
 from utilityvm.vm.look import look
+from utilityvm.vm.node import UNIX, Node, windows
 from utilityvm.vm.prepare import carry_out
 from utilityvm.vm.uvm import UtilityVM
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from utilityvm.compute.hcs.service import HcsService
     from utilityvm.vm.proxied import ProxiedNetwork
 
-UNIX_SOCKETS: Final = UnixSockets()
 _MEMORIES: Final = Memories()  # of the templates that this process makes clones of: each is there once
 
 
@@ -111,12 +110,12 @@ async def create_planned(
     layout: Callable[[], Layout] = Layout.of_user,
     *,
     uplink: UserUplink | None = None,
-    named: Named = UNIX_SOCKETS,
+    node: Node = UNIX,
 ) -> UtilityVM:
     """Plan and create with facts and a service that are given; what `create_lcow` does on a real host.
 
     `grants` lets the VM open files where it opens them itself, `looking` looks at what it is given while it runs, `layout` says where
-    disks of its containers are made, `uplink` is its network, `named` connects to a proxy of the node's network.
+    disks of its containers are made, `uplink` is its network, `node` is where a proxy of the host's network is found.
 
     Raises:
         UtilityVMError: as `create_lcow`, but for the bounds on single options, which belong to the doors.
@@ -128,7 +127,7 @@ async def create_planned(
         error.hint = error.hint or BUILD_HINT
         raise
     system, listeners = await _create(vm_id, plan, service, savable=options.is_template)
-    proxy = await _proxied(options, vm_id, system, named)
+    proxy = await _proxied(options, vm_id, system, node)
     host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, grants, layout)
     return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host, Links(uplink, proxy))
 
@@ -160,14 +159,12 @@ async def create_lcow_on_hcs(
     """
     verify_bounds(options)
     refuse_not_built(options)
-    if options.network_config_proxy:
-        raise Unsupported("network_config_proxy: its endpoints are the host network service's, which this version does not ask on Windows")
     if options.is_template or options.is_clone:
         raise Unsupported("is_template, is_clone: the driver for Windows' host service has templates of Windows guests alone")
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
     paths = boot_file_paths(options, Platform.HYPERV, PathFlavour.WINDOWS)
     facts = await _hcs_facts(service, build, paths.all)
-    return await create_planned(options, vm_id, facts, service, output_handler, files)
+    return await create_planned(options, vm_id, facts, service, output_handler, files, node=windows(service))
 
 
 async def create_wcow_on_hcs(options: OptionsWCOW, service: "HcsService", files: HostFiles, build: int) -> UtilityVM:
@@ -178,7 +175,7 @@ async def create_wcow_on_hcs(options: OptionsWCOW, service: "HcsService", files:
     """
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
     facts = await _hcs_facts(service, build, paths_looked_at(options, PathFlavour.WINDOWS))
-    return await create_planned_wcow(options, vm_id, facts, service, files)
+    return await create_planned_wcow(options, vm_id, facts, service, files, node=windows(service))
 
 
 async def _hcs_facts(service: "HcsService", build: int, look_at: Iterable[str]) -> Facts:
@@ -205,7 +202,7 @@ async def create_planned_wcow(
     files: HostFiles,
     looking: Look = look,
     *,
-    named: Named = UNIX_SOCKETS,
+    node: Node = UNIX,
 ) -> UtilityVM:
     """Find the guest in its layers, make its disks ready by `files`, plan and create; nothing runs yet.
 
@@ -218,7 +215,7 @@ async def create_planned_wcow(
         plan = plan_wcow(options, layers, facts, vm_id=vm_id, warn=warn)
     await carry_out(plan.effects, files, vm_id)
     system, listeners = await _create(vm_id, plan, service)
-    proxy = await _proxied(options, vm_id, system, named)
+    proxy = await _proxied(options, vm_id, system, node)
     host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, files)
     return UtilityVM(vm_id, options, plan, system, listeners, forward_to_logging(vm_id), host, Links(proxy=proxy))
 
@@ -234,15 +231,14 @@ async def _create(
     return system, {port: system.listen(port, once=True) for port in plan.listen_ports}
 
 
-async def _proxied(options: Options, vm_id: VmId, system: Machine, named: Named) -> "ProxiedNetwork | None":
+async def _proxied(options: Options, vm_id: VmId, system: Machine, node: Node) -> "ProxiedNetwork | None":
     """Connect to the proxy that is wanted; without it there is no VM."""
     if not options.network_config_proxy:
         return None
-    from utilityvm.network.endpoints import HostEndpoints
     from utilityvm.vm.proxied import ProxiedNetwork
 
     try:
-        return await ProxiedNetwork.dial(named, options.network_config_proxy, vm_id, HostEndpoints(vm_id, system.offer))
+        return await ProxiedNetwork.dial(node, options.network_config_proxy, vm_id, node.endpoints(vm_id, system))
     except BaseException:
         await system.close()
         raise

@@ -7,7 +7,7 @@ from typing import Final, Protocol, final
 from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import InvalidOptions, NotFound, StateError, UtilityVMError
 from utilityvm.schema.devices import IovSettings, NetworkAdapter
-from utilityvm.schema.hns import HNSEndpoint
+from utilityvm.schema.hns import HNSEndpoint, Namespace
 from utilityvm.ttrpc.server import Service, Unary
 from utilityvm.vm.link import Adapters
 from utilityvm.wire import ncproxy
@@ -32,7 +32,7 @@ class Endpoints(Protocol):
         """
         ...
 
-    def find(self, wanted: HostComputeEndpoint) -> HNSEndpoint:
+    async def find(self, wanted: HostComputeEndpoint) -> HNSEndpoint:
         """Return one that is ready.
 
         Raises:
@@ -72,7 +72,10 @@ class ComputeAgent:
             error.during(_not_got(wanted))
             raise
         try:
-            await self._vm.network.add_endpoint(_namespace(endpoint, wanted), endpoint, request.nic_id)
+            namespace = _namespace(endpoint, wanted)
+            if not any(known.id.lower() == namespace.id.lower() for known in self._vm.network.namespaces):
+                await self._vm.network.add_namespace(namespace)
+            await self._vm.network.add_endpoint(namespace.id, endpoint, request.nic_id)
         except BaseException:
             with suppress(UtilityVMError, TimeoutError):  # why there is no adapter says more
                 await finish(self._endpoints.close(endpoint), within=_CLEANUP)
@@ -81,7 +84,7 @@ class ComputeAgent:
 
     async def _modify_nic(self, request: ncproxy.ModifyNIC, _: Metadata) -> ncproxy.Nothing:
         _need(request.nic_id, request.endpoint, request.iov_policy_settings)
-        endpoint, asked = self._found(endpoint_of(request.endpoint)), request.iov_policy_settings or ncproxy.IovPolicy()
+        endpoint, asked = await self._found(endpoint_of(request.endpoint)), request.iov_policy_settings or ncproxy.IovPolicy()
         settings = IovSettings(
             offload_weight=asked.offload_weight,
             queue_pairs_requested=asked.queue_pairs_requested,
@@ -98,8 +101,8 @@ class ComputeAgent:
     async def _delete_nic(self, request: ncproxy.DeleteNIC, _: Metadata) -> ncproxy.Nothing:
         _need(request.nic_id, request.endpoint)
         wanted = endpoint_of(request.endpoint)
-        endpoint = self._found(wanted)
-        await self._vm.network.remove_endpoint(_namespace(endpoint, wanted), endpoint)
+        endpoint = await self._found(wanted)
+        await self._vm.network.remove_endpoint(_namespace(endpoint, wanted).id, endpoint)
         await self._endpoints.close(endpoint)
         return ncproxy.Nothing()
 
@@ -113,9 +116,9 @@ class ComputeAgent:
         await self._vm.vpci.remove(request.device_id, request.virtual_function_index)
         return ncproxy.Nothing()
 
-    def _found(self, wanted: HostComputeEndpoint) -> HNSEndpoint:
+    async def _found(self, wanted: HostComputeEndpoint) -> HNSEndpoint:
         try:
-            return self._endpoints.find(wanted)
+            return await self._endpoints.find(wanted)
         except NotFound as error:
             error.during(_not_got(wanted))
             raise
@@ -130,7 +133,7 @@ def _not_got(wanted: HostComputeEndpoint) -> str:
     return f"failed to get endpoint with name {dumps(wanted.name)}"
 
 
-def _namespace(endpoint: HNSEndpoint, wanted: HostComputeEndpoint) -> str:
+def _namespace(endpoint: HNSEndpoint, wanted: HostComputeEndpoint) -> Namespace:
     if endpoint.namespace is None:
         raise StateError(f"endpoint {wanted.name}", "in no network namespace", "become an adapter")
-    return endpoint.namespace.id
+    return endpoint.namespace

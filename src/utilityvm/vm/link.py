@@ -62,8 +62,8 @@ async def join(links: Links, vm: Adapters, end: Callable[[], Awaitable[None]]) -
         return
     try:
         with span("vm.network", level=logging.DEBUG):
-            await vm.network.add_namespace(Namespace(id=NULL_GUID))
             if links.uplink is not None:
+                await vm.network.add_namespace(Namespace(id=NULL_GUID))
                 await vm.network.add_endpoint(NULL_GUID, links.uplink.endpoint)
             if links.proxy is not None:
                 await links.proxy.set_up(vm)

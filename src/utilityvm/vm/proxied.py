@@ -7,12 +7,13 @@ from typing import Final, Self, final
 
 from utilityvm.kit.errors import HostError, Unsupported, UtilityVMError
 from utilityvm.kit.ids import VmId
-from utilityvm.kit.named import Named, peer_uid
+from utilityvm.kit.named import peer_uid
 from utilityvm.kit.trace import event
 from utilityvm.ttrpc.client import Client
 from utilityvm.ttrpc.server import Server
 from utilityvm.vm.compute_agent import ComputeAgent, Endpoints
 from utilityvm.vm.link import Adapters
+from utilityvm.vm.node import Node
 from utilityvm.wire import ncproxy
 from utilityvm.wire.ncproxy import COMPUTE_AGENT, NETWORK_CONFIG_PROXY, RequestType
 from utilityvm.wire.protobuf import Message
@@ -28,27 +29,27 @@ TEAR_DOWN: Final = 5.0
 class ProxiedNetwork:
     """The network of one VM by a proxy. The proxy knows the VM as a container of the VM's id."""
 
-    def __init__(self, vm_id: VmId, proxy: Client, named: Named, endpoints: Endpoints) -> None:
-        self._id, self._proxy, self._named, self._endpoints = vm_id, proxy, named, endpoints
+    def __init__(self, vm_id: VmId, proxy: Client, node: Node, endpoints: Endpoints) -> None:
+        self._id, self._proxy, self._node, self._endpoints = vm_id, proxy, node, endpoints
         self._agent: Server | None = None
         self._registered = False
 
     @classmethod
-    async def dial(cls, named: Named, address: str, vm_id: VmId, endpoints: Endpoints) -> Self:
+    async def dial(cls, node: Node, address: str, vm_id: VmId, endpoints: Endpoints) -> Self:
         """Connect to the proxy.
 
         Raises:
             HostError: it cannot be connected to; or it is another user's, who is not root.
         """
         try:
-            proxy = await Client.dial(named, address, f"vm {vm_id}: network configuration proxy")
+            proxy = await Client.dial(node.named, address, f"vm {vm_id}: network configuration proxy")
         except HostError as error:
             hint = "uvm ncproxy ADDRESS serves one"
             raise HostError(f"failed to connect to ncproxy service: {error.message}", hint=hint) from error
         if proxy.link.open and (uid := peer_uid(proxy.link.transport)) not in {None, *users()}:
             await proxy.aclose()
             raise HostError(f"failed to connect to ncproxy service: {address} is served by user {uid}, neither ours nor root")
-        return cls(vm_id, proxy, named, endpoints)
+        return cls(vm_id, proxy, node, endpoints)
 
     async def set_up(self, vm: Adapters) -> None:
         """Let the running VM's agent be known to the proxy, and have the network set up: when this returns the VM has its adapters.
@@ -56,9 +57,9 @@ class ProxiedNetwork:
         Raises:
             UtilityVMError: the proxy or the agent refuses, or does not answer within `SET_UP`; what was done is undone by `tear_down`.
         """
-        address = agent_address(self._id)
+        address = self._node.agent(self._id)
         self._agent = Server(f"compute agent of vm {self._id}", {COMPUTE_AGENT: ComputeAgent(vm, self._endpoints).methods}, users=users())
-        await self._agent.serve(self._named, address)
+        await self._agent.serve(self._node.named, address)
         self._registered = True
         await self._call("RegisterComputeAgent", ncproxy.RegisterComputeAgent(agent_address=address, container_id=self._id), SET_UP)
         await self._configure(RequestType.SETUP, SET_UP)
@@ -93,8 +94,3 @@ class ProxiedNetwork:
 def users() -> frozenset[int]:
     """Return who may speak to a VM's agent, and to whom a VM speaks: root and ourselves. Windows has no such numbers."""
     return frozenset({0, os.geteuid()}) if sys.platform != "win32" else frozenset()
-
-
-def agent_address(vm_id: VmId) -> str:
-    """Return where the agent of a VM listens: a pipe, or on Unix a name that goes with us however we end."""
-    return rf"\\.\pipe\computeagent-{vm_id}" if sys.platform == "win32" else f"@computeagent-{vm_id}"

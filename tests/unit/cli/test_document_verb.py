@@ -108,7 +108,6 @@ def test_the_page_s_example_of_a_clone_becomes_a_document(capsys: pytest.Capture
     ("words", "code", "said"),
     [
         ([], 2, "at least 2 LayerFolders must be supplied"),
-        ([*LAYERS, "--network-config-proxy", "p"], 6, "network_config_proxy: this version cannot do that for a Windows guest"),
         ([*LAYERS, "--is-clone"], 2, "template config can not be nil when creating clone"),
         ([*LAYERS, "--platform", "qemu"], 2, "invalid choice: 'qemu'"),
     ],

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from utilityvm.kit.errors import InvalidOptions, Unsupported
+from utilityvm.kit.errors import InvalidOptions
 from utilityvm.options import builds
 from utilityvm.options.declare import declared, go_names
 from utilityvm.options.defaults import DefaultsFacts
@@ -14,7 +14,7 @@ from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.read import options_wcow
 from utilityvm.options.resources import ScsiMount, VsmbOption, VsmbShare
-from utilityvm.options.rules import problems, refuse_not_built, verify, verify_bounds
+from utilityvm.options.rules import problems, verify, verify_bounds
 from utilityvm.options.rules_clone import compared
 from utilityvm.options.rules_wcow import BOUNDS_WCOW, VERIFY_WCOW
 from utilityvm.options.schema import json_schema
@@ -164,12 +164,6 @@ def test_a_value_of_the_wrong_type_is_told_with_its_place() -> None:
     options = OptionsWCOW(layer_folders=("a", 3), template_config=template())  # type: ignore[arg-type]
     with pytest.raises(InvalidOptions, match=r"\$\.layer_folders\[1\]: must be text, not an integer$"):
         verify_bounds(options)
-
-
-def test_what_nothing_carries_out_is_refused_by_name() -> None:
-    refuse_not_built(OptionsWCOW())
-    with pytest.raises(Unsupported, match="^network_config_proxy: this version cannot do that for a Windows guest$"):
-        refuse_not_built(OptionsWCOW(network_config_proxy="p"))
 
 
 def test_every_option_has_a_meaning_and_a_go_name() -> None:

@@ -35,12 +35,12 @@ class FakeEndpoints:
     ready: list[str] = field(default_factory=list)
 
     async def open(self, wanted: HostComputeEndpoint) -> HNSEndpoint:
-        found = self.find(wanted)
+        found = await self.find(wanted)
         if found.name not in self.ready:
             self.ready.append(found.name)
         return found
 
-    def find(self, wanted: HostComputeEndpoint) -> HNSEndpoint:
+    async def find(self, wanted: HostComputeEndpoint) -> HNSEndpoint:
         for endpoint in (ETH0, BARE):
             if endpoint.name == wanted.name:
                 return endpoint

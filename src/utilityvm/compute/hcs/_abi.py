@@ -100,6 +100,7 @@ VMCOMPUTE: Final[Mapping[str, _Signature]] = {
     "HcsGetServiceProperties": ((_T,), (Out.TEXT, Out.TEXT)),
     "HcsModifyServiceSettings": ((_T,), (Out.TEXT,)),
     "GrantVmAccess": ((_T, _T), ()),
+    "HNSCall": ((_T, _T, _T), (Out.TEXT,)),
 }
 """The compute service. Those that register a callback are called by `Abi.register`."""
 

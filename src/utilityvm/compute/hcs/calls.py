@@ -137,6 +137,12 @@ class Hcs:
         """Take that back."""
         _check(self._abi.call("HcsRevokeVmAccess", vm_id, path), "RevokeVmAccess", f"{vm_id} {path}")
 
+    def network(self, method: str, path: str) -> str:
+        """Return what the host network service answers to a request without a body."""
+        returned = self._abi.call("HNSCall", method, path, "")
+        _check(returned, "HNSCall", f"{method} {path}")
+        return str(returned.outs[0])
+
     def layer(self, name: str, *given: str) -> None:
         """Call a function of computestorage; the first of `given` is the layer's folder."""
         _check(self._abi.call(name, *given), name, given[0])

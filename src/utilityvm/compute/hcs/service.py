@@ -10,6 +10,7 @@ from utilityvm.compute.hcs.console import PipeConsole
 from utilityvm.compute.hcs.container import container_document
 from utilityvm.compute.hcs.hvsocket import Hypersockets
 from utilityvm.compute.hcs.machine import NO_TEMPLATES, HcsMachine, read_properties
+from utilityvm.compute.hcs.networks import WindowsEndpoints
 from utilityvm.compute.hcs.pipes import NamedPipes
 from utilityvm.compute.hcs.ports import Pipes, Sockets
 from utilityvm.compute.hcs.process import HcsProcess
@@ -59,6 +60,16 @@ class HcsService:
         self._processes = processes or windows_processes()
         slow = self._timeouts.slow
         self._host = Host(self._calls, Workers(CALLS, slow), Workers(ENDING_CALLS, slow), self._timeouts)
+
+    @property
+    def pipes(self) -> Pipes:
+        """Pipes of the host."""
+        return self._pipes
+
+    @property
+    def endpoints(self) -> WindowsEndpoints:
+        """Endpoints of the host's networks."""
+        return WindowsEndpoints(self._calls, self._host.work)
 
     async def create(self, system_id: VmId, document: ComputeSystem, *, savable: bool = False) -> HcsMachine:
         """See `compute.ports.ComputeService.create`. The service itself checks the document.
