@@ -22,6 +22,7 @@ PROMISES: Final[Mapping[str, tuple[str, str]]] = {
     "own_kernel": ("the same with our own kernel, raw: our side with the distribution's", "≤ 0.5"),
     "cold_boot_own_kernel": ("the same with our own kernel on both sides", "≤ 1.35"),
     "run": ("`uvm run busybox true`, raw: `uvm boot -- true`", "≤ 1.35"),
+    "run_again": ("the second `uvm run busybox true`, raw: one that boots", "≤ 0.45"),
     "second_container": ("a second container in a running VM, raw: `crun run` there", "≤ 1.3"),
     "round_trip": ("round trip of a process in a running VM", "≤ 1.5"),
     "throughput_out": ("throughput out of a process", "≥ 0.9"),
@@ -54,7 +55,9 @@ def states(module: str) -> str:
 def bench(which: str) -> str:
     """Return the figures of the committed bench run; of `which` "vm" only those of a running program, not of planning one."""
     measured = {row["name"]: row for row in json.loads(BENCH.read_text())["results"]} if BENCH.exists() else {}
-    shown = {name: said for name, said in PROMISES.items() if which != "vm" or not name.startswith(("plan_", "attach_", "layer"))}
+    shown = {
+        name: said for name, said in PROMISES.items() if which != "vm" or not name.startswith(("plan_", "attach_", "layer", "own_kernel"))
+    }
     rows = [[text, *_figures(measured.get(name)), bound] for name, (text, bound) in shown.items()]
     return _table(["", "raw QEMU", "ours", "ours / raw", "bound"], rows)
 

@@ -11,6 +11,7 @@ import pytest_asyncio
 from utilityvm import UtilityVM, UtilityVMError, create_lcow, default_options_lcow
 from utilityvm.boot.files import BootFiles, load
 from utilityvm.store.layout import Layout
+from utilityvm.vm import compose
 
 HERE = Path(__file__).parent
 
@@ -49,6 +50,7 @@ def _nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         monkeypatch.setenv(name, str(temporary))
     children, descriptors = _children(), _descriptors()
     yield
+    compose._MEMORIES.close()  # what is kept of templates, for the next clones
     gc.collect()
     assert _children() <= children, "the test left a process"
     left = _descriptors()

@@ -11,6 +11,7 @@ type resource func(c *call, q *wire.Modify)
 // resources are the types that the host may add, update and remove, each in a file of its own.
 var resources = map[string]resource{
 	"CombinedLayers":         combinedLayers,
+	"Drivers":                drivers,
 	"MappedDirectory":        mappedDirectory,
 	"MappedVirtualDisk":      mappedDisk,
 	"SCSIDevice":             scsiDevice,

@@ -11,7 +11,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's command line."""
     parser.description = (
         "Remove what killed commands left in the store of images and among templates. With --keep remove also the images used longest "
-        "ago, until all takes no more room than that; what a VM uses stays. Volumes and templates are left alone."
+        "ago, until all takes no more room than that, and the templates of boots, which are made again by the next run; what a VM uses "
+        "stays. Volumes and other templates are left alone."
     )
     parser.add_argument("--keep", metavar="SIZE", help="remove images until they take no more than SIZE, as 10g; 0: all that no VM uses")
     parser.add_argument("--json", action="store_true", help="print JSON, an object")
@@ -23,11 +24,13 @@ def _run(args: argparse.Namespace) -> int:
 
     from utilityvm.containers.wish import parse_size
     from utilityvm.images.store import ImageStore
+    from utilityvm.store import boots, templates
     from utilityvm.store.layout import Layout
-    from utilityvm.store.templates import sweep
 
-    removed = ImageStore.of_user().prune(None if args.keep is None else parse_size(args.keep))
-    removed = replace(removed, freed=removed.freed + sweep(Layout.of_user().templates))
+    keep, folder = None if args.keep is None else parse_size(args.keep), Layout.of_user().templates
+    removed = ImageStore.of_user().prune(keep)
+    freed = templates.sweep(folder) + (0 if keep is None else boots.evict(folder, 0))
+    removed = replace(removed, freed=removed.freed + freed)
     if args.json:
         import msgspec
 

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--rm", action="store_true", help="remove the container afterwards, which is always done: so that docker's command lines run")
     add("--pull", choices=[policy.value for policy in Pull], default=Pull.MISSING.value, help="when to bring the image from its registry")
+    add("--no-template", action="store_true", help="boot the VM, which otherwise goes on from the boot of an earlier one that was as it")
     add(
         "--scratch-size",
         type=spelled(wish.parse_size),
@@ -115,6 +116,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
         network=network,
         require_kvm=args.require_kvm,
         require_jail=args.require_jail,
+        template=not args.no_template,
     )
 
 

@@ -19,17 +19,22 @@ ROWS: Final = {
     "machine.start": "QEMU exec",
     "image.get": "image",
     "image.pull": "pull",
+    "template.make": "template made",
+    "template.clone": "clone",
     "boot.kernel": "kernel",
     "boot.init": "init",
     "boot.agent": "agent",
     "bridge.negotiate": "negotiated",
+    "vm.save": "saved",
     "container.create": "container created",
     "container.start": "first process started",
     "process.start": "first process started",
     "process.run": "first process ended",
     "vm.close": "close",
 }
-"""What is shown of a run and how it is called there; of several spans of a name the first."""
+"""What is shown of a run and how it is called there; of several spans of a name the first, and the last of those in `_LAST`."""
+
+_LAST: Final = frozenset({"vm.close"})  # a VM that becomes a template is closed too
 
 _WIDTH: Final = 50  # characters of the longest bar
 
@@ -66,14 +71,15 @@ def waterfall(spans: Sequence[Span], begin: int) -> str:
     """Draw the first spans of each kind that is shown; `begin` is the moment 0."""
     firsts: dict[str, Span] = {}
     for span in sorted(spans, key=lambda span: span.start):
-        if span.name in ROWS:
-            firsts.setdefault(span.name, span)
+        if span.name in ROWS and (span.name not in firsts or span.name in _LAST):
+            firsts[span.name] = span
     if not firsts:
         return "timeline: nothing was begun"
     whole = max(span.end for span in firsts.values()) - begin or 1
     label = max(map(len, ROWS.values()))
     lines = [f"timeline of {whole / 1e6:.1f} ms", f"{'':{label}}   at ms  took ms"]
-    lines += [_row(ROWS[span.name].ljust(label), span, begin, whole) for span in firsts.values()]
+    shown = sorted(firsts.values(), key=lambda span: span.start)
+    lines += [_row(ROWS[span.name].ljust(label), span, begin, whole) for span in shown]
     return "\n".join([*lines, *_notes(firsts)])
 
 
@@ -88,6 +94,8 @@ def _notes(firsts: dict[str, Span]) -> list[str]:
     if "boot.kernel" in firsts:
         within = firsts["boot.kernel"].fields["within"]
         return [f"kernel, init and agent are by the guest's clock, to within {int(within) / 1000:.1f} ms"]
+    if "template.clone" in firsts and not firsts["template.clone"].error:
+        return ["there is no kernel, init and agent: the VM goes on from the template of its boot, which --no-template does without"]
     return ["kernel, init and agent are not shown: the guest has not told of its boot"] if "machine.start" in firsts else []
 
 

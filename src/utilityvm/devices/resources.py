@@ -33,3 +33,8 @@ def identity(nanoseconds: int) -> GuestRequest:
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     now = LCOWIdentity(seconds=seconds, nanoseconds=rest)
     return GuestRequest(request_type="Update", resource_type="VirtualMachineIdentity", settings=now)
+
+
+def drivers() -> ModifySettingRequest:
+    """Return the request that a Linux guest loads the drivers of all that containers are given, before any of it comes."""
+    return ModifySettingRequest(resource_path="", guest_request=GuestRequest(request_type="Add", resource_type="Drivers"))

@@ -91,6 +91,7 @@ class Listener(Protocol):
 
 
 _current: ContextVar[Span | None] = ContextVar("utilityvm.span", default=None)
+_hushed: ContextVar[bool] = ContextVar("utilityvm.hushed", default=False)
 _listeners: tuple[Listener, ...] = ()
 
 
@@ -112,6 +113,21 @@ def current() -> TraceContext | None:
     return this.context if this is not None else None
 
 
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Log what happens in the body, and in tasks that are started in it, at the level DEBUG: nobody has asked for it."""
+    before = _hushed.get()
+    _hushed.set(True)
+    try:
+        yield
+    finally:
+        _hushed.set(before)  # not by its token, as in `span`
+
+
+def _heard(level: int) -> int:
+    return min(level, logging.DEBUG) if _hushed.get() else level
+
+
 def event(name: str, /, level: int = logging.INFO, **fields: FieldValue) -> None:
     """Log the event `name` with its fields and those of the span around it, e.g. ``event("vm.exit", vm=id, how="powered_off")``.
 
@@ -119,7 +135,7 @@ def event(name: str, /, level: int = logging.INFO, **fields: FieldValue) -> None
         KeyError: a field is not in `FIELDS`.
     """
     around = _current.get()
-    whole = _known(name, around, fields)
+    whole, level = _known(name, around, fields), _heard(level)
     if _log.isEnabledFor(level):
         _emit(name, level, whole)
     if _listeners and around is not None and not around.end and len(around.events) < EVENTS_KEPT:
@@ -173,6 +189,7 @@ def _known(name: str, around: Span | None, fields: dict[str, FieldValue]) -> dic
 def _tell(this: Span, listeners: Iterable[Listener], level: int) -> None:
     for listener in listeners:
         listener.ended(this)
+    level = _heard(level)
     if _log.isEnabledFor(level):
         outcome: dict[str, FieldValue] = {"error": this.error, "us": this.us} if this.error else {"us": this.us}
         _emit(f"{this.name}.failed" if this.error else f"{this.name}.done", level, {**this.fields, **outcome})

@@ -27,7 +27,8 @@ from utilityvm.kit.ids import new_guid
 from utilityvm.kit.trace import span
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.network import UserNetwork
-from utilityvm.vm.compose import create_lcow
+from utilityvm.store.layout import Layout
+from utilityvm.templates.boots import BootTemplates, VmsOfHost, boot
 from utilityvm.vm.uvm import UtilityVM
 from utilityvm.wire.oci import Spec
 
@@ -47,7 +48,8 @@ class Pull(StrEnum):
 class Plan:
     """What is opened: the image by its name, the container that `spec` makes of it with `volumes`, and the VM.
 
-    `scratch_size` is in bytes. A root that can only be read has such a disk too: places to mount something at are made on it.
+    `scratch_size` is in bytes. A root that can only be read has such a disk too: places to mount something at are made on it. With
+    `template` the VM goes on from the boot of one that was as it.
     """
 
     image: str
@@ -60,6 +62,7 @@ class Plan:
     network: UserNetwork | None = None
     require_kvm: bool = False
     require_jail: bool = False
+    template: bool = True
 
     def __post_init__(self) -> None:
         """Refuse now what would be refused once the VM had booted.
@@ -106,24 +109,30 @@ async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pu
     for volume in plan.volumes:
         if volume.path:
             real_path(volume.path, volume.target)
-    created = await create_lcow(plan.options, require_kvm=plan.require_kvm, require_jail=plan.require_jail, network=plan.network)
-    vm = await undo.enter_async_context(created)
+    running: list[UtilityVM] = []
     found: list[tuple[Image, Spec]] = []
+
+    async def vm() -> None:
+        vms = VmsOfHost(plan.require_kvm, plan.require_jail)
+        if plan.template:
+            running.append(await BootTemplates(Layout.of_user(), vms).start(undo, plan.options, plan.network))
+        else:
+            running.append(await boot(undo, plan.options, plan.network, vms))
 
     async def image() -> None:
         with span("image.get", level=logging.DEBUG):
             held = await _held(undo, store, plan, pulling or Pulling())
         found.append((held, at_hand(plan.spec(held))))  # what is wrong with it is told before the VM has booted
 
-    await together(vm.start(), image())
-    ((held, spec),) = found
+    await together(vm(), image())
+    ((held, spec),), (machine,) = found, running
     program = spec.process.args[0] if spec.process else ""
     try:
-        made = await vm.create_container(plan.container_id, spec, layers=held.layers, scratch_size_in_bytes=plan.scratch_size)
+        made = await machine.create_container(plan.container_id, spec, layers=held.layers, scratch_size_in_bytes=plan.scratch_size)
     except GuestError as error:
         told = in_words(error, program, f"image {held.name.short}")
         raise (error.during(f"image {held.name.short}") if told is error else told) from error
-    return Opened(held, program, vm, made)
+    return Opened(held, program, machine, made)
 
 
 def at_hand(spec: Spec) -> Spec:

@@ -1,5 +1,6 @@
 """A sandbox: programs and files of an image in a VM of its own."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -91,6 +92,7 @@ class Sandbox:
         options: Mapping[str, object] | None = None,
         require_kvm: bool = False,
         require_jail: bool = False,
+        template: bool = True,
     ) -> None:
         """Say what is wanted; nothing is made before it is opened.
 
@@ -100,6 +102,7 @@ class Sandbox:
         host or the name of a volume, `tmpfs` are ``PATH[:OPTIONS]``, as in docker. What programs write is kept on a disk of
         `scratch_size` until it is closed; `read_only` lets nothing be written to the root. `pull` is ``missing``, ``always`` or
         ``never``. `network` is what its programs have (None: their loopback). `options` are fields of `OptionsLCOW`, for the VM.
+        `template` False boots the VM; otherwise it goes on from the boot of one that was as it, if it can.
 
         Raises:
             InvalidOptions: some of it makes no sense.
@@ -112,7 +115,8 @@ class Sandbox:
             memory, cpus, env, volumes, tmpfs, network, cwd=cwd, user=user, read_only=read_only, name=hostname, add=cap_add, drop=cap_drop
         )
         check_wish(self._wish)
-        self._plan = self._planned(options or {}, pull, scratch_size, network, require_kvm=require_kvm, require_jail=require_jail)
+        made = self._planned(options or {}, pull, scratch_size, network, require_kvm=require_kvm, require_jail=require_jail)
+        self._plan = dataclasses.replace(made, template=template)
         self._life = Life(f"sandbox {image}", LIFE, SandboxState.NEW)
         self._undo = AsyncExitStack()
         self._opened: Opened | None = None

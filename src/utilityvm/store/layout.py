@@ -77,6 +77,11 @@ class Layout:
         return self.state / "templates"
 
     @property
+    def templates_lock(self) -> Path:
+        """The file that is locked by who makes a template of a boot."""
+        return self.state / "templates.lock"
+
+    @property
     def disks(self) -> Path:
         """The folder of empty file systems that new disks are copied from."""
         return self.cache / "disks"

@@ -400,7 +400,7 @@ class Sandbox:
     def files(self) -> Files:
         ...
 
-    def __init__(self, image: str, *, memory: str | int | None=None, cpus: float | None=None, env: Mapping[str, str] | None=None, cwd: str='', user: str='', timeout: float | None=None, volumes: Sequence[str]=(), tmpfs: Sequence[str]=(), read_only: bool=False, hostname: str='', cap_add: Sequence[str]=(), cap_drop: Sequence[str]=(), scratch_size: str | int=SCRATCH_SIZE, pull: str=Pull.MISSING, network: UserNetwork | None=None, options: Mapping[str, object] | None=None, require_kvm: bool=False, require_jail: bool=False) -> None:
+    def __init__(self, image: str, *, memory: str | int | None=None, cpus: float | None=None, env: Mapping[str, str] | None=None, cwd: str='', user: str='', timeout: float | None=None, volumes: Sequence[str]=(), tmpfs: Sequence[str]=(), read_only: bool=False, hostname: str='', cap_add: Sequence[str]=(), cap_drop: Sequence[str]=(), scratch_size: str | int=SCRATCH_SIZE, pull: str=Pull.MISSING, network: UserNetwork | None=None, options: Mapping[str, object] | None=None, require_kvm: bool=False, require_jail: bool=False, template: bool=True) -> None:
         ...
 
     @property

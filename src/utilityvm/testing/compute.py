@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final, final
 
 from utilityvm.compute.hosted import HostedGuest
@@ -23,9 +24,13 @@ from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.properties import Properties, PropertyType, VmMemory
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.store.templates import Draft, MachineRecord, Manifest
 
 RUNTIME_ID: Final = RuntimeId("6b8f1f4d-3c2a-4e57-9a61-0f1e2d3c4b5a")
 """Runtime id of every fake machine."""
+
+FAKE_RECORD: Final = MachineRecord(qemu="none", accel="none", processor="", topology=(), files={}, memory_bytes=0)
+"""What a fake's template says of the machine that goes on from it: any fake does."""
 
 GuestBody = Callable[[socket.socket], Awaitable[ExitStatus | None]]
 """Plays a guest on its end of the guest connection. Its return ends the machine, None as a power-off."""
@@ -44,7 +49,7 @@ async def idle_guest(sock: socket.socket) -> None:
 class FakeMachine:
     """A `compute.ports.Machine`. `ports` are those that were listened to, in order; `console` is what the guest said there.
 
-    `saved` are the options that it was saved with as a template, None while it was not.
+    `saved` are the options that it was saved with as a template, None while it was not; the template is in the service's folder, if any.
     `requests` are the host's halves of changes, in order; `refuses` says of each, before it is carried out, with what it fails, or None.
     """
 
@@ -52,9 +57,16 @@ class FakeMachine:
     jail: Final = JailStatus((), {"everything": "a fake runs in the test's process"})
 
     def __init__(
-        self, system_id: VmId, document: ComputeSystem, guest: GuestBody, start_fails: UtilityVMError | None, *, savable: bool = False
+        self,
+        system_id: VmId,
+        document: ComputeSystem,
+        guest: GuestBody,
+        start_fails: UtilityVMError | None,
+        *,
+        savable: bool = False,
+        templates: Path | None = None,
     ) -> None:
-        self.system_id, self.document, self.savable = system_id, document, savable
+        self.system_id, self.document, self.savable, self._templates = system_id, document, savable, templates
         self.saved: OptionsLCOW | None = None
         self.ports: list[int] = []
         self.console: list[str] = []
@@ -122,6 +134,9 @@ class FakeMachine:
         self._life.check(Do.SAVE)
         if not self.savable:
             raise Unsupported(f"vm {self.system_id}: was not made to be saved as a template")
+        if self._templates is not None:
+            with Draft(self._templates, self.system_id) as draft:
+                draft.keep(Manifest(id=self.system_id, created=0.0, options=options, machine=FAKE_RECORD, state_sha256=""))
         self.saved = options
         await self.terminate()
 
@@ -215,12 +230,18 @@ class FakeComputeService:
     """A `compute.ports.ComputeService` that takes every document. `machines` are those that were created, in order.
 
     `create_fails` and `start_fails` are raised by the next calls; `guest` plays the guest of machines that are created from then on.
+    `templates` is the folder of what is saved (None: nothing is kept).
     """
 
     def __init__(
-        self, guest: GuestBody = idle_guest, *, create_fails: UtilityVMError | None = None, start_fails: UtilityVMError | None = None
+        self,
+        guest: GuestBody = idle_guest,
+        *,
+        create_fails: UtilityVMError | None = None,
+        start_fails: UtilityVMError | None = None,
+        templates: Path | None = None,
     ) -> None:
-        self.guest, self.create_fails, self.start_fails = guest, create_fails, start_fails
+        self.guest, self.create_fails, self.start_fails, self.templates = guest, create_fails, start_fails, templates
         self.machines: list[FakeMachine] = []
 
     @property
@@ -232,6 +253,6 @@ class FakeComputeService:
         """See `compute.ports.ComputeService.create`."""
         if self.create_fails is not None:
             raise self.create_fails
-        machine = FakeMachine(system_id, document, self.guest, self.start_fails, savable=savable)
+        machine = FakeMachine(system_id, document, self.guest, self.start_fails, savable=savable, templates=self.templates)
         self.machines.append(machine)
         return machine

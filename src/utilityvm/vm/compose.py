@@ -3,17 +3,21 @@
 The one place that knows which driver this host has; only that one is loaded.
 """
 
+import hashlib
 import logging
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
 from utilityvm.compute.ports import ComputeService, Grants, HostFiles, Machine
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.jail import hint
-from utilityvm.compute.qemu.origin import Memories
+from utilityvm.compute.qemu.kept import identity
+from utilityvm.compute.qemu.origin import Memories, depends_on
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.devices.ports import HostSide, Look
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
@@ -32,6 +36,7 @@ from utilityvm.plan.facts import Answered, Counted, Facts, Platform, Refused
 from utilityvm.plan.lcow import BootFilePaths, LcowPlan, boot_file_paths, plan_lcow
 from utilityvm.plan.wcow import WcowPlan, locate, paths_looked_at, plan_wcow
 from utilityvm.store.layout import Layout
+from utilityvm.store.templates import VERSION
 from utilityvm.vm.adjusted import warn
 from utilityvm.vm.host_options import default_options_lcow, is_there
 from utilityvm.vm.link import Links
@@ -97,6 +102,33 @@ async def create_lcow(
             facts = await _host_facts(options, vm_id, service, require_kvm=require_kvm, require_jail=require_jail)
         uplink = None if network is None else UserUplink(vm_id, network)
         return await create_planned(options, vm_id, facts, service, output_handler, uplink=uplink)
+
+
+async def boot_key(options: OptionsLCOW) -> str:
+    """Return 32 hexadecimal digits that name all that a boot with these options depends on here: the options but for the VM's id, the
+    files that it boots from, QEMU, the processor where the guest sees it, and this package.
+
+    Raises:
+        Unsupported: this host has no QEMU that VMs are made with.
+        NotFound: there is no such kernel.
+    """
+    if sys.platform == "win32":
+        raise Unsupported("a VM of the host service boots by itself")
+    from utilityvm import __version__
+
+    paths = boot_file_paths(options, Platform.QEMU, PathFlavour.POSIX)
+    if not is_there(paths.kernel):
+        raise NotFound(f"{paths.kernel}: no such kernel")
+    host = await QemuService(memories=_MEMORIES).probe(Path(paths.kernel))
+    of_all = msgspec.structs.replace(options, id="")
+    words = (
+        __version__,
+        str(VERSION),
+        msgspec.json.encode(of_all).decode(),
+        *map(identity, map(Path, sorted(paths.all))),
+        *depends_on(host),
+    )
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:32]
 
 
 async def create_planned(

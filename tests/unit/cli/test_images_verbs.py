@@ -15,6 +15,7 @@ from utilityvm.cli.main import main
 from utilityvm.cli.progress import Bar, human
 from utilityvm.images.depot import Progress
 from utilityvm.images.store import ImageStore, host_platform
+from utilityvm.store import boots
 from utilityvm.store.layout import Layout
 
 FIRST, SECOND = Sample(architecture=host_platform().architecture), Sample(layers=(tar({"a": b"b"}),), config={"Cmd": ["\x1b[2J"]})
@@ -162,23 +163,46 @@ def test_prune_frees_what_is_left_of_a_template_whose_owner_was_killed(capsys: S
     assert list(layout.templates.iterdir()) == []
 
 
+def template(layout: Layout, name: str) -> Path:
+    (folder := layout.templates / name).mkdir(parents=True)
+    (folder / "memory").write_bytes(b"x" * 8192)
+    return folder
+
+
 @pytest.mark.usefixtures("imported")
-def test_df_counts_images_and_volumes(capsys: Said, layout: Layout) -> None:
+def test_prune_leaves_templates_alone_but_for_those_of_boots_when_room_is_wanted(capsys: Said, layout: Layout) -> None:
+    mine, of_boot = template(layout, "mine"), template(layout, boots.id_of("0" * 32))
+    assert main(["prune"]) == 0
+    assert capsys.readouterr().out == "freed 0 B\n"
+    assert main(["prune", "--keep", "10g"]) == 0
+    assert capsys.readouterr().out == "freed 8 KiB\n"
+    assert (mine.exists(), of_boot.exists()) == (True, False)
+
+
+@pytest.mark.usefixtures("imported")
+def test_df_counts_images_volumes_and_templates(capsys: Said, layout: Layout) -> None:
     layout.volumes.mkdir()
     (layout.volumes / "data.img").write_bytes(b"x" * 8192)
+    for name in ("mine", boots.id_of("0" * 32), boots.id_of("1" * 32)):
+        template(layout, name)
     assert main(["df", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     usage = ImageStore.of_user().usage()
     assert found == {
         "image_count": 2,
         "volume_count": 1,
+        "template_count": 1,
+        "boot_template_count": 2,
         "images": usage.blobs,
         "layers": usage.layers,
         "leftovers": 0,
         "volumes": (layout.volumes / "data.img").stat().st_blocks * 512,
+        "templates": 8192,
+        "boot_templates": 2 * 8192,
     }
     assert main(["df"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["WHAT", "images", "layers", "leftovers", "volumes"]
+    names = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["WHAT", "images", "layers", "leftovers", "volumes", "templates", "templates of boots"]
 
 
 @pytest.mark.parametrize(

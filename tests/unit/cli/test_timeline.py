@@ -63,6 +63,43 @@ def test_what_the_guest_has_not_told_is_not_guessed() -> None:
     assert text.endswith("\nkernel, init and agent are not shown: the guest has not told of its boot")
 
 
+CLONE = [
+    at("template.clone", 500, 700),
+    at("host.probe", 500, 510),
+    at("machine.start", 510, 600),
+    at("bridge.negotiate", 660, 700),
+    at("vm.close", 900, 1000),
+]
+
+
+def test_a_run_that_goes_on_from_a_template_has_no_boot_and_says_why() -> None:
+    lines = waterfall(CLONE, BEGIN + 500 * MS).splitlines()
+    assert [line.split("  ")[0] for line in lines[2:-1]] == ["clone", "probe", "QEMU exec", "negotiated", "close"]
+    assert lines[-1] == "there is no kernel, init and agent: the VM goes on from the template of its boot, which --no-template does without"
+
+
+def test_a_run_that_makes_its_template_shows_that_boot_and_its_own_end() -> None:
+    making = [at("template.make", 0, 480), at("machine.start", 0, 10), at("vm.save", 400, 450), at("vm.close", 450, 480)]
+    lines = waterfall([*making, *CLONE], BEGIN).splitlines()
+    assert [line[:24].split("  ")[0] for line in lines[2:-1]] == [
+        "template made",
+        "QEMU exec",
+        "saved",
+        "clone",
+        "probe",
+        "negotiated",
+        "close",
+    ]
+    assert "900.0    100.0" in lines[-2]
+
+
+def test_a_clone_that_failed_is_shown_with_the_boot_that_came_after_it() -> None:
+    failed = at("template.clone", 0, 10, "HostError")
+    lines = waterfall([failed, *[at(one.name, 10, 20, within=1) for one in BOOT]], BEGIN).splitlines()
+    assert lines[2].endswith("HostError")
+    assert lines[-1].startswith("kernel, init and agent are by the guest's clock")
+
+
 def test_a_failed_stretch_says_by_what() -> None:
     text = waterfall([at("machine.start", 0, 10, error="HostError")], BEGIN)
     assert text.splitlines()[2].endswith("= HostError")

@@ -6,7 +6,19 @@ from collections.abc import Iterator
 import pytest
 
 from utilityvm.kit.aio import Scope
-from utilityvm.kit.trace import EVENTS_KEPT, FRAMES_KEPT, SPANS_KEPT, FlightRecorder, Recorder, current, event, listen, measured, span
+from utilityvm.kit.trace import (
+    EVENTS_KEPT,
+    FRAMES_KEPT,
+    SPANS_KEPT,
+    FlightRecorder,
+    Recorder,
+    current,
+    event,
+    hushed,
+    listen,
+    measured,
+    span,
+)
 
 
 @pytest.fixture
@@ -23,6 +35,29 @@ def test_an_event_is_a_record_with_its_name_and_fields(caplog: pytest.LogCapture
     (record,) = caplog.records
     assert (record.name, record.levelno, record.getMessage()) == ("utilityvm.vm", logging.INFO, "vm.exit vm=v7 how=powered_off")
     assert (record.__dict__["event"], record.__dict__["fields"]) == ("vm.exit", {"vm": "v7", "how": "powered_off"})
+
+
+async def test_what_nobody_has_asked_for_is_told_to_those_who_debug_alone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "utilityvm")
+
+    async def said_later() -> None:
+        event("vm.exit", vm="v7")
+
+    scope = Scope("test")
+    with hushed():
+        event("vm.emulated", level=logging.WARNING, vm="v7")
+        with span("vm.start", vm="v7"):
+            pass
+        task = scope.start("later", said_later())
+    event("vm.emulated", level=logging.WARNING, vm="v8")
+    await task
+    await scope.aclose()
+    assert [(record.levelno, record.getMessage().split(" us=")[0]) for record in caplog.records] == [
+        (logging.DEBUG, "vm.emulated vm=v7"),
+        (logging.DEBUG, "vm.start.done vm=v7"),
+        (logging.WARNING, "vm.emulated vm=v8"),
+        (logging.DEBUG, "vm.exit vm=v7"),
+    ]
 
 
 def test_a_percent_sign_in_a_field_is_only_a_percent_sign(caplog: pytest.LogCaptureFixture) -> None:

@@ -118,6 +118,11 @@ def record_of(launch: Launch, facts: HostFacts) -> MachineRecord:
     )
 
 
+def depends_on(facts: HostFacts) -> tuple[str, ...]:
+    """Name what a machine's state depends on beside its document and the files that it boots from."""
+    return (identity(Path(facts.qemu)), _version(facts), facts.accel.value, _processor() if facts.accel is Accel.KVM else "")
+
+
 def _compare(theirs: MachineRecord, launch: Launch, facts: HostFacts, name: str) -> None:
     """Refuse a machine that cannot go on from the template: the first that differs says why."""
     ours = {"QEMU": _version(facts), "acceleration": facts.accel.value}
