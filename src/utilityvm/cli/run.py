@@ -96,9 +96,9 @@ def plan_of(args: argparse.Namespace) -> Plan:
         raise InvalidOptions("no image: say which, e.g. uvm run busybox uname -a")
     wanted = wish_of(args, words[1:], os.environ)
     network = wanted_network(args)
-    wanted = replace(wanted, vm_network=network is not None)
     name = args.name or new_name()
     options = wanted_options(args, **vm_size(wanted), **({"id": name} if args.name else {}))
+    wanted = replace(wanted, vm_network=network is not None or bool(options.network_config_proxy))
     if not options.use_guest_connection:
         raise InvalidOptions("a container needs the guest connection, and use_guest_connection is false")
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from dataclasses import replace as changed
 from time import perf_counter
 from types import MappingProxyType, TracebackType
 from typing import Final, Self, final
@@ -295,7 +296,8 @@ class Sandbox:
         )
 
     def _spec(self, image: Image) -> Spec:
-        made = spec_of(image.config, self._wish, self._plan.container_id)
+        wanted = changed(self._wish, vm_network=self._wish.vm_network or bool(self._plan.options.network_config_proxy))
+        made = spec_of(image.config, wanted, self._plan.container_id)
         return replace(made, mounts=[*made.mounts, helper.MOUNT])
 
     def _use(self) -> Opened:

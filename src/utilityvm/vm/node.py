@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from utilityvm.compute.ports import Machine
-from utilityvm.kit.ids import VmId
+from utilityvm.kit.ids import VmId, new_guid
 from utilityvm.kit.named import Named, UnixSockets
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def _unix_endpoints(vm_id: VmId, machine: Machine) -> "Endpoints":
     return HostEndpoints(vm_id, machine.offer)
 
 
-UNIX: Final = Node(UnixSockets(), _unix_endpoints, lambda vm_id: f"@computeagent-{vm_id}")
-"""A host of Unix; an agent's name goes with its process, however it ends."""
+UNIX: Final = Node(UnixSockets(), _unix_endpoints, lambda vm_id: f"@computeagent-{vm_id[:40]}-{new_guid()}")
+"""A host of Unix; an agent's name goes with its process, however it ends, and nobody can take it before: it ends in a GUID."""
 
 
 def windows(service: "HcsService") -> Node:

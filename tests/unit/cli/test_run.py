@@ -2,15 +2,18 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from utilityvm import Sandbox, UserNetwork
 from utilityvm.cli import run
 from utilityvm.containers.scratch import SCRATCH_SIZE
 from utilityvm.images.image import Image, ImageConfig
 from utilityvm.images.names import parse
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.sandbox.opening import Plan, Pull
+from utilityvm.wire.oci import Namespace
 
 CONFIG = ImageConfig(architecture="amd64", os="linux", cmd=("sh",))
 IMAGE = Image(parse("busybox"), "sha256:0", "sha256:1", CONFIG, (), 0)
@@ -91,3 +94,23 @@ def test_what_makes_no_sense_is_a_mistake_of_the_line(words: list[str]) -> None:
 def test_a_line_without_an_image_is_told(words: list[str]) -> None:
     with pytest.raises(InvalidOptions, match="^no image: say which, e.g. uvm run busybox uname -a$"):
         plan(*words)
+
+
+@pytest.mark.parametrize("words", [["--network", "user"], ["--network-config-proxy", "/run/proxy"]])
+def test_a_container_is_in_the_vms_network_whoever_sets_that_up(words: list[str]) -> None:
+    assert "network" in {namespace.type for namespace in linux(plan("busybox"))}
+    assert "network" not in {namespace.type for namespace in linux(plan(*words, "busybox"))}
+
+
+def linux(made: Plan) -> list[Namespace]:
+    spec = made.spec(IMAGE)
+    assert spec.linux is not None
+    return spec.linux.namespaces
+
+
+@pytest.mark.parametrize("given", [{"network": UserNetwork()}, {"options": {"network_config_proxy": "/run/proxy"}}])
+def test_so_is_a_sandbox(given: dict[str, Any]) -> None:
+    for box, has in ((Sandbox("busybox"), True), (Sandbox("busybox", **given), False)):
+        spec = box._plan.spec(IMAGE)
+        assert spec.linux is not None
+        assert ("network" in {namespace.type for namespace in spec.linux.namespaces}) is has
