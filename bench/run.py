@@ -41,6 +41,7 @@ IDLE_VMS = 4
 ATTACHMENTS = 4  # of one round
 ATTACH_ROUNDS = 6
 CONTAINERS = 4  # of one round
+CLONES = 4  # of one round
 PLANS = 1000  # of each sort in one round
 
 HERE = Path(__file__).resolve().parent
@@ -242,6 +243,22 @@ class Bench:
                     result.runs_ours.append(layering.ours(archive))
         return [plain, packed]
 
+    def clones(self) -> list[Result]:
+        """The library's call on our side; over our own boot it is the time of the whole command on the other."""
+        boot, clone, first = Result("clone_over_boot", "ms", 0.2), Result("clone", "ms", 1.5), Result("first_clone", "ms", 1.5)
+        raw_argv = [PYTHON, str(HERE / "raw" / "clone.py"), *self.raw_argv[2:]]
+        with Session(raw_argv) as raw, Session([PYTHON, str(HERE / "cloning.py"), str(MEMORY_MIB), str(CPUS)]) as ours:
+            sides = [(raw, "clone", clone.runs_raw), (ours, "clone", clone.runs_ours), (ours, "first", first.runs_ours)]
+            for session, command, _ in sides:
+                session.ask(command, 1)
+            for _ in range(self.runs):
+                for session, command, runs in sides:
+                    runs.append(1e3 * median(session.ask(command, CLONES)))
+                boot.runs_raw.append(1e3 * seconds_of(boot_command()))
+                sides.reverse()
+        first.runs_raw, boot.runs_ours = clone.runs_raw, clone.runs_ours
+        return [boot, clone, first]
+
     def version(self) -> list[Result]:
         version, importing = Result("version", "ms", 3), Result("import", "ms", 3)
         for _ in range(self.runs * VERSION_STARTS):
@@ -268,6 +285,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {
     "containers": Bench.containers,
     "kernels": Bench.kernels,
     "processes": Bench.processes,
+    "clones": Bench.clones,
     "memory": Bench.memory,
     "version": Bench.version,
     "planning": Bench.planning,

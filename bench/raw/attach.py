@@ -32,17 +32,29 @@ class Monitor:
         self._hear()  # the greeting
         self("qmp_capabilities")
 
-    def __call__(self, command: str, **arguments: object) -> None:
+    def __call__(self, command: str, **arguments: object) -> dict[str, object]:
         words = {name.replace("_", "-"): value for name, value in arguments.items()}
         self._socket.sendall(json.dumps({"execute": command, "arguments": words}).encode() + b"\n")
-        while "return" not in (said := self._hear()):
-            assert "error" not in said, said
+        return self._answer()
+
+    def give(self, name: str, fd: int) -> None:
+        """Give QEMU an open descriptor."""
+        line = json.dumps({"execute": "getfd", "arguments": {"fdname": name}}).encode() + b"\n"
+        socket.send_fds(self._socket, [line], [fd])
+        self._answer()
 
     def wait(self, event: str) -> None:
         """Wait for an event since the last wait."""
         while event not in self._events:
             self._hear()
         self._events.clear()
+
+    def _answer(self) -> dict[str, object]:
+        while "return" not in (said := self._hear()):
+            assert "error" not in said, said
+        answer = said["return"]
+        assert isinstance(answer, dict)
+        return answer
 
     def _hear(self) -> dict[str, object]:
         said: dict[str, object] = json.loads(self._lines.readline())

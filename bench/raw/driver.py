@@ -31,21 +31,31 @@ def frame(op: int, *, port: int = 0, flags: int = 0, payload: bytes = b"") -> by
 
 
 class Guest:
-    """A booting VM and its port."""
+    """A VM and its port; one that `boots` says when it is ready. `memory_words` are the backend of its memory, but for the size."""
 
     def __init__(
-        self, vmlinux: str, initrd: str, memory: str, options: list[str], more: tuple[str, ...] = (), fds: tuple[int, ...] = ()
+        self,
+        vmlinux: str,
+        initrd: str,
+        memory: str,
+        options: list[str],
+        more: tuple[str, ...] = (),
+        fds: tuple[int, ...] = (),
+        *,
+        memory_words: str = "memory-backend-memfd,id=ram0,share=on",
+        boots: bool = True,
     ) -> None:
         self.socket, theirs = socket.socketpair()
         argv = ["qemu-system-x86_64", "-M", "q35,memory-backend=ram0", *options]
-        argv += ["-m", memory, "-object", f"memory-backend-memfd,id=ram0,size={memory}M,share=on"]
+        argv += ["-m", memory, "-object", f"{memory_words},size={memory}M"]
         argv += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         argv += ["-kernel", vmlinux, "-initrd", initrd, "-append", APPEND, "-device", "virtio-serial-pci"]
         argv += ["-chardev", f"socket,id=c0,fd={theirs.fileno()}", "-device", "virtserialport,chardev=c0", *more]
         self.process = subprocess.Popen(argv, pass_fds=[theirs.fileno(), *fds], stdin=subprocess.DEVNULL)
         theirs.close()
         self.stream = self.socket.makefile("rb", buffering=1 << 20)
-        self.end()
+        if boots:
+            self.end()
 
     def end(self) -> int:
         """Reads output until a child's end; returns the bytes of output."""

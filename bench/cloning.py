@@ -1,0 +1,74 @@
+"""Our side of clones: a template of a VM, and the library's call to the end of a first process in its clone.
+
+usage: cloning.py MEMORY_MIB CPUS
+
+Says `ready` when the template is saved, then answers one command a line on stdin, each with one line of JSON:
+
+    clone N    seconds of each of N clones
+    first N    the same of N clones, each as the first of its process: before QEMU 8.2 the template's memory is copied for it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import utilityvm
+from utilityvm.kit.trace import span
+from utilityvm.vm import compose
+
+if TYPE_CHECKING:
+    from utilityvm import Template, UtilityVM
+
+ROUND_TRIPS = 3  # in the template before it is saved, as on the raw side
+
+
+async def first_process(vm: UtilityVM) -> None:
+    process = await vm.create_process(["/bin/busybox", "true"], stdin=False, stdout=True, stderr=False)
+    assert await process.stdout.read() == b""
+    assert await process.wait() == 0
+    await process.close()
+
+
+async def clone(template: Template) -> float:
+    with span("bench.clone") as measured:
+        vm = await template.clone()
+        try:
+            await vm.start()
+            await first_process(vm)
+        except BaseException:
+            await vm.close()
+            raise
+    await vm.close()
+    return measured.us / 1e6
+
+
+async def first(template: Template) -> float:
+    compose._MEMORIES.close()
+    return await clone(template)
+
+
+async def main() -> None:
+    memory, cpus = map(int, sys.argv[1:3])
+    options = utilityvm.default_options_lcow(id=f"bench-{os.getpid()}", is_template=True, memory_size_in_mb=memory, processor_count=cpus)
+    async with await utilityvm.create_lcow(options) as vm:
+        await vm.start()
+        for _ in range(ROUND_TRIPS):
+            await first_process(vm)
+        await vm.save_as_template()
+    template = await utilityvm.open_template(options.id)
+    try:
+        print("ready", flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            command, number = line.split()
+            measure = {"clone": clone, "first": first}[command]
+            print(json.dumps([await measure(template) for _ in range(int(number))]), flush=True)
+    finally:
+        await template.remove()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
