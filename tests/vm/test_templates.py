@@ -1,6 +1,8 @@
 """Templates of real virtual machines, and clones that go on from them."""
 
 import asyncio
+import errno
+import hashlib
 import os
 import signal
 import sys
@@ -13,7 +15,10 @@ import pytest_asyncio
 from msgspec import structs
 
 from utilityvm import (
+    ConnectionLost,
+    DeadlineExceeded,
     Exists,
+    HostError,
     NotFound,
     OptionsLCOW,
     StateError,
@@ -26,8 +31,9 @@ from utilityvm import (
     open_template,
 )
 from utilityvm.boot.files import BootFiles
+from utilityvm.compute.qemu import saving
 from utilityvm.images.store import ImageStore
-from utilityvm.kit.files import digest
+from utilityvm.kit.files import copy_sparse, digest
 from utilityvm.kit.ids import new_guid
 from utilityvm.store import templates as store
 from utilityvm.store.layout import Layout
@@ -230,6 +236,77 @@ async def test_an_agent_that_does_not_answer_is_not_saved_and_goes_on(boot_files
     await (await open_template(name)).remove()
 
 
+async def test_a_disk_that_is_full_is_told_and_the_vm_runs_on(boot_files: BootFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_source: int, _target: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    name = f"test-{new_guid()}"
+    async with await a_template_vm(boot_files, name) as vm:
+        await vm.start()
+        with monkeypatch.context() as patch:
+            patch.setattr(saving, "copy_sparse", full)
+            with pytest.raises(HostError, match=f"template {name}: cannot be written: No space left on device"):
+                await vm.save_as_template()
+        assert unfinished() == []
+        assert (await run(vm, "true")).code == 0
+        await vm.save_as_template()
+    await (await open_template(name)).remove()
+
+
+async def test_a_save_that_is_given_up_is_carried_out(boot_files: BootFiles) -> None:
+    name = f"test-{new_guid()}"
+    async with await a_template_vm(boot_files, name) as vm:
+        await vm.start()
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(vm.save_as_template())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            work.cancel()
+        assert work.cancelled()
+        assert (await vm.wait()).error("vm") is None
+    await (await open_template(name)).remove()
+
+
+async def test_a_qemu_that_ends_while_it_is_saved_leaves_nothing(boot_files: BootFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"test-{new_guid()}"
+    async with await a_template_vm(boot_files, name) as vm:
+        await vm.start()
+
+        class Killing(store.Draft):  # type: ignore[misc]  # final, but for this test
+            def __init__(self, folder: Path, template_id: str) -> None:
+                super().__init__(folder, template_id)
+                for pid in of_vm(name):
+                    os.kill(pid, signal.SIGKILL)
+
+        monkeypatch.setattr(saving, "Draft", Killing)
+        with pytest.raises((ConnectionLost, DeadlineExceeded, HostError)):
+            await vm.save_as_template()
+        assert unfinished() == []
+        assert (await vm.wait()).error("vm") is not None
+    with pytest.raises(NotFound):
+        await open_template(name)
+
+
+async def test_a_state_that_qemu_does_not_understand_is_told_in_its_words(template: Template) -> None:
+    other = f"test-{new_guid()}"
+    with store.opened(template.folder.parent, template.id) as whole, store.Draft(template.folder.parent, other) as draft:
+        copy_sparse(whole.memory, draft.memory)
+        state = os.pread(whole.state, 1000, 0)
+        os.pwrite(draft.state, state, 0)
+        digest_of_state = hashlib.sha256(state).hexdigest()
+        draft.keep(structs.replace(whole.manifest, id=other, state_sha256=digest_of_state))
+    broken = await open_template(other)
+    async with await broken.clone() as vm, asyncio.timeout(LIMIT):
+        with pytest.raises(HostError, match="(?s)its hypervisor failed with exit code 1.*qemu"):
+            await vm.start()
+    await broken.remove()
+
+
+def unfinished() -> list[Path]:
+    """What a save that is not whole has left."""
+    return [path for path in Layout.of_user().templates.iterdir() if path.name.startswith(".")]
+
+
 OWNER = """
 import asyncio, sys, threading, os, signal
 from utilityvm import create_lcow, default_options_lcow
@@ -294,4 +371,4 @@ async def test_an_owner_killed_at_any_step_of_a_save_leaves_a_whole_template_or_
         with pytest.raises(NotFound):
             await open_template(name)
     store.sweep(folder)
-    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    assert unfinished() == []

@@ -8,7 +8,8 @@ from typing import Final, Protocol
 
 from utilityvm.compute.ports import ExitHow, Machine
 from utilityvm.guest.spec import ProcessSpec
-from utilityvm.kit.errors import ConnectionLost, Exhausted, HostError, StateError
+from utilityvm.kit.errors import ConnectionLost, Exhausted, HostError, StateError, Unsupported
+from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.schema.properties import PropertyType
 from utilityvm.testing.kernels import Then
 
@@ -236,6 +237,20 @@ async def a_machine_has_a_runtime_id_and_a_console_from_the_start(driver: Driver
     await machine.close()
 
 
+async def a_machine_that_was_not_made_to_be_saved_is_not_and_runs_on(driver: Driver) -> None:
+    """Whether the driver could save another."""
+    machine = await driver.create(Then.HANG)
+    await machine.start()
+    try:
+        await machine.save_as_template(OptionsLCOW())
+    except Unsupported:
+        await machine.pause()
+        await machine.resume()
+    else:
+        expect(False, "it was saved")
+    await machine.close()
+
+
 CASES: Final[tuple[Callable[[Driver], Awaitable[None]], ...]] = (
     a_guest_that_powers_off_ends_its_machine,
     a_guest_that_resets_itself_ends_its_machine,
@@ -254,6 +269,7 @@ CASES: Final[tuple[Callable[[Driver], Awaitable[None]], ...]] = (
     one_who_stops_waiting_disturbs_nobody,
     listeners_end_with_their_machine,
     a_machine_has_a_runtime_id_and_a_console_from_the_start,
+    a_machine_that_was_not_made_to_be_saved_is_not_and_runs_on,
 )
 """Every case."""
 

@@ -54,7 +54,6 @@ from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.properties import Properties, PropertyType, VmMemory
 from utilityvm.schema.requests import ModifySettingRequest
-from utilityvm.store.templates import MachineRecord
 from utilityvm.wire.packets import NONCE_BYTES
 
 CLEANUP: Final = 5.0
@@ -176,8 +175,7 @@ class QemuMachine:
     async def save_as_template(self, options: OptionsLCOW) -> None:
         """See `compute.ports.Savable.save_as_template`."""
         self._life.check(Do.SAVE)
-        await finish(self._save(options, await self._saving.record()), within=None)
-        await self.terminate()
+        await finish(self._save(options), within=None)
 
     async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
         """See `compute.ports.Inspected.properties`."""
@@ -415,13 +413,15 @@ class QemuMachine:
             self._life.step(do)
             (self._guest.hold if do is Do.PAUSE else self._guest.release)()
 
-    async def _save(self, options: OptionsLCOW, machine: MachineRecord) -> None:
+    async def _save(self, options: OptionsLCOW) -> None:
+        machine = await self._saving.record()
         async with self._switching:
             self._life.check(Do.SAVE)
             if self._monitor is None or self._hotplug is None or self._growth is None:
                 raise StateError(self._name, "starting", Do.SAVE.value)
             there = [*self._hotplug.there, *self._nics.there, *self._shares.there, *self._growth.there]
             await self._saving.save(options, machine, self._monitor, (self._transport, self._share_transport), there)
+        await self.terminate()
 
     # -- ending -----------------------------------------------------------------------------------------------------
 
