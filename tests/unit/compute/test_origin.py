@@ -1,5 +1,6 @@
 """The memory of templates in the process that makes their clones."""
 
+import asyncio
 import hashlib
 import mmap
 import os
@@ -26,6 +27,10 @@ def launch(kernel: Path, template_id: str = "one", smp: str = "1") -> Launch:
     files = {Fd.KERNEL: str(kernel)}
     argv = ("qemu", "-smp", smp)
     return Launch(argv=argv, memory_bytes=SIZE, files=files, console_path="", share=Share(count=1), rules={}, template=template_id)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -65,6 +70,18 @@ async def test_memory_is_copied_once_sealed_and_each_clone_has_descriptors_of_it
     assert os.pread(second.memory, 3, 4096) == b"one"
     second.close()
     memories.close()
+
+
+async def test_who_gives_up_while_memory_is_copied_leaves_no_descriptor(tmp_path: Path, kernel: Path) -> None:
+    template(tmp_path, kernel)
+    memories, before = Memories(), descriptors()
+    async with asyncio.TaskGroup() as group:
+        taking = group.create_task(memories.take(tmp_path, launch(kernel), OLD))
+        await asyncio.sleep(0)
+        taking.cancel()
+    memories.close()
+    assert taking.cancelled()
+    assert descriptors() == before
 
 
 async def test_a_qemu_that_can_read_alone_has_the_templates_own_file(tmp_path: Path, kernel: Path) -> None:

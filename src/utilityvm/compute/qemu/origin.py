@@ -56,13 +56,20 @@ class Memories:
         self._busy = threading.Lock()  # clones may be made in more than one event loop
 
     async def take(self, folder: Path, launch: Launch, facts: HostFacts) -> Origin:
-        """Return what a machine that is started so goes on from. A cancelled call is carried out.
+        """Return what a machine that is started so goes on from. A cancelled call leaves nothing.
 
         Raises:
             NotFound, Corrupt, HostError: the template is not there, or not as it was written.
             Unsupported: it goes on from the template of another machine; the text says what differs.
         """
-        return await finish(asyncio.to_thread(self._take, folder, launch, facts), within=None)
+        taken: list[Origin] = []
+        try:
+            await finish(asyncio.to_thread(lambda: taken.append(self._take(folder, launch, facts))), within=None)
+        except BaseException:
+            for origin in taken:
+                origin.close()
+            raise
+        return taken[0]
 
     def close(self) -> None:
         """Forget all of it; clones that run go on."""
