@@ -35,9 +35,10 @@ TWINS: Final = {
     "Network": "utilityvm.devices.network",
     "UserUplink": "utilityvm.network.user",
     "Template": "utilityvm.templates.template",
+    "Pool": "utilityvm.templates.pool",
 }
 
-CALLED: Final = {"Sandbox"}
+CALLED: Final = {"Sandbox", "Pool"}
 """Those whose objects the caller makes."""
 
 

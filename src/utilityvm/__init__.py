@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from utilityvm.schema.hns import HNSEndpoint, Namespace
     from utilityvm.schema.properties import Properties, PropertyType
     from utilityvm.schema.requests import ProcessorLimits
+    from utilityvm.templates.pool import Pool, PoolStats
     from utilityvm.templates.template import Template, list_templates, open_template
     from utilityvm.vm.compose import create_lcow, create_wcow
     from utilityvm.vm.host_options import (
@@ -76,6 +77,8 @@ _HOME = {
     "open_template": "templates.template",
     "list_templates": "templates.template",
     "Template": "templates.template",
+    "Pool": "templates.pool",
+    "PoolStats": "templates.pool",
     "TemplateConfig": "options.lcow",
     "Container": "containers.container",
     "ContainerExit": "containers.container",
@@ -132,6 +135,8 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "list_templates",
     "Template",
     "TemplateConfig",
+    "Pool",
+    "PoolStats",
     "Container",
     "ContainerExit",
     "DiskAccess",

@@ -30,6 +30,7 @@ from utilityvm.sandbox.sandbox import Sandbox as _Sandbox
 from utilityvm.sync.handler import with_handler as _with_handler
 from utilityvm.sync.twin import synchronous as _synchronous
 from utilityvm.sync.twin import twin as _twin
+from utilityvm.templates.pool import Pool as _Pool
 from utilityvm.templates.template import Template as _Template
 from utilityvm.vm.uvm import UtilityVM as _UtilityVM
 
@@ -49,6 +50,7 @@ UserUplink = _twin(_UserUplink)
 UtilityVM = _twin(_UtilityVM)
 Files = _twin(_Files)
 Template = _twin(_Template)
+Pool = _twin(_Pool, called=True)
 Sandbox = _twin(_Sandbox, called=True)
 
 for _name in utilityvm.__all__:

@@ -38,6 +38,8 @@ from utilityvm.schema.devices import NetworkAdapter
 from utilityvm.schema.devices import VirtualSmbShareOptions
 from utilityvm.schema.metrics import CgroupMetrics
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.templates.pool_life import PoolState
+from utilityvm.templates.ports import Source
 from utilityvm.vm.life import State
 from utilityvm.wire import gcs
 from utilityvm.wire.oci import OciProcess
@@ -75,13 +77,14 @@ from utilityvm.schema.hns import Namespace as Namespace
 from utilityvm.schema.properties import Properties as Properties
 from utilityvm.schema.properties import PropertyType as PropertyType
 from utilityvm.schema.requests import ProcessorLimits as ProcessorLimits
+from utilityvm.templates.pool import PoolStats as PoolStats
 from utilityvm.vm.host_options import default_options_lcow as default_options_lcow
 from utilityvm.vm.host_options import default_options_wcow as default_options_wcow
 from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 from utilityvm.vm.host_options import options_from_spec as options_from_spec
 
-__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'open_template', 'list_templates', 'Template', 'TemplateConfig', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'UserUplink', 'Files']
+__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'open_template', 'list_templates', 'Template', 'TemplateConfig', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'UserUplink', 'Files']
 
 class GuestStream:
 
@@ -655,6 +658,36 @@ class Template:
         ...
 
     def remove(self) -> None:
+        ...
+
+class Pool:
+
+    def __init__(self, template: Template | Source, *, ready: int=1, max: int=16, network: UserNetwork | None=None, require_kvm: bool=False, require_jail: bool=False) -> None:
+        ...
+
+    @property
+    def state(self) -> PoolState:
+        ...
+
+    def stats(self) -> PoolStats:
+        ...
+
+    def open(self) -> None:
+        ...
+
+    def acquire(self, *, timeout: float | None=None) -> UtilityVM:
+        ...
+
+    def release(self, vm: UtilityVM) -> None:
+        ...
+
+    def close(self) -> None:
+        ...
+
+    def __enter__(self) -> Self:
+        ...
+
+    def __exit__(self, *args: object) -> None:
         ...
 
 def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False, require_jail: bool=False, network: UserNetwork | None=None) -> UtilityVM:

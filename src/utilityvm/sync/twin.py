@@ -1,6 +1,7 @@
 """Makes the synchronous twin of an asynchronous class or function: the same names, each awaited in the loop thread.
 
-What a call returns is wrapped in turn. `tools/sync_stubs.py` writes down for type checkers what is made here.
+What a call returns is wrapped in turn, and what is passed to one is taken out of its twin. `tools/sync_stubs.py` writes down for type
+checkers what is made here.
 """
 
 import inspect
@@ -11,6 +12,7 @@ from typing import Any, Final
 from utilityvm.sync.loop import LoopThread, loop_thread
 
 _twins: Final[dict[type, type]] = {}
+_made: Final = set[type]()
 _HIDDEN: Final = ("_inner", "_loop")
 
 
@@ -30,7 +32,7 @@ def twin(kind: type, *, called: bool = False) -> type:
     @wraps(vars(kind).get("__init__", object.__init__))
     def make(self: Any, *args: object, **keywords: object) -> None:  # noqa: ANN401 (a twin)
         loop = loop_thread()
-        begin(self, loop.call(lambda: kind(*args, **keywords)), loop)
+        begin(self, loop.call(lambda: kind(*map(unwrap, args), **_unwrapped(keywords))), loop)
 
     def enter(self: Any) -> object:  # noqa: ANN401 (a twin)
         self._loop.run(self._inner.__aenter__)
@@ -50,6 +52,7 @@ def twin(kind: type, *, called: bool = False) -> type:
     if context:
         members |= {"__enter__": enter, "__exit__": leave}
     made = type(kind.__name__, (), members)
+    _made.add(made)
     if not called:  # else no call returns one
         _twins[kind] = made
     return made
@@ -61,7 +64,7 @@ def synchronous(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: object, **keywords: object) -> object:
         loop = loop_thread()
-        return wrap(loop.run(lambda: function(*args, **keywords)), loop)
+        return wrap(loop.run(lambda: function(*map(unwrap, args), **_unwrapped(keywords))), loop)
 
     return call
 
@@ -73,6 +76,15 @@ def wrap(value: object, loop: LoopThread) -> object:
     return next((made(value, loop) for kind, made in _twins.items() if isinstance(value, kind)), value)
 
 
+def unwrap(value: Any) -> Any:  # noqa: ANN401 (a twin, or anything else)
+    """Return what `value` is the twin of, or `value` itself."""
+    return value._inner if type(value) in _made else value  # noqa: SLF001 (of our own making)
+
+
+def _unwrapped(keywords: dict[str, object]) -> dict[str, object]:
+    return {name: unwrap(value) for name, value in keywords.items()}
+
+
 def _member(name: str, member: object) -> object:
     if isinstance(member, property):
         return _attribute(name, member.__doc__)
@@ -82,12 +94,14 @@ def _member(name: str, member: object) -> object:
 
     @wraps(member)
     def method(self: Any, *args: object, **keywords: object) -> object:  # noqa: ANN401 (a twin)
+        passed, named = [unwrap(value) for value in args], _unwrapped(keywords)
+
         def begin() -> Any:  # noqa: ANN401 (whatever the method returns)
-            return getattr(self._inner, name)(*args, **keywords)
+            return getattr(self._inner, name)(*passed, **named)
 
         result = self._loop.run(begin) if awaited else self._loop.call(begin)
-        if name == "close":
-            self._loop.drop(self._inner)
+        for ended in {"close": [self._inner], "release": [*passed, *named.values()]}.get(name, ()):
+            self._loop.drop(ended)
         return wrap(result, self._loop)
 
     return method

@@ -12,6 +12,7 @@ import pytest
 from tools.sync_stubs import STUBS, stubs
 
 import utilityvm
+from tests.unit.templates.pools import Clones
 from tests.unit.vm import fake
 from utilityvm import sync
 from utilityvm.kit.errors import GuestError, NotFound, StateError
@@ -175,6 +176,18 @@ def test_a_call_may_take_longer_than_a_look_for_signals(monkeypatch: pytest.Monk
         return "done"
 
     assert loop_thread().run(takes_turns) == "done"
+
+
+def test_a_pool_is_used_without_await_and_forgets_what_it_takes_back() -> None:
+    kept = loop_thread()._open
+    with sync.Pool(Clones(), ready=1, max=2) as pool:
+        first, second = pool.acquire(), pool.acquire()
+        assert (type(first), first.run(["echo", "a"]).stdout) == (sync.UtilityVM, b"a")
+        assert {first._inner, second._inner, pool._inner} <= kept  # type: ignore[attr-defined]
+        pool.release(first)
+        pool.release(vm=second)
+        assert (first.state, second.state, pool.stats().lent) == ("closed", "closed", 0)
+    assert not {first._inner, second._inner, pool._inner} & kept  # type: ignore[attr-defined]
 
 
 # -- what would never end -----------------------------------------------------------------------------------------------
