@@ -12,11 +12,18 @@ import pytest_asyncio
 from utilityvm import Pool, Template, create_lcow, default_options_lcow, open_template, sync
 from utilityvm.boot.files import BootFiles
 from utilityvm.kit.ids import new_guid
+from utilityvm.sync.loop import loop_thread
 from utilityvm.vm import compose
 
 from .running import LIMIT, of_vm, sh
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loop() -> None:
+    """Begin the process's loop thread, which stays, before descriptors are counted."""
+    loop_thread()
 
 
 @pytest.fixture(autouse=True)
