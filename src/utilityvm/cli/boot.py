@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from utilityvm.cli import attach, timeline
-from utilityvm.cli.flags import add_option_flags, wanted_options
+from utilityvm.cli.flags import add_option_flags, refuse_template, wanted_options
 from utilityvm.cli.network import add_network_flags, wanted_network
 from utilityvm.guest.spec import ProcessSpec, parameters
 from utilityvm.kit.errors import InvalidOptions
@@ -55,6 +55,7 @@ def _run(args: argparse.Namespace) -> int:
 async def _boot(args: argparse.Namespace) -> int:
     spec = _spec(args, os.environ)
     options = wanted_options(args)
+    refuse_template(options)
     if spec is not None and not options.use_guest_connection:
         raise InvalidOptions("a command needs the guest connection, and use_guest_connection is false", hint="leave one of them out")
     vm = await create_lcow(options, require_kvm=args.require_kvm, require_jail=args.require_jail, network=wanted_network(args))

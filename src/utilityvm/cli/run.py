@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from utilityvm.cli import attach, timeline
-from utilityvm.cli.flags import add_option_flags, wanted_options
+from utilityvm.cli.flags import add_option_flags, refuse_template, wanted_options
 from utilityvm.cli.network import add_network_flags, wanted_network
 from utilityvm.cli.progress import Bar
 from utilityvm.cli.registries import access, add_registry_flags
@@ -99,6 +99,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
     name = args.name or new_name()
     options = wanted_options(args, **vm_size(wanted), **({"id": name} if args.name else {}))
     wanted = replace(wanted, vm_network=network is not None or bool(options.network_config_proxy))
+    refuse_template(options)
     if not options.use_guest_connection:
         raise InvalidOptions("a container needs the guest connection, and use_guest_connection is false")
 
