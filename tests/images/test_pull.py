@@ -227,13 +227,15 @@ async def test_killed_at_any_moment_it_leaves_a_whole_store_and_prune_removes_th
     moments = random.Random(seed)  # noqa: S311
     name, left, rounds = f"{hub.address}/big:1", 0, 8
     whole = None  # seconds that a pull takes on this machine: moments after it would kill nothing
-    for turn in range(rounds + 1):
+    for turn in range(5 * rounds + 1):
+        if turn > rounds and left:
+            break
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", PULL, store._depot.folder, name, stdout=asyncio.subprocess.PIPE)
         assert child.stdout
         assert await child.stdout.readline() == b"go\n"
         begun = time.monotonic()
         with suppress(TimeoutError):
-            async with asyncio.timeout(whole and whole * (turn - moments.random()) / rounds):
+            async with asyncio.timeout(whole and whole * (1 + (turn - 1) % rounds - moments.random()) / rounds):
                 await child.wait()
         whole = whole or time.monotonic() - begun
         with suppress(ProcessLookupError):

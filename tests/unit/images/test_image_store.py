@@ -8,6 +8,7 @@ import signal
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -361,10 +362,15 @@ def test_killed_at_any_moment_the_store_is_whole_and_prune_removes_what_is_left(
     samples = {"first": FIRST, "second": SECOND}
     paths = [archive(tmp_path / f"{name}.tar", sample.layout()) for name, sample in samples.items()]
     store = ImageStore(tmp_path / "images")
-    left = 0
-    for _ in range(12):
+    begun, child = time.monotonic(), spawn(store._depot.folder, *paths)
+    assert os.waitpid(child, 0)[1] == 0
+    whole = time.monotonic() - begun  # seconds on this machine: moments after it would kill nothing
+    left, rounds = 0, 12
+    for turn in range(5 * rounds):
+        if turn >= rounds and left:
+            break
         child = spawn(store._depot.folder, *paths)
-        threading.Event().wait(moments.uniform(0, 0.12))
+        threading.Event().wait(whole * (turn % rounds + moments.random()) / rounds)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         for image in store.list():
