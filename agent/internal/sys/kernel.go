@@ -77,8 +77,8 @@ type Kernel interface {
 	ReplaceFile(path, text string) error
 	// ReadDir returns the names in a folder, sorted.
 	ReadDir(path string) ([]string, error)
-	// LoadModule loads a kernel module; one that is loaded already is no error.
-	LoadModule(path string) error
+	// LoadModule loads a kernel module with its parameters, separated by blanks; one that is loaded already is no error.
+	LoadModule(path, parameters string) error
 	// OpenStandard makes the console, or /dev/null where there is none, the agent's descriptors 0, 1 and 2.
 	OpenStandard() error
 	// RaiseLimits sets the limit of open files for the agent and its children.

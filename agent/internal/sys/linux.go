@@ -155,7 +155,7 @@ func (Linux) ReadDir(path string) ([]string, error) {
 var loaded sync.Map
 
 // LoadModule implements Kernel.
-func (Linux) LoadModule(path string) error {
+func (Linux) LoadModule(path, parameters string) error {
 	if _, known := loaded.Load(path); known {
 		return nil
 	}
@@ -164,8 +164,11 @@ func (Linux) LoadModule(path string) error {
 		return err
 	}
 	defer Close(fd)
-	empty := [1]byte{}
-	_, _, errno := syscall.Syscall(sysFinitModule, uintptr(fd), uintptr(unsafe.Pointer(&empty)), 0)
+	text, err := syscall.BytePtrFromString(parameters)
+	if err != nil {
+		return err
+	}
+	_, _, errno := syscall.Syscall(sysFinitModule, uintptr(fd), uintptr(unsafe.Pointer(text)), 0)
 	if errno != 0 && errno != syscall.EEXIST {
 		return errno
 	}

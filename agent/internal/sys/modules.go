@@ -8,6 +8,25 @@ import (
 // modulesFile has lines "group: /path/of/first.ko /path/of/second.ko", in load order.
 const modulesFile = "/etc/utilityvm/modules"
 
+const commandLine = "/proc/cmdline"
+
+// parameters returns those that the kernel's command line has for the module in a file, as module.name=value: the kernel itself gives them to
+// what is built in and leaves modules to whoever loads them.
+func parameters(line, path string) string {
+	var found []string
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	prefix := strings.TrimSuffix(name, ".ko") + "."
+	for _, word := range strings.Fields(line) {
+		if word == "--" {
+			break
+		}
+		if strings.HasPrefix(word, prefix) {
+			found = append(found, word[len(prefix):])
+		}
+	}
+	return strings.Join(found, " ")
+}
+
 // ModuleError is a kernel module that could not be loaded, or the list of them that could not be read.
 type ModuleError struct {
 	Path string
@@ -33,8 +52,9 @@ func LoadModules(k Kernel, group string) error {
 		if name != group {
 			continue
 		}
+		line, _ := k.ReadFile(commandLine) // where that cannot be read nothing was said
 		for _, path := range strings.Fields(paths) {
-			if err := k.LoadModule(path); err != nil {
+			if err := k.LoadModule(path, parameters(string(line), path)); err != nil {
 				return &ModuleError{path, err}
 			}
 		}

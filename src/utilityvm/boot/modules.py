@@ -122,12 +122,18 @@ def unsigned(data: bytes) -> bytes:
     return data[:begin] if begin > 0 else data
 
 
-_IDLE: Final = frozenset({".BTF", ".orc_unwind", ".orc_unwind_ip", "__mcount_loc", "_ftrace_events", "_ftrace_eval_map"})
-"""Sections of a module that the kernel sorts, checks or enters into its lists at each load, for those who trace the guest's kernel.
-
-Types for BPF, how to unwind a stack exactly (without them it is guessed, and its lines have question marks), and what can be traced:
-the beginnings of all functions, each of which the kernel looks up among all names of the module, and tracepoints.
-"""
+_IDLE: Final = frozenset(
+    {
+        ".BTF",  # types for BPF, which the kernel checks
+        ".orc_unwind",  # how to unwind a stack exactly; without it that is guessed, and its lines have question marks
+        ".orc_unwind_ip",  # places for that, which the kernel sorts
+        "__mcount_loc",  # functions that can be traced, each of which the kernel looks up among all names of the module
+        "_ftrace_events",  # tracepoints, of each of which the kernel makes seven files
+        "_ftrace_eval_map",
+        ".static_call_sites",  # calls that need no trampoline, each patched in three steps between two address spaces
+    }
+)
+"""Sections of a module without which it does the same, and by which each load of it takes many times longer."""
 
 _TRACER: Final = "__fentry__"
 """What each function calls first. The kernel takes out the calls that `__mcount_loc` lists."""

@@ -199,7 +199,12 @@ func (k *Kernel) ReadDir(path string) ([]string, error) {
 }
 
 // LoadModule implements sys.Kernel.
-func (k *Kernel) LoadModule(path string) error { return k.call("module", path) }
+func (k *Kernel) LoadModule(path, parameters string) error {
+	if parameters == "" {
+		return k.call("module", path)
+	}
+	return k.call("module", path, parameters)
+}
 
 // OpenStandard implements sys.Kernel.
 func (k *Kernel) OpenStandard() error { return k.call("standard streams") }
