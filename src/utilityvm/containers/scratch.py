@@ -95,14 +95,17 @@ async def fill(file: DiskFile, kept: Path, size: int, extra: Sequence[str]) -> N
 
 
 def _fill(fd: int, kept: Path, size: int, extra: tuple[str, ...]) -> None:
+    folder = kept
     try:
         source = _formatted(kept, size, extra)
         try:
+            folder = Path(os.readlink(f"/proc/self/fd/{fd}")).parent  # noqa: PTH115 (a path that may have no name any more)
             copy_sparse(source, fd)
         finally:
             os.close(source)
     except OSError as error:
-        raise HostError(f"a disk of {size} bytes cannot be made: {error.strerror}") from error
+        hint = f"make room on the file system of {folder}" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        raise HostError(f"{folder}: a disk of {size} bytes cannot be made here: {error.strerror}", hint=hint) from error
 
 
 def _formatted(kept: Path, size: int, extra: tuple[str, ...]) -> int:

@@ -76,6 +76,22 @@ async def test_an_event_from_before_the_loop_ran_is_not_missed(caplog: pytest.Lo
     assert not [record for record in caplog.records if record.levelname in {"WARNING", "ERROR", "CRITICAL"}]
 
 
+async def test_writes_that_the_host_cannot_keep_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    failed = {"device": "d", "operation": "write", "action": "report", "nospace": True, "reason": "No space left on device"}
+    stamp = {"timestamp": {"seconds": 1, "microseconds": 2}}
+    async with rig() as (monitor, qemu, scope):
+        scope.start("monitor", monitor.run())
+        await qemu.starts()
+        for data in (failed | {"operation": "read"}, failed, failed):
+            await qemu.says({"event": "BLOCK_IO_ERROR", "data": data, **stamp})
+        await qemu.says(SHUTDOWN)
+        await qemu.ends()
+        await monitor.ended()
+    (record,) = [record for record in caplog.records if record.getMessage().startswith("vm.disk.failed")]
+    said = "vm x: what the guest writes to a disk cannot be kept: No space left on device; the host's file system with its disks is full"
+    assert record.fields["message"] == said  # type: ignore[attr-defined]
+
+
 async def test_a_qemu_that_ends_without_a_word_ends_the_monitor() -> None:
     async with rig() as (monitor, qemu, scope):
         await qemu.ends()

@@ -1,6 +1,7 @@
 """Scratch disks and named volumes: files of the host with ext4 on them."""
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 
@@ -94,6 +95,20 @@ def test_sizes_that_no_disk_has_are_refused(size: object) -> None:
 
 def test_a_size_is_rounded_up_to_whole_blocks() -> None:
     assert check_size((16 << 20) + 1, "x") == (16 << 20) + 4096
+
+
+async def test_where_a_disk_finds_no_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_source: int, _target: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    layout = layout_of(tmp_path)
+    await make_volume(layout, "first", SIZE)
+    monkeypatch.setattr("utilityvm.containers.scratch.copy_sparse", full)
+    with pytest.raises(
+        HostError, match=f"^{layout.volumes}: a disk of {SIZE} bytes cannot be made here: No space left on device$"
+    ) as caught:
+        await make_volume(layout, "second", SIZE)
+    assert caught.value.hint == f"make room on the file system of {layout.volumes}"
 
 
 # -- volumes ------------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class Monitor:
         self._removed: dict[str, asyncio.Future[None]] = {}  # devices whose end somebody waits for
         self._writing, self._ended = asyncio.Lock(), asyncio.Event()
         self._why = "QEMU closed it"
+        self._disk_told = False
         self.memory_changed = asyncio.Event()
         """The guest has taken memory that was plugged in, or given some back; or QEMU has ended."""
         self.migration_changed = asyncio.Event()
@@ -138,6 +139,16 @@ class Monitor:
     def _lost(self) -> ConnectionLost:
         return ConnectionLost(f"{self._name}: QEMU's monitor ended: {self._why}")
 
+    def _disk_failed(self, told: Mapping[str, object]) -> None:
+        """Tell once that what the guest has written is not on this host: the guest learns of it late, and its programs perhaps never."""
+        if self._disk_told or told.get("operation") != "write":
+            return
+        self._disk_told = True
+        why = printable(str(told.get("reason")), _REASON_LENGTH)
+        full = "; the host's file system with its disks is full" if told.get("nospace") is True else ""
+        said = f"{self._name}: what the guest writes to a disk cannot be kept: {why}{full}"
+        event("vm.disk.failed", level=logging.WARNING, vm=self._name.removeprefix("vm "), message=said)
+
     def _heard(self, message: Message) -> None:
         """Take what matters. Answers that nobody waits for are dropped, as QMP's specification says, and so are all other events."""
         if isinstance(message, Happened):
@@ -148,6 +159,8 @@ class Monitor:
                 self.memory_changed.set()
             if message.name == "MIGRATION":
                 self.migration_changed.set()
+            if message.name == "BLOCK_IO_ERROR":
+                self._disk_failed(message.data)
             device = message.data.get("device")
             if message.name == "DEVICE_DELETED" and isinstance(device, str):
                 _settle(self._removed.get(device))
