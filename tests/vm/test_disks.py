@@ -45,6 +45,13 @@ async def test_a_disk_is_mounted_written_and_keeps_what_was_written(clean: Utili
     assert (await sh(clean, "ls -d /d/a")).code != 0, "the folder was left"
 
 
+async def test_the_driver_of_disks_has_its_parameters_from_the_kernels_line(clean: UtilityVM, tmp_path: Path) -> None:
+    image = ext4(tmp_path / "a.img")
+    await clean.modify(disk("Add", 0, image, "/d/a"))
+    await clean.modify(disk("Remove", 0, image, "/d/a"))
+    assert (await sh(clean, "cat /sys/module/scsi_mod/parameters/scan")).out == b"manual\n"
+
+
 async def test_disks_of_every_format_come_to_their_place_at_the_same_time(clean: UtilityVM, tmp_path: Path) -> None:
     raw = ext4(tmp_path / "r.img")
     images = [

@@ -77,6 +77,12 @@ async def test_it_does_not_run_before_it_is_started(ready: UtilityVM) -> None:
         assert caught.value.result == INVALID_STATE
 
 
+async def test_crun_runs_from_a_sealed_file_and_makes_no_copy_of_itself(ready: UtilityVM) -> None:
+    async with created(ready, "c", spec("true")):
+        waiting = (await sh(ready, "ls -l /proc/[0-9]*/exe 2>/dev/null | grep -o '/memfd.*'")).out
+        assert waiting == b"/memfd:sealed (deleted)\n"
+
+
 async def test_its_name_is_taken_once(ready: UtilityVM) -> None:
     async with created(ready, "c", spec("sleep", "1000")) as container:
         again = gcs.CreateRequest(container_id="c", container_config=gcs.encode_json(document("c", spec("true"))))
