@@ -1,25 +1,34 @@
 package gcs
 
 import (
+	"syscall"
+
 	"utilityvm/agent/internal/logs"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
 )
 
-// nanosecondsInSecond is one more than the largest fraction of a second.
-const nanosecondsInSecond = 1_000_000_000
+const (
+	// nanosecondsInSecond is one more than the largest fraction of a second.
+	nanosecondsInSecond = 1_000_000_000
+	hostnameFile        = "/proc/sys/kernel/hostname"
+	maxHostname         = 64 // bytes, as for the kernel
+	machineIDFile       = "/etc/machine-id"
+)
 
-// identity makes the machine, which goes on from a template's memory, one of its own.
+// identity makes the machine, which goes on from a template's memory, one of its own, and lets the template's programs know.
 func identity(c *call, q *wire.Modify) {
 	if q.RequestType != "Update" {
 		c.refuseRequest(q)
 		return
 	}
-	err := become(c.bridge.machine.Kernel, q.Settings)
-	if err == nil {
-		c.bridge.machine.Log.Write(logs.Debug, "the machine goes on as another")
+	m := c.bridge.machine
+	if err := become(m.Kernel, q.Settings); err != nil {
+		c.answer(wire.Response{Err: err})
+		return
 	}
-	c.answer(wire.Response{Err: err})
+	m.Log.Write(logs.Debug, "the machine goes on as another")
+	runHooks(m.Loop, m.Kernel, m.Processes, func(err error) { c.answer(wire.Response{Err: err}) })
 }
 
 // become carries out what the settings say. The time is now, which is not what the template's clock goes on from.
@@ -36,8 +45,42 @@ func become(k sys.Kernel, settings string) error {
 	if err != nil {
 		return err
 	}
-	if seconds == 0 || nanoseconds >= nanosecondsInSecond {
-		return invalid("VirtualMachineIdentity: Seconds and Nanoseconds are a time since 1970")
+	hostname, err := o.String("Hostname")
+	if err != nil {
+		return err
 	}
-	return k.SetClock(int64(seconds), int64(nanoseconds))
+	machineID, err := o.String("MachineID")
+	if err != nil {
+		return err
+	}
+	switch {
+	case seconds == 0 || nanoseconds >= nanosecondsInSecond:
+		return invalid("VirtualMachineIdentity: Seconds and Nanoseconds are a time since 1970")
+	case len(hostname) > maxHostname:
+		return invalid("VirtualMachineIdentity: Hostname: '" + hostname + "' is no name of a host")
+	}
+	if err := k.SetClock(int64(seconds), int64(nanoseconds)); err != nil {
+		return err
+	}
+	return rename(k, hostname, machineID)
+}
+
+// rename gives the machine another name, and another id where it has one at all. What is "" stays.
+func rename(k sys.Kernel, hostname, machineID string) error {
+	if hostname != "" {
+		if err := k.WriteFile(hostnameFile, hostname); err != nil {
+			return &wire.Error{Code: wire.Fail, Text: hostnameFile, Cause: err}
+		}
+	}
+	if machineID == "" {
+		return nil
+	}
+	switch _, err := k.ReadFile(machineIDFile); err {
+	case nil:
+		return k.ReplaceFile(machineIDFile, machineID+"\n")
+	case syscall.ENOENT:
+		return nil
+	default:
+		return &wire.Error{Code: wire.Fail, Text: machineIDFile, Cause: err}
+	}
 }

@@ -1,10 +1,16 @@
 """Rules of a running VM's sockets and network adapters, and who its guest is, as the requests that change them."""
 
+from typing import Final
+
 from utilityvm.devices import paths
+from utilityvm.kit.ids import new_guid
 from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter
 from utilityvm.schema.guest_requests import GuestRequest, HvSocketAddress, LCOWIdentity
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.wire import services
+
+MAX_HOSTNAME: Final = 64
+"""Most characters of a hostname, as Linux has it."""
 
 
 def hvsocket_service(service_id: str, rules: HvSocketServiceConfig) -> ModifySettingRequest:
@@ -28,10 +34,12 @@ def hvsocket_address(runtime_id: str) -> GuestRequest:
     return GuestRequest(request_type="Update", resource_type="HvSocket", settings=address)
 
 
-def identity(nanoseconds: int) -> GuestRequest:
-    """Return how a Linux guest that goes on from a template becomes one of its own; the time is in nanoseconds since 1970."""
+def identity(nanoseconds: int, vm_id: str) -> GuestRequest:
+    """Return how a Linux guest that goes on from a template becomes one of its own: the time is in nanoseconds since 1970, the hostname is
+    the VM's id, or how that begins, and its machine id is new.
+    """
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    now = LCOWIdentity(seconds=seconds, nanoseconds=rest)
+    now = LCOWIdentity(seconds=seconds, nanoseconds=rest, hostname=vm_id[:MAX_HOSTNAME], machine_id=new_guid().replace("-", ""))
     return GuestRequest(request_type="Update", resource_type="VirtualMachineIdentity", settings=now)
 
 

@@ -77,10 +77,12 @@ class LCOWNetworkAdapter(Node, frozen=True, kw_only=True):
 
 
 class LCOWIdentity(Node, frozen=True, kw_only=True):
-    """What makes a Linux guest that goes on from a template one of its own: the time, since 1970. Not in the original."""
+    """What makes a Linux guest that goes on from a template one of its own: the time, since 1970, and names. Not in the original."""
 
     seconds: int = field(default=0, name="Seconds")
     nanoseconds: int = field(default=0, name="Nanoseconds")
+    hostname: str = field(default="", name="Hostname")
+    machine_id: str = field(default="", name="MachineID")
 
 
 class NetworkModifyRequest(Node, frozen=True, kw_only=True):

@@ -22,8 +22,9 @@ async def save_as_template(vm_id: VmId, options: OptionsLCOW | OptionsWCOW, syst
     return TemplateConfig(uvm_id=vm_id, create_options=options)
 
 
-async def introduce(guest: GuestConnection, options: OptionsLCOW | OptionsWCOW, runtime_id: RuntimeId, phase: Phase) -> None:
-    """Tell a guest who it is, as far as it cannot know: a Windows guest its address, a Linux guest that goes on from a template the time.
+async def introduce(guest: GuestConnection, vm_id: VmId, options: OptionsLCOW | OptionsWCOW, runtime_id: RuntimeId, phase: Phase) -> None:
+    """Tell a guest who it is, as far as it cannot know: a Windows guest its address, a Linux guest that goes on
+    from a template the time and its names.
 
     Raises:
         GuestError, ConnectionLost: it does not take it.
@@ -33,4 +34,4 @@ async def introduce(guest: GuestConnection, options: OptionsLCOW | OptionsWCOW, 
         await guest.client.modify(resources.hvsocket_address(runtime_id))
     elif options.is_clone:
         phase.now = "the guest to go on as another"
-        await guest.client.modify(resources.identity(time.time_ns()))
+        await guest.client.modify(resources.identity(time.time_ns(), vm_id))

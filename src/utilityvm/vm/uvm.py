@@ -622,7 +622,7 @@ class UtilityVM:
         phase.now = "the guest agent's answer to the first call"
         cold_start = not self.options.is_clone
         self._guest = await GuestConnection.open(stream, self._system, f"vm {self.id}", self._bridge_lost, cold_start=cold_start)
-        await saving.introduce(self._guest, self.options, self.runtime_id, phase)
+        await saving.introduce(self._guest, self.id, self.options, self.runtime_id, phase)
         return self._guest.boot
 
     def _start_failure(self, error: BaseException, phase: Phase) -> UtilityVMError | None:
