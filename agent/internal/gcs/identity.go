@@ -23,7 +23,8 @@ func identity(c *call, q *wire.Modify) {
 		return
 	}
 	m := c.bridge.machine
-	if err := become(m.Kernel, q.Settings); err != nil {
+	another, err := become(m.Kernel, q.Settings)
+	if err != nil || !another {
 		c.answer(wire.Response{Err: err})
 		return
 	}
@@ -31,38 +32,39 @@ func identity(c *call, q *wire.Modify) {
 	runHooks(m.Loop, m.Kernel, m.Processes, func(err error) { c.answer(wire.Response{Err: err}) })
 }
 
-// become carries out what the settings say. The time is now, which is not what the template's clock goes on from.
-func become(k sys.Kernel, settings string) error {
+// become carries out what the settings say. The time is now, which is not what the template's clock goes on from. It returns whether the
+// machine is another one now, and not the same at a later time.
+func become(k sys.Kernel, settings string) (another bool, err error) {
 	o, err := wire.ParseObject(settings)
 	if err != nil {
-		return err
+		return false, err
 	}
 	seconds, err := o.Uint32("Seconds")
 	if err != nil {
-		return err
+		return false, err
 	}
 	nanoseconds, err := o.Uint32("Nanoseconds")
 	if err != nil {
-		return err
+		return false, err
 	}
 	hostname, err := o.String("Hostname")
 	if err != nil {
-		return err
+		return false, err
 	}
 	machineID, err := o.String("MachineID")
 	if err != nil {
-		return err
+		return false, err
 	}
 	switch {
 	case seconds == 0 || nanoseconds >= nanosecondsInSecond:
-		return invalid("VirtualMachineIdentity: Seconds and Nanoseconds are a time since 1970")
+		return false, invalid("VirtualMachineIdentity: Seconds and Nanoseconds are a time since 1970")
 	case len(hostname) > maxHostname:
-		return invalid("VirtualMachineIdentity: Hostname: '" + hostname + "' is no name of a host")
+		return false, invalid("VirtualMachineIdentity: Hostname: '" + hostname + "' is no name of a host")
 	}
 	if err := k.SetClock(int64(seconds), int64(nanoseconds)); err != nil {
-		return err
+		return false, err
 	}
-	return rename(k, hostname, machineID)
+	return machineID != "", rename(k, hostname, machineID)
 }
 
 // rename gives the machine another name, and another id where it has one at all. What is "" stays.

@@ -38,9 +38,18 @@ def identity(nanoseconds: int, vm_id: str) -> GuestRequest:
     """Return how a Linux guest that goes on from a template becomes one of its own: the time is in nanoseconds since 1970, the hostname is
     the VM's id, or how that begins, and its machine id is new.
     """
+    return _identity(nanoseconds, hostname=vm_id[:MAX_HOSTNAME], machine_id=new_guid().replace("-", ""))
+
+
+def clock(nanoseconds: int) -> GuestRequest:
+    """Return how a Linux guest that has stood still is told the time, in nanoseconds since 1970."""
+    return _identity(nanoseconds)
+
+
+def _identity(nanoseconds: int, **names: str) -> GuestRequest:
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    now = LCOWIdentity(seconds=seconds, nanoseconds=rest, hostname=vm_id[:MAX_HOSTNAME], machine_id=new_guid().replace("-", ""))
-    return GuestRequest(request_type="Update", resource_type="VirtualMachineIdentity", settings=now)
+    settings = LCOWIdentity(seconds=seconds, nanoseconds=rest, **names)
+    return GuestRequest(request_type="Update", resource_type="VirtualMachineIdentity", settings=settings)
 
 
 def drivers() -> ModifySettingRequest:

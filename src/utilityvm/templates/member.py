@@ -62,7 +62,7 @@ class Member:
             UtilityVMError: it has ended meanwhile, or does not answer as it should.
         """
         await self.there.resume()
-        await self.there.modify(ModifySettingRequest(guest_request=resources.identity(time.time_ns())))
+        await self.there.modify(ModifySettingRequest(guest_request=resources.clock(time.time_ns())))
 
     def lend(self) -> UtilityVM:
         """Return the VM for somebody to have.
