@@ -125,9 +125,9 @@ async def test_two_clones_side_by_side_write_all_over_their_memory_and_change_no
 
 async def test_the_memory_of_a_template_is_there_once_for_all_clones_of_a_process_and_cannot_be_written(template: Template) -> None:
     async with await started(template), await started(template):
-        (kept,) = compose._MEMORIES._sealed.values()
+        (kept,) = compose._MEMORIES._kept.values()
         with pytest.raises(PermissionError):
-            os.pwrite(kept, b"x", 0)
+            os.pwrite(kept.fd, b"x", 0)
 
 
 async def test_disks_come_to_a_clone_and_go_as_in_a_vm_that_was_booted(template: Template, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ async def test_an_agent_that_does_not_answer_is_not_saved_and_goes_on(boot_files
 
 
 async def test_a_disk_that_is_full_is_told_and_the_vm_runs_on(boot_files: BootFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_source: int, _target: int) -> None:
+    def full(_source: int, _target: int, *, dig: bool) -> None:  # noqa: ARG001 (as the real one)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     name = f"test-{new_guid()}"
@@ -321,9 +321,9 @@ def kill(where):
 
 def around(module, function):
     real = getattr(module, function)
-    def call(*words):
+    def call(*words, **more):
         kill(f"before {function}")
-        result = real(*words)
+        result = real(*words, **more)
         kill(f"after {function}")
         return result
     setattr(module, function, call)

@@ -22,6 +22,8 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _FICLONE = 0x4004_9409
 _PIECE = 4 << 20
+_BLOCK = 4096
+_ZEROS = memoryview(bytes(_BLOCK))
 
 
 def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -51,22 +53,48 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def copy_sparse(source: int, target: int) -> None:
-    """Copy an open file to an empty one: by sharing its blocks where the file system can, else what it has between its holes.
+def copy_sparse(source: int, target: int, *, dig: bool = False) -> None:
+    """Copy an open file to an empty one: by sharing its blocks where the file system can, else what it has between its holes. `dig`
+    makes holes of blocks of zeros, and shares none.
 
     Raises:
         OSError: it cannot be read or written.
     """
     try:
-        fcntl.ioctl(target, _FICLONE, source)
+        if not dig:
+            fcntl.ioctl(target, _FICLONE, source)
+            return
     except OSError:
-        size, at = os.fstat(source).st_size, 0
-        os.ftruncate(target, size)
-        while (begin := _next(source, at, os.SEEK_DATA)) is not None:
-            at = _next(source, begin, os.SEEK_HOLE) or size
-            while begin < at:
-                piece = os.pread(source, min(_PIECE, at - begin), begin)
-                begin += os.pwrite(target, piece, begin)
+        pass
+    size, at = os.fstat(source).st_size, 0
+    os.ftruncate(target, size)
+    while (begin := _next(source, at, os.SEEK_DATA)) is not None:
+        at = _next(source, begin, os.SEEK_HOLE) or size
+        while begin < at:
+            piece = memoryview(os.pread(source, min(_PIECE, at - begin), begin))
+            for first, last in _filled(piece) if dig else [(0, len(piece))]:
+                _write_at(target, piece[first:last], begin + first)
+            begin += len(piece)
+
+
+def _filled(piece: memoryview) -> Iterator[tuple[int, int]]:
+    """Give where the blocks of a piece begin and end that are not all zeros, neighbours together."""
+    begin = -1
+    for at in range(0, len(piece), _BLOCK):
+        empty = piece[at : at + _BLOCK] == _ZEROS[: len(piece) - at]
+        if empty and begin >= 0:
+            yield begin, at
+            begin = -1
+        elif not empty and begin < 0:
+            begin = at
+    if begin >= 0:
+        yield begin, len(piece)
+
+
+def _write_at(fd: int, data: memoryview, at: int) -> None:
+    while data:
+        done = os.pwrite(fd, data, at)
+        data, at = data[done:], at + done
 
 
 def _next(fd: int, at: int, what: int) -> int | None:

@@ -1,6 +1,7 @@
 """The memory of templates in the process that makes their clones."""
 
 import asyncio
+import errno
 import hashlib
 import mmap
 import os
@@ -14,7 +15,7 @@ from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.lower import Fd, Launch
 from utilityvm.compute.qemu.origin import KEPT, Memories, record_of
 from utilityvm.compute.qemu.share import Share
-from utilityvm.kit.errors import Corrupt, NotFound, Unsupported
+from utilityvm.kit.errors import Corrupt, HostError, NotFound, Unsupported
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.store.templates import Draft, Manifest
 
@@ -53,6 +54,11 @@ async def test_memory_is_copied_once_sealed_and_each_clone_has_descriptors_of_it
     template(tmp_path, kernel)
     memories = Memories()
     first, second = [await memories.take(tmp_path, launch(kernel), OLD) for _ in range(2)]
+    assert os.fstat(first.memory).st_size == SIZE, "it can be mapped before it is copied"
+    assert os.pread(first.memory, 3, 4096) == bytes(3)
+    async with asyncio.TaskGroup() as group:
+        for each in (first, second):
+            group.create_task(each.whole())
     assert os.fstat(first.memory).st_ino == os.fstat(second.memory).st_ino
     assert os.pread(first.memory, 3, 4096) == b"one"
     assert os.fstat(first.memory).st_blocks * 512 < SIZE, "its holes were filled"
@@ -84,9 +90,28 @@ async def test_who_gives_up_while_memory_is_copied_leaves_no_descriptor(tmp_path
     assert descriptors() == before
 
 
+async def test_a_copy_that_fails_is_told_and_tried_again_by_the_next(tmp_path: Path, kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_source: int, _target: int) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    template(tmp_path, kernel)
+    memories = Memories()
+    first, second = [await memories.take(tmp_path, launch(kernel), OLD) for _ in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(origin, "copy_sparse", full)
+        with pytest.raises(HostError, match="template one: its memory cannot be copied: Cannot allocate memory"):
+            await first.whole()
+    memories.close()  # as when its place is needed for others
+    await second.whole()
+    assert os.pread(first.memory, 3, 4096) == b"one"
+    first.close()
+    second.close()
+
+
 async def test_a_qemu_that_can_read_alone_has_the_templates_own_file(tmp_path: Path, kernel: Path) -> None:
     template(tmp_path, kernel, facts=NEW)
     taken = await Memories().take(tmp_path, launch(kernel), NEW)
+    await taken.whole()
     assert os.fstat(taken.memory).st_ino == (tmp_path / "one" / "memory").stat().st_ino
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.pwrite(taken.memory, b"x", 0)
@@ -98,9 +123,9 @@ async def test_few_memories_are_kept_and_a_template_that_was_made_again_is_anoth
     for number in range(KEPT + 2):
         template(tmp_path, kernel, f"t{number}")
         (await memories.take(tmp_path, launch(kernel, f"t{number}"), OLD)).close()
-    assert len(memories._sealed) == KEPT
+    assert len(memories._kept) == KEPT
     memories.close()
-    assert memories._sealed == {}
+    assert memories._kept == {}
 
 
 async def test_what_differs_is_told(tmp_path: Path, kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from utilityvm.kit.files import FileLock, replace, swap_folder
+from utilityvm.kit.files import FileLock, copy_sparse, replace, swap_folder
 
 
 def test_replace_writes_the_whole_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -98,3 +98,17 @@ def test_a_lock_that_a_program_takes_on_our_descriptor_is_ours(tmp_path: Path) -
     with pytest.raises(RuntimeError, match="given up"), lock.unheld():
         raise RuntimeError("given up")
     assert lock.descriptor == -1
+
+
+@pytest.mark.parametrize("tail", [0, 1, 4095, 4096, 10_000])
+def test_blocks_of_zeros_become_holes_where_that_is_asked_for(tmp_path: Path, tail: int) -> None:
+    block, zeros = b"x" * 4096, bytes(4096)
+    content = b"".join((zeros, block, block, zeros * 2000, b"y" + zeros[1:], zeros, block)) + b"z" * tail
+    source, dense, dug = tmp_path / "source", tmp_path / "dense", tmp_path / "dug"
+    source.write_bytes(content)
+    with source.open("rb") as one, dense.open("wb") as other, dug.open("wb") as third:
+        copy_sparse(one.fileno(), other.fileno())
+        copy_sparse(one.fileno(), third.fileno(), dig=True)
+    assert dense.read_bytes() == dug.read_bytes() == content
+    assert dug.stat().st_blocks * 512 <= 8 * 4096
+    assert dense.stat().st_blocks * 512 > 2000 * 4096

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
@@ -29,18 +28,56 @@ KEPT: Final = 4
 _HINT: Final = "make the template again on this host"
 
 
-@dataclass(slots=True)
-class Origin:
-    """Descriptors of a template's memory and state, a clone's own; `close` lets go of them."""
+@final
+class _Kept:
+    """A memfd that has, once it is `whole`, a template's memory. Machines may map it before: QEMU looks at nothing until it is told to."""
 
-    memory: int
-    state: int
+    def __init__(self, name: str, size: int) -> None:
+        self.fd = os.memfd_create(f"uvm-template-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.fd, size)
+        except BaseException:
+            os.close(self.fd)
+            raise
+        self._filling, self._whole = threading.Lock(), False
+
+    def fill(self, source: int, fd: int) -> None:
+        """Copy `source` to it and seal it, unless another has. `fd` is the caller's descriptor, since ours may be closed meanwhile."""
+        with self._filling:
+            if not self._whole:
+                copy_sparse(source, fd)
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+                self._whole = True
+
+
+@final
+class Origin:
+    """Descriptors of a template's memory and state, a clone's own; `close` lets go of them. The memory is there when it is `whole`."""
+
+    def __init__(self, template: Opened, kept: _Kept | None) -> None:
+        self._name, self._kept = f"template {template.manifest.id}", kept
+        self._fds = [os.dup(template.memory), os.dup(template.state)]
+        if kept is not None:
+            self._fds.append(os.dup(kept.fd))
+        self.memory, self.state = self._fds[-1 if kept is not None else 0], self._fds[1]
+
+    async def whole(self) -> None:
+        """Copy the memory, if it is the first of its template in this process and QEMU cannot do without. A cancelled call is carried out.
+
+        Raises:
+            HostError: it cannot be copied; another may try again.
+        """
+        if self._kept is None:
+            return
+        try:
+            await finish(asyncio.to_thread(self._kept.fill, self._fds[0], self.memory), within=None)
+        except OSError as error:
+            raise HostError(f"{self._name}: its memory cannot be copied: {error.strerror}") from error
 
     def close(self) -> None:
-        """Let go of both. A second call does nothing."""
-        for fd in (self.memory, self.state):
-            if fd >= 0:
-                os.close(fd)
+        """Let go of all. A second call does nothing."""
+        while self._fds:
+            os.close(self._fds.pop())
         self.memory = self.state = -1
 
 
@@ -48,11 +85,11 @@ class Origin:
 class Memories:
     """The memory of templates in this process, copied once for all clones that it makes of one, and sealed.
 
-    A QEMU that can open a file for reading alone has the template's own, and nothing is copied.
+    It is copied while the first clone's QEMU starts. A QEMU that can open a file for reading alone has the template's own.
     """
 
     def __init__(self) -> None:
-        self._sealed: OrderedDict[tuple[int, ...], int] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, ...], _Kept] = OrderedDict()
         self._busy = threading.Lock()  # clones may be made in more than one event loop
 
     async def take(self, folder: Path, launch: Launch, facts: HostFacts) -> Origin:
@@ -74,38 +111,30 @@ class Memories:
     def close(self) -> None:
         """Forget all of it; clones that run go on."""
         with self._busy:
-            while self._sealed:
-                os.close(self._sealed.popitem()[1])
+            while self._kept:
+                os.close(self._kept.popitem()[1].fd)
 
     def _take(self, folder: Path, launch: Launch, facts: HostFacts) -> Origin:
         with opened(folder, launch.template) as template:
             _compare(template.manifest.machine, launch, facts, f"template {launch.template}")
             _check(template)
             if facts.version >= READS_ONLY_SINCE:
-                return Origin(os.dup(template.memory), os.dup(template.state))
+                return Origin(template, None)
             try:
                 with self._busy:
-                    memory = os.dup(self._copy(template.memory, launch.template))
+                    return Origin(template, self._of(template.memory, launch.template))
             except OSError as error:
-                raise HostError(f"template {launch.template}: its memory cannot be copied: {error.strerror}") from error
-            return Origin(memory, os.dup(template.state))
+                raise HostError(f"template {launch.template}: there is no memory for it: {error.strerror}") from error
 
-    def _copy(self, file: int, name: str) -> int:
+    def _of(self, file: int, name: str) -> _Kept:
         about = os.fstat(file)
         key = (about.st_dev, about.st_ino, about.st_mtime_ns)
-        if (memory := self._sealed.get(key)) is None:
-            memory = os.memfd_create(f"uvm-template-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            try:
-                copy_sparse(file, memory)
-                fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-            except BaseException:
-                os.close(memory)
-                raise
-            self._sealed[key] = memory
-            if len(self._sealed) > KEPT:
-                os.close(self._sealed.popitem(last=False)[1])
-        self._sealed.move_to_end(key)
-        return memory
+        if (kept := self._kept.get(key)) is None:
+            kept = self._kept[key] = _Kept(name, about.st_size)
+            if len(self._kept) > KEPT:
+                os.close(self._kept.popitem(last=False)[1].fd)
+        self._kept.move_to_end(key)
+        return kept
 
 
 def record_of(launch: Launch, facts: HostFacts) -> MachineRecord:

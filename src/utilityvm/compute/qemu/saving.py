@@ -82,10 +82,12 @@ class Saving:
         nothing happens, when the machine boots.
 
         Raises:
+            HostError: the template's memory cannot be copied.
             QmpError, ConnectionLost, DeadlineExceeded: it cannot; one that ends says why at its end.
         """
         if self._origin is None:
             return False
+        await self._origin.whole()
         await _carry_out(monitor, "migrate-incoming", self._origin.state)
         self.close()
         await monitor.execute("cont")
@@ -126,7 +128,7 @@ async def _go_on(monitor: Monitor, transports: Sequence[Transport]) -> None:
 
 def _write(draft: Draft, memory: int, template_id: VmId, options: OptionsLCOW, machine: MachineRecord) -> None:
     try:
-        copy_sparse(memory, draft.memory)
+        copy_sparse(memory, draft.memory, dig=True)
         state = os.pread(draft.state, os.fstat(draft.state).st_size, 0)
     except OSError as error:
         raise HostError(f"template {template_id}: cannot be written: {error.strerror}") from error
