@@ -59,6 +59,6 @@ def check(data: bytes, chance: Random) -> Hashable:
                 assert found.source in {ME, ME6}
                 assert policy.refusal(found.target, found.target_port, found.protocol, ["a.example.org"]) == ""
                 begun.add(_flow(frame))
-        other.incoming(frame)
+        other.incoming(frame, 0.0)
         seen["passes" if verdict.passes else "asked" if verdict.asked else "refused"] += 1
     return (frozenset(seen), frozenset(one.refused))

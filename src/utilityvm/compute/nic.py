@@ -2,15 +2,23 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class NicKind(StrEnum):
+    """What the host's end of a network adapter is."""
+
+    STREAM = "stream"
+    """A stream socket of frames, each after its length in four bytes, the highest first."""
+    TAP = "tap"
+    """A tap, as /dev/net/tun gives it."""
 
 
 @dataclass(frozen=True, slots=True)
 class NicEnd:
-    """The host's end of a network adapter: an open stream socket of frames, each after its length in four bytes, the highest first.
+    """The host's end of a network adapter: an open descriptor, which is the taker's; `mtu` is what the guest is told, 0: nothing."""
 
-    The descriptor is the taker's; `mtu` is what the guest is told, 0: nothing.
-    """
-
+    kind: NicKind
     fd: int
     mtu: int = 0
 

@@ -4,6 +4,7 @@ What is not plain is refused: a guest's question is never passed on as it wrote 
 """
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -26,6 +27,7 @@ MAX_NAME: Final = 255
 MAX_RECORDS: Final = 256
 _MAX_HOPS: Final = 64
 _HEAD: Final = 12  # bytes before the question
+_THE_NAME: Final = 0xC000 | _HEAD  # where the name that is asked for stands
 
 _RESPONSE, _RECURSE, _CAN_RECURSE, _OPCODE, _CODE = 0x8000, 0x0100, 0x0080, 0x7800, 0x000F
 
@@ -74,6 +76,15 @@ def ask(question: Question, number: int) -> bytes:
 def refuse(question: Question, code: int) -> bytes:
     """Return the answer that there is none, with the reason `code`."""
     return struct.pack("!6H", question.number, _RESPONSE | _RECURSE | _CAN_RECURSE | code, 1, 0, 0, 0) + question.asked
+
+
+def tell(question: Question, values: Iterable[IPv4Address | IPv6Address], seconds: int) -> bytes:
+    """Return the answer that the name is these addresses, those of the kind that was asked for, and may be believed for `seconds`."""
+    kinds = {4: A, 6: AAAA}
+    wanted = [value.packed for value in values if kinds[value.version] == question.kind]
+    head = struct.pack("!6H", question.number, _RESPONSE | _RECURSE | _CAN_RECURSE, 1, len(wanted), 0, 0)
+    records = [struct.pack("!HHHIH", _THE_NAME, question.kind, _IN, seconds, len(value)) + value for value in wanted]
+    return b"".join([head, question.asked, *records])
 
 
 def answer_to(question: Question, number: int, message: bytes) -> bytes:

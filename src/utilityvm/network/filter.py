@@ -5,15 +5,17 @@ A flow that may pass is remembered by its addresses and ports, so that all but i
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, final
 
 from utilityvm.kit.errors import ProtocolError
 from utilityvm.network import dns
 from utilityvm.network.dns import Question
+from utilityvm.network.ends import Ends
 from utilityvm.network.frames import (
     ARP,
+    FIN,
     HEADER,
     ICMP,
     ICMPV6,
@@ -21,17 +23,21 @@ from utilityvm.network.frames import (
     IPV6,
     MAX_FRAME,
     RST,
+    SYN,
     TCP,
     UDP,
     Address,
     Packet,
     acknowledge,
+    clear,
     datagram,
     packet,
     reset,
     unreachable,
+    window_scale,
 )
-from utilityvm.network.policy import Policy
+from utilityvm.network.policy import Hosts, Policy
+from utilityvm.network.windows import ROOM, Windows
 
 MAX_FLOWS: Final = 16_384
 MAX_PINNED: Final = 4096
@@ -47,7 +53,7 @@ _KEY: Final = 68  # bytes of a frame in which all lies that the table of flows n
 _ECHO: Final = {ICMP: 8, ICMPV6: 128}
 _NEIGHBOURS: Final = {135, 136}
 _BEGINNINGS: Final = {bytes([flags]) for flags in range(256) if flags & 0x12 == 0x02}  # SYN and not ACK
-_ACCEPTS: Final = b"\x12"  # SYN and ACK
+_ACCEPTS: Final = 0x12  # SYN and ACK
 _QUERY_KINDS: Final = {dns.A, dns.AAAA}
 
 
@@ -85,25 +91,34 @@ DROP: Final = Verdict()
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    """Why a flow passes: where it goes and the names that this address had. `inbound` ones were begun from outside."""
+    """Why a flow passes: where it goes and the names that this address had. `inbound` ones were begun from outside.
+
+    `scale` is by how many bits the guest's windows are shifted; negative: it was not seen to begin, and nobody knows.
+    """
 
     address: Address
     port: int
     protocol: int
     names: tuple[str, ...] = ()
     inbound: bool = False
+    scale: int = -1
 
 
 @final
 class Filter:
-    """One guest's. `published` are the guest's ports that may be reached from outside, by protocol.
+    """One guest's. `published` are the guest's ports that may be reached from outside, by protocol; `hosts` are names that are answered
+    here, and may be asked for under every policy: what they are, a policy must open as any other address. `room` is how many bytes may be
+    on their way to the guest at a time; what it tells others of its windows is narrowed to that, all connections together.
 
     `refused` counts what was refused, by the reason; `last` is what was refused last, for people.
     """
 
-    def __init__(self, place: Place, policy: Policy, published: Mapping[int, frozenset[int]]) -> None:
-        self._place, self._policy, self._published = place, policy, published
+    def __init__(
+        self, place: Place, policy: Policy, published: Mapping[int, frozenset[int]], hosts: Hosts | None = None, room: int = ROOM
+    ) -> None:
+        self._place, self._policy, self._published, self._hosts = place, policy, published, hosts or {}
         self._flows: dict[bytes, _Flow] = {}
+        self._windows, self._ends = Windows(room), Ends()
         self._pins: dict[Address, dict[str, float]] = {}
         self.refused = Counter[str]()
         self.last = ""
@@ -129,10 +144,10 @@ class Filter:
             key = b""
         flow = self._flows.get(key)
         if flow is not None and len(frame) <= MAX_FRAME:
-            return self._greet(frame, head) if flow.inbound and flow.protocol == TCP else PASS
+            return self._segment(frame, key, flow, now) if flow.protocol == TCP else PASS
         return self._judge(frame, head, key, now)
 
-    def incoming(self, frame: memoryview) -> None:
+    def incoming(self, frame: memoryview, now: float) -> None:
         """Take note of a frame for the guest: what answers a connection to a published port may leave."""
         head = bytes(frame[:_KEY])
         kind = head[12:14]
@@ -144,6 +159,10 @@ class Filter:
             key = head[20:21] + head[38:54] + head[22:38] + head[56:58] + head[54:56]
         else:
             return
+        if protocol == TCP and len(frame) >= at + 20:
+            self._ends.arrived(key, head[at + 13], now, carries=len(frame) > at + 20)
+            if len(frame) > at + 20:
+                self._windows.arrived(key, frame, at)
         port = int.from_bytes(head[at + 2 : at + 4])
         if port in self._published.get(protocol, ()) and (protocol == UDP or head[at + 13 : at + 14] in _BEGINNINGS):
             source = IPv4Address(head[26:30]) if kind == IPV4 else IPv6Address(head[22:38])
@@ -161,17 +180,28 @@ class Filter:
             answer = dns.refuse(question, dns.SERVER_FAILURE)
         return datagram(self._place.mac, self._place.gateway_mac, asked.about, answer)
 
-    def _greet(self, frame: memoryview, head: bytes) -> Verdict:
+    def _segment(self, frame: memoryview, key: bytes, flow: _Flow, now: float) -> Verdict:
+        """Pass a segment of a connection that is known; let it ask for no more than there is room for, and not end its half too early."""
+        at = 34 if flow.address.version == 4 else 54
+        if len(frame) < at + 20:
+            return PASS
+        if flow.inbound and frame[at + 13] == _ACCEPTS:
+            return self._greet(frame, key, flow)
+        if flow.scale >= 0 and not frame[at + 13] & SYN:
+            self._windows.narrow(frame, at, flow.scale, now)
+        if frame[at + 13] & FIN and not flow.inbound and self._ends.too_early(key, now):
+            clear(frame, at, FIN)
+        return PASS
+
+    def _greet(self, frame: memoryview, key: bytes, flow: _Flow) -> Verdict:
         """Pass what answers a connection from outside, and acknowledge its acceptance.
 
         passt before 2024 does so only with its first data: a server that speaks first would wait for ever.
         """
-        flags = head[47:48] if head[12:14] == IPV4 else head[67:68]
-        if flags != _ACCEPTS:
-            return PASS
         found = packet(frame)
         if isinstance(found, str):
             return self._drop(found, "an answer from a published port")
+        self._flows[key] = replace(flow, scale=_scale(found, frame))
         return Verdict(passes=True, reply=acknowledge(self._place.mac, self._place.gateway_mac, found, frame))
 
     def _judge(self, frame: memoryview, head: bytes, key: bytes, now: float) -> Verdict:
@@ -195,7 +225,7 @@ class Filter:
         if found.source != (place.four if found.source.version == 4 else place.six):
             return self._drop("source", f"from {found.source}")
         if found.target == place.resolver:
-            return self._resolver(found, frame)
+            return self._resolver(found, frame, now)
         return self._flow(found, frame, key, now)
 
     def _neighbour(self, frame: memoryview) -> Verdict:
@@ -204,7 +234,7 @@ class Filter:
         own = sound and bytes(frame[28:32]) in {self._place.four.packed, bytes(4)}
         return PASS if own else self._drop("source" if sound else "malformed", "ARP")
 
-    def _resolver(self, found: Packet, frame: memoryview) -> Verdict:
+    def _resolver(self, found: Packet, frame: memoryview, now: float) -> Verdict:
         """Judge what is for the guest's resolver, which answers datagrams at its port and nothing else."""
         if found.protocol != UDP or found.target_port != DNS_PORT:
             return self._refuse("resolver", found, frame)
@@ -212,15 +242,19 @@ class Filter:
             question = dns.read_question(bytes(frame[found.payload : found.end]))
         except ProtocolError as error:
             return self._drop("question", str(error))
+        if (known := self._hosts.get(question.name)) is not None:
+            for address in known:
+                self._pin_one(address, question.name, now + LONGEST)
+            return self._say(found, dns.tell(question, known, int(SHORTEST)))
         if not self._policy.may_ask(question.name):
             self._count("name", f"name {question.name}")
-            return self._say(found, question, dns.REFUSED)
+            return self._say(found, dns.refuse(question, dns.REFUSED))
         if self._policy.rules is not None and question.kind not in _QUERY_KINDS:
-            return self._say(found, question, dns.NO_ERROR)
+            return self._say(found, dns.refuse(question, dns.NO_ERROR))
         return Verdict(asked=Asked(question, found))
 
-    def _say(self, found: Packet, question: Question, code: int) -> Verdict:
-        return Verdict(reply=datagram(self._place.mac, self._place.gateway_mac, found, dns.refuse(question, code)))
+    def _say(self, found: Packet, answer: bytes) -> Verdict:
+        return Verdict(reply=datagram(self._place.mac, self._place.gateway_mac, found, answer))
 
     def _flow(self, found: Packet, frame: memoryview, key: bytes, now: float) -> Verdict:
         if found.protocol in _ECHO and found.target_port != _ECHO[found.protocol]:
@@ -229,7 +263,7 @@ class Filter:
         if why := self._policy.refusal(found.target, found.target_port, found.protocol, names):
             return self._refuse(why, found, frame)
         if found.protocol in {TCP, UDP}:
-            self._remember(key, _Flow(found.target, found.target_port, found.protocol, names))
+            self._remember(key, _Flow(found.target, found.target_port, found.protocol, names, scale=_scale(found, frame)))
         return PASS
 
     def _refuse(self, why: str, found: Packet, frame: memoryview) -> Verdict:
@@ -275,3 +309,10 @@ class Filter:
         if len(self._pins) >= MAX_PINNED:
             del self._pins[next(iter(self._pins))]
         self._pins[address] = {**names, name: until}
+
+
+def _scale(found: Packet, frame: memoryview) -> int:
+    """Return the scale of the guest's windows that a segment tells, if it begins a connection."""
+    if not found.flags & SYN:
+        return -1
+    return window_scale(frame, HEADER + (40 if found.source.version == 6 else 20), found.payload)

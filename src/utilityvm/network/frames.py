@@ -17,7 +17,8 @@ TCP: Final = 6
 UDP: Final = 17
 ICMPV6: Final = 58
 
-FIN, SYN, RST, ACK = 1, 2, 4, 16
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+_SCALE, _MAX_SCALE = 3, 14
 _LITTLE: Final = 16  # of what the two have agreed to count windows in: from 16 bytes to 256 KiB
 
 Address = IPv4Address | IPv6Address
@@ -102,6 +103,38 @@ def _datagram(frame: bytes | memoryview, source: Address, target: Address, at: i
     if length < 8 or at + length > end:
         return "malformed"
     return Packet(UDP, source, target, first, second, at + 8, at + length)
+
+
+def window_scale(frame: bytes | memoryview, at: int, end: int) -> int:
+    """Return by how many bits a segment's sender will shift its windows (RFC 7323); `at` is its header and `end` what it carries."""
+    at += 20
+    while at + 2 < end and frame[at]:
+        if frame[at] == _SCALE:
+            return min(frame[at + 2], _MAX_SCALE)
+        at += 1 if frame[at] == 1 else max(frame[at + 1], 2)
+    return 0
+
+
+def narrow(frame: memoryview, at: int, window: int) -> None:
+    """Write another window into a segment whose header is `at`, with its checksum (RFC 1624)."""
+    _rewrite(frame, at, 14, window)
+
+
+def push(frame: memoryview, at: int) -> None:
+    """Set the flag that what a segment carries is to be given to its program now."""
+    _rewrite(frame, at, 12, frame[at + 12] << 8 | frame[at + 13] | PSH)
+
+
+def clear(frame: memoryview, at: int, flag: int) -> None:
+    """Take a flag away from a segment."""
+    _rewrite(frame, at, 12, (frame[at + 12] << 8 | frame[at + 13]) & ~flag)
+
+
+def _rewrite(frame: memoryview, at: int, word: int, value: int) -> None:
+    total = (~int.from_bytes(frame[at + 16 : at + 18]) & 0xFFFF) + (~int.from_bytes(frame[at + word : at + word + 2]) & 0xFFFF) + value
+    total = (total & 0xFFFF) + (total >> 16)
+    frame[at + word : at + word + 2] = value.to_bytes(2)
+    frame[at + 16 : at + 18] = (~((total & 0xFFFF) + (total >> 16)) & 0xFFFF).to_bytes(2)
 
 
 # -- frames of our own --------------------------------------------------------------------------------------------------

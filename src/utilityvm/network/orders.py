@@ -1,4 +1,4 @@
-"""What the owner of a relay tells it, and what it tells of itself: their messages on its control socket."""
+"""What the owner of a relay tells it, and what it tells of itself: their messages on its control socket. So of the program for taps."""
 
 from msgspec import Struct
 
@@ -16,13 +16,15 @@ class PlaceOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Orders(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the filter keeps to: `rules` as `policy.parse_rules` reads them (None: the public network), the servers that are asked for
-    names, and the guest's ports that are published. Of later messages the rules and servers count.
+    names, names that are answered by ourselves, as `policy.parse_hosts` reads them, and the guest's ports that are published. Of later
+    messages the rules and servers count.
     """
 
     number: int
     place: PlaceOrder
     rules: list[str] | None
     servers: list[str]
+    hosts: list[str] = []
     tcp: list[int] = []
     udp: list[int] = []
 
@@ -33,3 +35,34 @@ class Told(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     number: int
     refused: dict[str, int]
     last: str
+
+
+class TapOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to be done with a tap: made in the place of `interface`, made a port of `bridge`, or with `leave` its traces at `interface`
+    removed.
+    """
+
+    tap: str
+    interface: str = ""
+    bridge: str = ""
+    leave: bool = False
+
+
+class TapRoute(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A way of an interface; `gateway` ``""``: straight to the link, `metric` 0: the kernel's own."""
+
+    destination: str
+    gateway: str = ""
+    metric: int = 0
+
+
+class TapTold(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What became of it: what the guest's adapter is to have, with the tap's descriptor beside it; or an `error`, by its class's name."""
+
+    mac: str = ""
+    mtu: int = 0
+    addresses: list[str] = []
+    routes: list[TapRoute] = []
+    error: str = ""
+    message: str = ""
+    hint: str = ""

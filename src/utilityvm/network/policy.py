@@ -6,9 +6,9 @@ A rule is ``CIDR``, ``address`` or ``domain``, with ``:PORT`` or ``:PORT-PORT`` 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from utilityvm.kit.errors import InvalidOptions, Problem
@@ -20,6 +20,13 @@ DNS_PORTS: Final = frozenset({53, 853})
 """Ports by which names are asked: a rule that names no port is not about them."""
 
 MAX_RULES: Final = 1024
+
+MAX_HOSTS: Final = 256
+"""Names that an owner gives addresses."""
+
+Hosts = Mapping[str, Sequence[Address]]
+"""Addresses of names, which are in lower case."""
+
 _PORTS: Final = 65535
 
 
@@ -127,6 +134,35 @@ def _rule(text: str) -> Rule:
     if any(isinstance(never, type(net)) and net.subnet_of(never) for never in NEVER):  # type: ignore[arg-type]
         raise ValueError("is never reached: it is the host itself, or a group")
     return Rule(net=net, first=first, last=last, protocol=protocol)
+
+
+def parse_hosts(texts: Iterable[str]) -> dict[str, list[Address]]:
+    """Return what ``NAME:ADDRESS`` say; a name may be given several addresses, also of both families.
+
+    Raises:
+        InvalidOptions: some say nothing; `problems` has all of them.
+    """
+    hosts, problems = dict[str, list[Address]](), list[Problem]()
+    for number, text in enumerate(texts):
+        try:
+            name, address = _host(text)
+        except ValueError as error:
+            problems.append(Problem(f"$.hosts[{number}]", "invalid", f"{text!r}: {error}"))
+        else:
+            hosts.setdefault(name, []).append(address)
+    if sum(map(len, hosts.values())) > MAX_HOSTS:
+        problems.append(Problem("$.hosts", "bounds", f"more than {MAX_HOSTS} addresses of names"))
+    if problems:
+        message = "; ".join(problem.message for problem in problems)
+        raise InvalidOptions(f"hosts: {message}", hint="a name is given an address as NAME:ADDRESS", problems=problems)
+    return hosts
+
+
+def _host(text: str) -> tuple[str, Address]:
+    name, colon, address = text.partition(":")
+    if not colon or name.startswith("*"):
+        raise ValueError("is not NAME:ADDRESS")
+    return _domain(name.strip().lower()), ip_address(address.strip().removeprefix("[").removesuffix("]"))
 
 
 def _parted(text: str) -> tuple[str, str]:

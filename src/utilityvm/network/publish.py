@@ -15,6 +15,7 @@ MAX_PUBLISHED: Final = 1024
 """Ports of one guest."""
 
 DEFAULT_HOST: Final = "127.0.0.1"
+_LOOPBACKS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what is asked for)
 _SPEC: Final = re.compile(
     r"(?:(?P<host>\[[^\]]+\]|[^\[\]:]+):)?(?P<outer>\d{1,5}(?:-\d{1,5})?):(?P<inner>\d{1,5}(?:-\d{1,5})?)(?P<udp>/udp|/tcp)?"
 )
@@ -28,6 +29,12 @@ class Published:
     port: int
     guest_port: int
     protocol: str = "tcp"
+
+    @property
+    def address(self) -> str:
+        """Host and port, as they stand in a URL; a port on every address of this host is reached by the loopback's."""
+        host = _LOOPBACKS.get(self.host, self.host)
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

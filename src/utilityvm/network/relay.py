@@ -28,7 +28,7 @@ from utilityvm.network.addresses import HostNetworks
 from utilityvm.network.filter import DNS_PORT, PASS, Asked, Filter, Place
 from utilityvm.network.frames import MAX_FRAME, TCP, UDP, arp
 from utilityvm.network.orders import Orders, Told
-from utilityvm.network.policy import Policy, parse_rules
+from utilityvm.network.policy import Policy, parse_hosts, parse_rules
 
 MAX_QUESTIONS: Final = 64
 """Questions for names that are asked at a time; one more is answered that it cannot be."""
@@ -151,6 +151,8 @@ class Relay:
             ),
             self._policy(),
             {TCP: frozenset(self._orders.tcp), UDP: frozenset(self._orders.udp)},
+            parse_hosts(self._orders.hosts),
+            host.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2,  # as much as what is passt's: half of it is the kernel's own
         )
         for sock in (guest, host):
             sock.setblocking(False)
@@ -226,7 +228,7 @@ class Relay:
     def _incoming(self, frame: memoryview) -> bool:
         if len(frame) > MAX_FRAME:
             return False
-        self._filter.incoming(frame)
+        self._filter.incoming(frame, self._now)
         return True
 
     @property

@@ -11,25 +11,24 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from hashlib import sha256
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Final, final
 
 import msgspec
 
-from utilityvm.compute.nic import NicEnd
+from utilityvm.compute.nic import NicEnd, NicKind
 from utilityvm.compute.qemu.jail import uid_of
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.child import Child, next_message
 from utilityvm.kit.enclosure import Enclosure
-from utilityvm.kit.errors import DeadlineExceeded, HostError, InvalidOptions, StateError, Unsupported
+from utilityvm.kit.errors import DeadlineExceeded, HostError, StateError, Unsupported
 from utilityvm.kit.ids import RuntimeId, VmId, new_guid
 from utilityvm.kit.trace import event
 from utilityvm.network.orders import Orders, PlaceOrder, Told
-from utilityvm.network.policy import parse_rules
+from utilityvm.network.policy import parse_hosts, parse_rules
 from utilityvm.network.publish import Published, must_be_free, parse_published
+from utilityvm.network.resolvers import check_servers, host_servers
 from utilityvm.options.network import UserNetwork
 from utilityvm.schema.hns import HNSEndpoint
 
@@ -46,9 +45,8 @@ ANSWER: Final = 5.0
 
 _CLEANUP: Final = 5.0
 _SAID_LINES: Final = 5
-_RESOLV: Final = Path("/etc/resolv.conf")
-_MAX_SERVERS: Final = 3
 _SOCKET_BYTES: Final = 4 << 20
+_SO_SNDBUFFORCE: Final = 32
 _ANSWER_BYTES: Final = 1 << 16
 _ENCLOSED: Final = Enclosure(setpriv=("--no-new-privs",), first=("ulimit -c 0",))
 
@@ -58,7 +56,7 @@ class UserUplink:
     """The network of one guest, by passt. `endpoint` is what its adapter is on; `published` are the guest's ports on this host.
 
     Raises:
-        InvalidOptions: `wish` has a rule, a port or a server that is none.
+        InvalidOptions: `wish` has a rule, a port, a name or a server that is none.
     """
 
     published: tuple[Published, ...]
@@ -66,10 +64,9 @@ class UserUplink:
     def __init__(self, vm_id: VmId, wish: UserNetwork) -> None:
         self._allow = None if wish.allow is None else list(wish.allow)
         parse_rules(self._allow or ())
+        parse_hosts(wish.hosts)
         self.published = parse_published(wish.publish)
-        for server in wish.dns:
-            if not _is_address(server):
-                raise InvalidOptions(f"dns: {server!r}: a server for names is an address")
+        check_servers(wish.dns)
         self.endpoint = HNSEndpoint(
             id=f"{vm_id}-user",
             mac_address=mac_of(vm_id),
@@ -112,6 +109,8 @@ class UserUplink:
             await finish(self.aclose(), within=_CLEANUP)
             raise
         self._scope.start("told", self._read(control))
+        if self.published:
+            event("network.published", level=logging.INFO, vm=self._id, message=", ".join(map(str, self.published)))
 
     async def wire(self) -> NicEnd:
         """Return the end for the adapter, which is given once: the network ends with the adapter.
@@ -122,7 +121,7 @@ class UserUplink:
         if self._guest is None:
             raise StateError(self._name, "its end was given before, or it is not open", "give it to an adapter")
         guest, self._guest = self._guest, None
-        return NicEnd(guest.detach(), MTU)
+        return NicEnd(NicKind.STREAM, guest.detach(), MTU)
 
     async def allow(self, rules: Sequence[str] | None) -> None:
         """Let the guest reach what `rules` name from now on, None: every public address. What it has begun otherwise ends.
@@ -216,6 +215,7 @@ class UserUplink:
             place=PlaceOrder(mac=mac, gateway_mac=GATEWAY_MAC, gateway=GATEWAY, four=FOUR, six="", resolver=RESOLVER),
             rules=self._allow,
             servers=list(self._wish.dns) or host_servers(),
+            hosts=list(self._wish.hosts),
             tcp=tcp,
             udp=udp,
         )
@@ -250,25 +250,8 @@ def mac_of(vm_id: VmId) -> str:
     return (b"\2" + sha256(vm_id.encode()).digest()[:5]).hex("-")
 
 
-def host_servers() -> list[str]:
-    """Return the servers that this host asks for names."""
-    try:
-        lines = _RESOLV.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    words = [line.split() for line in lines]
-    return [word[1] for word in words if len(word) > 1 and word[0] == "nameserver" and _is_address(word[1])][:_MAX_SERVERS]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    return True
-
-
 def _widen(sock: socket.socket) -> None:
-    """Let a stream of frames hold some of the longest."""
-    for name in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        sock.setsockopt(socket.SOL_SOCKET, name, _SOCKET_BYTES)
+    """Let a stream of frames hold many of the longest, as far as the host lets users do so (net.core.wmem_max) who are not root."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+    with suppress(PermissionError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BYTES)

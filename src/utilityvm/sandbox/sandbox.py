@@ -26,7 +26,8 @@ from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import GuestError, InvalidOptions, NotFound
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import span
-from utilityvm.options.network import UserNetwork
+from utilityvm.network.publish import Published, parse_published
+from utilityvm.options.network import Network, UserNetwork
 from utilityvm.sandbox import helper
 from utilityvm.sandbox.files import Files, encoded
 from utilityvm.sandbox.life import LIFE, Do, SandboxState
@@ -89,7 +90,7 @@ class Sandbox:
         cap_drop: Sequence[str] = (),
         scratch_size: str | int = SCRATCH_SIZE,
         pull: str = Pull.MISSING,
-        network: UserNetwork | None = None,
+        network: Network | None = None,
         options: Mapping[str, object] | None = None,
         require_kvm: bool = False,
         require_jail: bool = False,
@@ -118,6 +119,7 @@ class Sandbox:
         check_wish(self._wish)
         made = self._planned(options or {}, pull, scratch_size, network, require_kvm=require_kvm, require_jail=require_jail)
         self._plan = dataclasses.replace(made, template=template)
+        self._ports = parse_published(network.publish if isinstance(network, UserNetwork) else ())
         self._life = Life(f"sandbox {image}", LIFE, SandboxState.NEW)
         self._undo = AsyncExitStack()
         self._opened: Opened | None = None
@@ -148,6 +150,23 @@ class Sandbox:
             StateError: it is not open.
         """
         return self._use().container
+
+    @property
+    def ports(self) -> tuple[Published, ...]:
+        """What of its network's `publish` became: ports of its programs, and where each is reached on this host."""
+        return self._ports
+
+    def url(self, port: int, scheme: str = "http") -> str:
+        """Return where on this host `port` of its programs is reached: ``http://127.0.0.1:8080`` for what was published as ``8080:80``.
+
+        Raises:
+            NotFound: this port was not published for TCP.
+        """
+        found = next((one for one in self._ports if one.guest_port == port and one.protocol == "tcp"), None)
+        if found is None:
+            hint = f"Sandbox(…, network=UserNetwork(publish=('8080:{port}',)))"
+            raise NotFound(f"sandbox {self.image}: port {port} is not published", hint=hint)
+        return f"{scheme}://{found.address}"
 
     @property
     def stages(self) -> Mapping[str, float]:
@@ -275,7 +294,7 @@ class Sandbox:
         options: Mapping[str, object],
         pull: str,
         scratch_size: str | int,
-        network: UserNetwork | None,
+        network: Network | None,
         *,
         require_kvm: bool,
         require_jail: bool,
@@ -336,7 +355,7 @@ def _wish(
     env: Mapping[str, str] | None,
     volumes: Sequence[str],
     tmpfs: Sequence[str],
-    network: UserNetwork | None,
+    network: Network | None,
     *,
     cwd: str,
     user: str,

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from tests.unit.compute.qemu import Qemu, played
 
-from utilityvm.compute.nic import NicEnd
+from utilityvm.compute.nic import NicEnd, NicKind
 from utilityvm.compute.qemu.adapters import MAX_ADAPTERS
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.nics import Nics
@@ -27,13 +27,13 @@ class Rig:
     def __init__(self, monitor: Monitor, qemu: Qemu) -> None:
         self.monitor, self.qemu = monitor, qemu
         self.nics = Nics("vm x", range(64, 64 + MAX_ADAPTERS))
-        self.failure = False
+        self.failure, self.kind = False, NicKind.STREAM
         self.nics.offer("ep", self.wire)
 
     async def wire(self) -> NicEnd:
         if self.failure:
             raise HostError("no wire")
-        return NicEnd(os.open("/dev/null", os.O_RDWR), 65_520)
+        return NicEnd(self.kind, os.open("/dev/null", os.O_RDWR), 65_520)
 
     async def modify(self, request: ModifySettingRequest) -> bool:
         return await self.nics.modify(request, self.monitor)
@@ -66,6 +66,13 @@ async def test_an_adapter_is_plugged_in_with_the_descriptor_of_its_endpoint_and_
         ]
         await one.modify(nic("Remove"))
         assert one.qemu.heard[3:] == ["device_del", "netdev_del"]
+
+
+async def test_a_tap_is_plugged_in_as_a_tap() -> None:
+    async with rig() as one:
+        one.kind = NicKind.TAP
+        await one.modify(nic("Add"))
+        assert one.qemu.arguments[1] == {"type": "tap", "id": "nic64", "fd": "nic64"}
 
 
 @pytest.mark.parametrize(("fails", "undone"), [("getfd", []), ("netdev_add", ["closefd"]), ("device_add", ["netdev_del"])])

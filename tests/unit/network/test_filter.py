@@ -229,16 +229,16 @@ def test_who_reaches_a_published_port_is_answered_and_nobody_else() -> None:
     one = a_filter(tcp=(80,), udp=(53,))
     answer = tcp("10.0.2.2", 5555, flags=18, own=80)
     assert not passes(one, answer)
-    one.incoming(inbound(TCP, 80, flags=ACK))  # no beginning
-    one.incoming(inbound(TCP, 81))  # not published
-    one.incoming(inbound(UDP, 80))
-    one.incoming(memoryview(b"short"))
+    one.incoming(inbound(TCP, 80, flags=ACK), 0.0)  # no beginning
+    one.incoming(inbound(TCP, 81), 0.0)  # not published
+    one.incoming(inbound(UDP, 80), 0.0)
+    one.incoming(memoryview(b"short"), 0.0)
     assert not passes(one, answer)
-    one.incoming(inbound(TCP, 80))
+    one.incoming(inbound(TCP, 80), 0.0)
     assert passes(one, answer)
     assert not passes(one, tcp("10.0.2.2", 5556, own=80))
     assert not passes(one, tcp("10.0.2.2", 5555, own=81))
-    one.incoming(inbound(UDP, 53))
+    one.incoming(inbound(UDP, 53), 0.0)
     assert passes(one, udp("10.0.2.2", 5555, own=53))
     one.change(Policy(()))
     assert passes(one, answer)
@@ -246,7 +246,7 @@ def test_who_reaches_a_published_port_is_answered_and_nobody_else() -> None:
 
 def test_an_accepted_connection_is_acknowledged_once_so_that_a_server_may_speak_first() -> None:
     one = a_filter(tcp=(80,))
-    one.incoming(inbound(TCP, 80))
+    one.incoming(inbound(TCP, 80), 0.0)
     verdict = out(one, tcp("10.0.2.2", 5555, flags=18, own=80))
     assert verdict.passes
     found = packet(verdict.reply)
@@ -260,7 +260,7 @@ def test_an_accepted_connection_is_acknowledged_once_so_that_a_server_may_speak_
 
 def test_published_ports_are_answered_by_ipv6_too() -> None:
     one = a_filter(tcp=(80,))
-    one.incoming(memoryview(tcp("fd00::15", 80, own=5555, source="fe80::1")))
+    one.incoming(memoryview(tcp("fd00::15", 80, own=5555, source="fe80::1")), 0.0)
     assert passes(one, tcp("fe80::1", 5555, flags=18, own=80))
 
 
@@ -351,7 +351,7 @@ SEEDS = st.sampled_from([tcp(PUBLIC, 443), udp(str(RESOLVER), 53, query("a.b")),
 def test_any_frame_is_judged(head: bytes, body: bytes) -> None:
     one = a_filter(free=True)
     out(one, head + body)
-    one.incoming(memoryview(head + body))
+    one.incoming(memoryview(head + body), 0.0)
 
 
 @given(SEEDS, st.lists(st.tuples(st.integers(12, 60), st.integers(0, 255)), max_size=4))
@@ -366,3 +366,32 @@ def test_whatever_passes_goes_to_a_public_address_in_the_guests_name(frame: byte
         if found.protocol != ICMPV6 or found.target_port not in {135, 136}:
             assert Policy().refusal(found.target, found.target_port, found.protocol) == ""
             assert str(found.source) in {str(ME), "fd00::15"}
+
+
+# -- names that the owner has given addresses -----------------------------------------------------------------------
+
+
+def test_a_name_with_an_address_of_the_owners_is_answered_at_once_under_every_policy() -> None:
+    for one in (a_filter(free=True, hosts=("Db.internal:10.1.2.3", "db.internal:fd00::3")), a_filter(hosts=("db.internal:10.1.2.3",))):
+        verdict = out(one, udp(str(RESOLVER), 53, query("DB.internal")))
+        assert verdict.asked is None
+        answer = said(verdict.reply)
+        assert [record.value for record in dns.addresses(dns.read_question(query("db.internal")), answer)] == [IPv4Address("10.1.2.3")]
+        assert answer[:4] == b"\0\7\x81\x80"
+        assert one.refused.total() == 0
+
+
+def test_such_a_name_has_the_addresses_of_the_family_that_is_asked_for_and_no_other_records() -> None:
+    one = a_filter(free=True, hosts=("a:10.1.2.3", "a:fd00::3", "a:10.1.2.4"))
+    for kind, values in ((dns.A, ["10.1.2.3", "10.1.2.4"]), (dns.AAAA, ["fd00::3"]), (16, [])):
+        answer = said(out(one, udp(str(RESOLVER), 53, query("a", kind))).reply)
+        assert [str(record.value) for record in dns.addresses(dns.read_question(query("a", kind)), answer)] == values
+
+
+def test_such_a_name_opens_no_address_that_is_closed_and_a_rule_for_it_a_public_one() -> None:
+    one = a_filter("closed.test", "open.test:80", hosts=("closed.test:10.1.2.3", f"open.test:{PUBLIC}"))
+    for name in ("closed.test", "open.test"):
+        assert out(one, udp(str(RESOLVER), 53, query(name))).reply
+    assert not passes(one, tcp("10.1.2.3", 80))
+    assert passes(one, tcp(PUBLIC, 80))
+    assert not passes(one, tcp(PUBLIC, 81))

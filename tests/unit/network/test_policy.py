@@ -6,7 +6,7 @@ import pytest
 
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.network.frames import ICMP, TCP, UDP
-from utilityvm.network.policy import CLOSED, MAX_RULES, NEVER, Policy, Rule, parse_rules
+from utilityvm.network.policy import CLOSED, MAX_HOSTS, MAX_RULES, NEVER, Policy, Rule, parse_hosts, parse_rules
 
 from .wire import NOWHERE
 
@@ -164,3 +164,21 @@ def test_all_wrong_rules_are_told_at_once_and_there_are_not_too_many() -> None:
     assert len(parse_rules(["1.1.1.1"] * MAX_RULES)) == MAX_RULES
     with pytest.raises(InvalidOptions, match="1025 rules: at most 1024"):
         parse_rules(["1.1.1.1"] * (MAX_RULES + 1))
+
+
+def test_names_are_given_addresses_of_both_families() -> None:
+    four, six = ip_address("1.2.3.4"), ip_address("fd00::1")
+    assert parse_hosts(["DB.internal.:1.2.3.4", "db.internal:fd00::1", "x:[fd00::1]"]) == {"db.internal": [four, six], "x": [six]}
+
+
+@pytest.mark.parametrize("text", ["a", "a:", ":1.2.3.4", "a b:1.2.3.4", "*.a.b:1.2.3.4", "a:1.2.3", "a:b:1.2.3.4", "1.2.3.4"])
+def test_what_gives_a_name_no_address_is_refused(text: str) -> None:
+    with pytest.raises(InvalidOptions, match="^hosts: ") as caught:
+        parse_hosts(["a:1.1.1.1", text])
+    assert caught.value.problems[0].path == "$.hosts[1]"
+
+
+def test_there_are_not_too_many_names_with_addresses() -> None:
+    assert len(parse_hosts([f"a{number}:1.1.1.1" for number in range(MAX_HOSTS)])) == MAX_HOSTS
+    with pytest.raises(InvalidOptions, match="more than 256"):
+        parse_hosts(["a:1.1.1.1"] * (MAX_HOSTS + 1))

@@ -20,6 +20,11 @@ def test_ports_are_read_in_all_their_forms() -> None:
     assert list(map(str, parse_published(["1:2/udp", "[::1]:3:4"]))) == ["127.0.0.1:1 -> 2/udp", "[::1]:3 -> 4/tcp"]
 
 
+def test_a_port_is_reached_at_an_address_that_a_url_can_have() -> None:
+    ports = parse_published(["8080:80", f"{NOWHERE}:81:80", "[::]:82:80", "[::1]:83:80", "192.0.2.1:84:80"])
+    assert [port.address for port in ports] == ["127.0.0.1:8080", "127.0.0.1:81", "[::1]:82", "[::1]:83", "192.0.2.1:84"]
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

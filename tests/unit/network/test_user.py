@@ -10,8 +10,9 @@ import pytest
 
 from utilityvm import Exists, HostError, InvalidOptions, StateError, Unsupported, UserNetwork
 from utilityvm.kit.ids import VmId
-from utilityvm.network import user
-from utilityvm.network.user import UserUplink, host_servers, mac_of
+from utilityvm.network import resolvers, user
+from utilityvm.network.resolvers import host_servers
+from utilityvm.network.user import UserUplink, mac_of
 
 ID = VmId("x")
 needs_passt = pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed")
@@ -22,6 +23,7 @@ needs_passt = pytest.mark.skipif(shutil.which("passt") is None, reason="passt is
     [
         (UserNetwork(allow=("a b",)), "allow"),
         (UserNetwork(publish=("x",)), "publish"),
+        (UserNetwork(hosts=("x",)), "hosts"),
         (UserNetwork(dns=("localhost",)), "'localhost': a server for names is an address"),
     ],
 )
@@ -37,7 +39,7 @@ def test_a_hardware_address_is_the_vms_own_and_given_locally() -> None:
 
 
 def test_the_servers_are_those_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user, "_RESOLV", tmp_path / "resolv.conf")
+    monkeypatch.setattr(resolvers, "_RESOLV", tmp_path / "resolv.conf")
     assert host_servers() == []
     lines = ["# nameserver 9.9.9.9", "nameserver 127.0.0.53", "nameserver fe80::1%eth0", "nameserver x", "nameserver", "search a"]
     (tmp_path / "resolv.conf").write_text("\n".join([*lines, "nameserver 1.1.1.1", "nameserver 8.8.8.8"]))

@@ -5,7 +5,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from utilityvm.network.filter import Filter, Place, Verdict
 from utilityvm.network.frames import TCP, UDP, checksum
-from utilityvm.network.policy import Policy, parse_rules
+from utilityvm.network.policy import Policy, parse_hosts, parse_rules
+from utilityvm.network.windows import ROOM
 
 MAC, GATEWAY = bytes.fromhex("020000000001"), bytes.fromhex("02755664736f")
 ME, ME6, RESOLVER = IPv4Address("10.0.2.15"), IPv6Address("fd00::15"), IPv4Address("10.0.2.3")
@@ -14,10 +15,18 @@ SYN = 2
 ACK = 16
 
 
-def a_filter(*rules: str, free: bool = False, tcp: tuple[int, ...] = (), udp: tuple[int, ...] = (), mine: tuple[str, ...] = ()) -> Filter:
+def a_filter(
+    *rules: str,
+    free: bool = False,
+    tcp: tuple[int, ...] = (),
+    udp: tuple[int, ...] = (),
+    mine: tuple[str, ...] = (),
+    hosts: tuple[str, ...] = (),
+    room: int = ROOM,
+) -> Filter:
     """A filter of these rules; `free` without a policy."""
     policy = Policy(None if free else parse_rules(rules), tuple(ip_network(text) for text in mine))
-    return Filter(Place(MAC, GATEWAY, ME, ME6, RESOLVER), policy, {TCP: frozenset(tcp), UDP: frozenset(udp)})
+    return Filter(Place(MAC, GATEWAY, ME, ME6, RESOLVER), policy, {TCP: frozenset(tcp), UDP: frozenset(udp)}, parse_hosts(hosts), room)
 
 
 def ip(
@@ -48,7 +57,7 @@ def udp(target: str, port: int, data: bytes = b"", *, own: int = 40_000, **how: 
 
 def out(one: Filter, frame: bytes, now: float = 0.0) -> Verdict:
     """What becomes of a frame of the guest's."""
-    return one.outgoing(memoryview(frame), now)
+    return one.outgoing(memoryview(bytearray(frame)), now)
 
 
 def passes(one: Filter, frame: bytes, now: float = 0.0) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from utilityvm.compute.nic import NicKind
 from utilityvm.compute.qemu.modify import behind_bridge, settings
 from utilityvm.kit.errors import InvalidOptions, Unsupported
 from utilityvm.schema.devices import NetworkAdapter
@@ -51,10 +52,13 @@ def adapter(request: ModifySettingRequest) -> Adapter:
     return Adapter(wanted.endpoint_id, mac)
 
 
-def netdev(name: str) -> Mapping[str, object]:
+_NETDEVS: Final = {NicKind.STREAM: "socket", NicKind.TAP: "tap"}
+
+
+def netdev(name: str, kind: NicKind) -> Mapping[str, object]:
     """Return the host's side, on a descriptor that QEMU knows as `name`."""
     # Not `stream`, which writes the same frames: it opens its descriptor in a thread that knows no name of the monitor's (7.2).
-    return {"type": "socket", "id": name, "fd": name}
+    return {"type": _NETDEVS[kind], "id": name, "fd": name}
 
 
 def device(name: str, wanted: Adapter, place: int, mtu: int) -> Mapping[str, object]:

@@ -84,7 +84,7 @@ class Nics:
             finally:
                 os.close(end.fd)
             plugged.undo.append(lambda: monitor.execute("closefd", {"fdname": name}))
-            await monitor.execute("netdev_add", netdev(name))
+            await monitor.execute("netdev_add", netdev(name, end.kind))
             plugged.undo[:] = [lambda: monitor.execute("netdev_del", {"id": name})]
             await monitor.execute("device_add", device(name, wanted, plugged.place, end.mtu))
             plugged.undo.append(lambda: monitor.unplug(name))
