@@ -33,6 +33,7 @@ TWINS: Final = {
     "VPci": "utilityvm.devices.vpci",
     "Pipes": "utilityvm.devices.pipes",
     "Network": "utilityvm.devices.network",
+    "TapUplink": "utilityvm.network.tap",
     "UserUplink": "utilityvm.network.user",
     "Template": "utilityvm.templates.template",
     "Pool": "utilityvm.templates.pool",

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     )
     from utilityvm.kit.trace import enable_opentelemetry
     from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
-    from utilityvm.options.network import UserNetwork
+    from utilityvm.options.network import BridgeNetwork, NamespaceNetwork, UserNetwork
     from utilityvm.options.wcow import OptionsWCOW
     from utilityvm.sandbox.sandbox import Result, Sandbox
     from utilityvm.schema.hns import HNSEndpoint, Namespace
@@ -93,6 +93,8 @@ _HOME = {
     "Properties": "schema.properties",
     "PropertyType": "schema.properties",
     "UserNetwork": "options.network",
+    "NamespaceNetwork": "options.network",
+    "BridgeNetwork": "options.network",
     "HNSEndpoint": "schema.hns",
     "Namespace": "schema.hns",
     "enable_opentelemetry": "kit.trace",
@@ -148,6 +150,8 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "Properties",
     "PropertyType",
     "UserNetwork",
+    "NamespaceNetwork",
+    "BridgeNetwork",
     "HNSEndpoint",
     "Namespace",
     "enable_opentelemetry",

@@ -46,6 +46,42 @@ def two_hosts() -> Iterator[tuple[str, str]]:
                 _ip("netns", "del", name)
 
 
+POD, POD6, NEXT, NEXT6 = "10.88.0.2", "fd88::2", "10.88.0.1", "fd88::1"
+"""The addresses of a pod and of the machine beside it."""
+
+POD_MTU = 1400
+
+
+@contextmanager
+def pod() -> Iterator[tuple[str, str]]:
+    """Make a namespace as a CNI plugin does, with an interface eth0, and beside it the machine that it leads to; return their names."""
+    here, there = f"uvm-test-{os.getpid()}-pod", f"uvm-test-{os.getpid()}-next"
+    try:
+        for name in (here, there):
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        _ip("link", "add", "eth0", "mtu", str(POD_MTU), "netns", here, "type", "veth", "peer", "name", "far", "netns", there)
+        for name, link, addresses in ((here, "eth0", (f"{POD}/24", f"{POD6}/64")), (there, "far", (f"{NEXT}/24", f"{NEXT6}/64"))):
+            for address in addresses:
+                _ip("-n", name, "addr", "add", address, "dev", link, *(["nodad"] if ":" in address else []))
+            _ip("-n", name, "link", "set", link, "mtu", str(POD_MTU), "up")
+        _ip("-n", there, "addr", "add", f"{WORLD}/32", "dev", "lo")
+        for gateway in (NEXT, NEXT6):
+            _ip("-n", here, "route", "add", "default", "via", gateway)
+        yield here, there
+    finally:
+        for name in (here, there):
+            with suppress(UtilityVMError):
+                _ip("netns", "del", name)
+
+
+def traces(name: str) -> list[str]:
+    """The taps, and what takes the traffic of interfaces, in a namespace."""
+    links = [line.split(":")[1].strip() for line in run_tool(["ip", "-n", name, "-o", "link", "show"], within=20).splitlines()]
+    qdiscs = run_tool(["tc", "-n", name, "qdisc", "show"], within=20).splitlines()
+    return [link for link in links if link.startswith("uvm")] + [line for line in qdiscs if "ingress" in line]
+
+
 @contextmanager
 def inside(name: str) -> Iterator[None]:
     """Be on this host: what this thread opens and starts meanwhile is there."""

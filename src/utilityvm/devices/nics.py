@@ -10,8 +10,16 @@ from utilityvm.devices import paths
 from utilityvm.devices.holdings import Held
 from utilityvm.devices.ports import Owner
 from utilityvm.schema.devices import NetworkAdapter
-from utilityvm.schema.guest_requests import GuestRequest, LCOWNetworkAdapter, NetworkModifyRequest, RS4NetworkModifyRequest
-from utilityvm.schema.hns import HNSEndpoint, Namespace
+from utilityvm.schema.guest_requests import (
+    GuestRequest,
+    LCOWAddress,
+    LCOWNetworkAdapter,
+    LCOWRoute,
+    LCOWRoutedAdapter,
+    NetworkModifyRequest,
+    RS4NetworkModifyRequest,
+)
+from utilityvm.schema.hns import HNSEndpoint, Namespace, RoutedEndpoint
 from utilityvm.schema.json import decode_answer
 from utilityvm.schema.properties import Properties
 from utilityvm.schema.requests import ModifySettingRequest
@@ -105,7 +113,10 @@ def _request(nic: Nic, request_type: str, guest: GuestRequest | None) -> ModifyS
 
 
 def _adapter(nic: Nic) -> LCOWNetworkAdapter:
+    """Return what a Linux guest is told: in the older shape, which every agent knows, as long as that can say it."""
     endpoint = nic.endpoint
+    if endpoint.ipv6_address or isinstance(endpoint, RoutedEndpoint):
+        return _newer(nic)
     return LCOWNetworkAdapter(
         namespace_id=nic.namespace_id,
         id=nic.nic_id,
@@ -113,6 +124,29 @@ def _adapter(nic: Nic) -> LCOWNetworkAdapter:
         ip_address=endpoint.ip_address,
         prefix_length=endpoint.prefix_length,
         gateway_address=endpoint.gateway_address,
+        dns_suffix=endpoint.dns_suffix,
+        dns_server_list=endpoint.dns_server_list,
+        enable_low_metric=endpoint.enable_low_metric,
+        encap_overhead=endpoint.encap_overhead,
+    )
+
+
+def _newer(nic: Nic) -> LCOWRoutedAdapter:
+    """Return it in the newer shape. Ways of an adapter that is not the first are for what comes from its own addresses, as in the older."""
+    endpoint = nic.endpoint
+    addresses = [(endpoint.ip_address, endpoint.prefix_length), (endpoint.ipv6_address, endpoint.ipv6_prefix_length)]
+    routes = [LCOWRoute(next_hop=hop) for hop in (endpoint.gateway_address, endpoint.gateway_address_v6) if hop]
+    if isinstance(endpoint, RoutedEndpoint):
+        addresses += [(one.ip_address, one.prefix_length) for one in endpoint.ip_configurations]
+        ways = ((one.next_hop, one.destination_prefix, one.metric) for one in endpoint.routes)
+        routes += [LCOWRoute(next_hop=hop, destination_prefix=to, metric=metric) for hop, to, metric in ways]
+    return LCOWRoutedAdapter(
+        namespace_id=nic.namespace_id,
+        id=nic.nic_id,
+        mac_address=endpoint.mac_address,
+        ip_configs=[LCOWAddress(ip_address=address, prefix_length=length) for address, length in addresses if address],
+        routes=routes,
+        policy_based_routing=True,
         dns_suffix=endpoint.dns_suffix,
         dns_server_list=endpoint.dns_server_list,
         enable_low_metric=endpoint.enable_low_metric,

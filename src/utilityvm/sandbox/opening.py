@@ -26,7 +26,7 @@ from utilityvm.kit.errors import GuestError, HostError, NotFound, Unsupported
 from utilityvm.kit.ids import new_guid
 from utilityvm.kit.trace import span
 from utilityvm.options.lcow import OptionsLCOW
-from utilityvm.options.network import UserNetwork
+from utilityvm.options.network import NetworkWish
 from utilityvm.store.layout import Layout
 from utilityvm.templates.boots import BootTemplates, VmsOfHost, boot
 from utilityvm.vm.uvm import UtilityVM
@@ -59,7 +59,7 @@ class Plan:
     volumes: Sequence[Volume] = ()
     pull: Pull = Pull.MISSING
     scratch_size: int = SCRATCH_SIZE
-    network: UserNetwork | None = None
+    network: NetworkWish | None = None
     require_kvm: bool = False
     require_jail: bool = False
     template: bool = True

@@ -27,7 +27,7 @@ from utilityvm.kit.errors import GuestError, InvalidOptions, NotFound
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import span
 from utilityvm.network.publish import Published, parse_published
-from utilityvm.options.network import Network, UserNetwork
+from utilityvm.options.network import NetworkWish, UserNetwork
 from utilityvm.sandbox import helper
 from utilityvm.sandbox.files import Files, encoded
 from utilityvm.sandbox.life import LIFE, Do, SandboxState
@@ -90,7 +90,7 @@ class Sandbox:
         cap_drop: Sequence[str] = (),
         scratch_size: str | int = SCRATCH_SIZE,
         pull: str = Pull.MISSING,
-        network: Network | None = None,
+        network: NetworkWish | None = None,
         options: Mapping[str, object] | None = None,
         require_kvm: bool = False,
         require_jail: bool = False,
@@ -294,7 +294,7 @@ class Sandbox:
         options: Mapping[str, object],
         pull: str,
         scratch_size: str | int,
-        network: Network | None,
+        network: NetworkWish | None,
         *,
         require_kvm: bool,
         require_jail: bool,
@@ -355,7 +355,7 @@ def _wish(
     env: Mapping[str, str] | None,
     volumes: Sequence[str],
     tmpfs: Sequence[str],
-    network: Network | None,
+    network: NetworkWish | None,
     *,
     cwd: str,
     user: str,

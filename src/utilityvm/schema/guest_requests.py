@@ -61,6 +61,21 @@ class LCOWMappedVPCIDevice(Node, frozen=True, kw_only=True):
     vmbus_guid: str = field(default="", name="VMBusGUID")
 
 
+class LCOWAddress(Node, frozen=True, kw_only=True):
+    """An address of an adapter, in its network."""
+
+    ip_address: str = field(default="", name="IPAddress")
+    prefix_length: int = field(default=0, name="PrefixLength")
+
+
+class LCOWRoute(Node, frozen=True, kw_only=True):
+    """A way: to everything without a destination, straight to the link without a hop."""
+
+    next_hop: str = field(default="", name="NextHop")
+    destination_prefix: str = field(default="", name="DestinationPrefix")
+    metric: int = field(default=0, name="Metric")
+
+
 class LCOWNetworkAdapter(Node, frozen=True, kw_only=True):
     """A network adapter that a Linux guest sets up; an empty address is asked for by DHCP."""
 
@@ -83,6 +98,14 @@ class LCOWIdentity(Node, frozen=True, kw_only=True):
     nanoseconds: int = field(default=0, name="Nanoseconds")
     hostname: str = field(default="", name="Hostname")
     machine_id: str = field(default="", name="MachineID")
+
+
+class LCOWRoutedAdapter(LCOWNetworkAdapter, frozen=True, kw_only=True):
+    """The same in the newer shape: several addresses, of both families, and ways beside them."""
+
+    ip_configs: list[LCOWAddress] = field(default_factory=list, name="IPConfigs")
+    routes: list[LCOWRoute] = field(default_factory=list, name="Routes")
+    policy_based_routing: bool = field(default=False, name="PolicyBasedRouting")
 
 
 class NetworkModifyRequest(Node, frozen=True, kw_only=True):

@@ -29,6 +29,21 @@ class Namespace(Answer, frozen=True, kw_only=True):
     compartment_id: int = field(default=0, name="CompartmentId")
 
 
+class IpConfiguration(Answer, frozen=True, kw_only=True):
+    """An address of an endpoint, in its network."""
+
+    ip_address: str = field(default="", name="IpAddress")
+    prefix_length: int = field(default=0, name="PrefixLength")
+
+
+class Route(Answer, frozen=True, kw_only=True):
+    """A way of an endpoint: without a hop it is straight to the link."""
+
+    next_hop: str = field(default="", name="NextHop")
+    destination_prefix: str = field(default="", name="DestinationPrefix")
+    metric: int = field(default=0, name="Metric")
+
+
 class HNSEndpoint(Answer, frozen=True, kw_only=True):
     """An endpoint, which becomes a network adapter; policies are of their own shapes."""
 
@@ -52,3 +67,10 @@ class HNSEndpoint(Answer, frozen=True, kw_only=True):
     enable_low_metric: bool = field(default=False, name="EnableLowMetric")
     namespace: Namespace | None = field(default=None, name="Namespace")
     encap_overhead: int = field(default=0, name="EncapOverhead")
+
+
+class RoutedEndpoint(HNSEndpoint, frozen=True, kw_only=True):
+    """One with more than an address of each family and its gateway: lists as in the service's second version, beside those."""
+
+    ip_configurations: list[IpConfiguration] = field(default_factory=list, name="IpConfigurations")
+    routes: list[Route] = field(default_factory=list, name="Routes")

@@ -24,6 +24,7 @@ from utilityvm.devices.vsmb import Vsmb as _Vsmb
 from utilityvm.guest.process import Process as _Process
 from utilityvm.guest.transport import GuestStream as _GuestStream
 from utilityvm.guest.transport import Listener as _Listener
+from utilityvm.network.tap import TapUplink as _TapUplink
 from utilityvm.network.user import UserUplink as _UserUplink
 from utilityvm.sandbox.files import Files as _Files
 from utilityvm.sandbox.sandbox import Sandbox as _Sandbox
@@ -46,6 +47,7 @@ VPci = _twin(_VPci)
 Pipes = _twin(_Pipes)
 Container = _twin(_Container)
 Network = _twin(_Network)
+TapUplink = _twin(_TapUplink)
 UserUplink = _twin(_UserUplink)
 UtilityVM = _twin(_UtilityVM)
 Files = _twin(_Files)
@@ -58,5 +60,19 @@ for _name in utilityvm.__all__:
         _value = getattr(utilityvm, _name)
         globals()[_name] = _synchronous(_with_handler(_value)) if iscoroutinefunction(_value) else _value
 
-_OURS = ("GuestStream", "Listener", "Scsi", "VPMem", "Layers", "Plan9", "Vsmb", "VPci", "Pipes", "Network", "UserUplink", "Files")
+_OURS = (
+    "GuestStream",
+    "Listener",
+    "Scsi",
+    "VPMem",
+    "Layers",
+    "Plan9",
+    "Vsmb",
+    "VPci",
+    "Pipes",
+    "Network",
+    "TapUplink",
+    "UserUplink",
+    "Files",
+)
 __all__ = [*utilityvm.__all__, *_OURS]  # noqa: PLE0604 (the same names)

@@ -24,6 +24,7 @@ from utilityvm.guest.collect import OUTPUT_LIMIT
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.network.publish import Published
+from utilityvm.options.network import NetworkWish
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
 from utilityvm.sandbox.files import FileEntry
@@ -36,6 +37,7 @@ from utilityvm.schema.container import Layer
 from utilityvm.schema.devices import HvSocketServiceConfig
 from utilityvm.schema.devices import NetworkAdapter
 from utilityvm.schema.devices import VirtualSmbShareOptions
+from utilityvm.schema.hns import RoutedEndpoint
 from utilityvm.schema.metrics import CgroupMetrics
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.templates.pool_life import PoolState
@@ -69,6 +71,8 @@ from utilityvm.kit.errors import UtilityVMError as UtilityVMError
 from utilityvm.kit.trace import enable_opentelemetry as enable_opentelemetry
 from utilityvm.options.lcow import OptionsLCOW as OptionsLCOW
 from utilityvm.options.lcow import TemplateConfig as TemplateConfig
+from utilityvm.options.network import BridgeNetwork as BridgeNetwork
+from utilityvm.options.network import NamespaceNetwork as NamespaceNetwork
 from utilityvm.options.network import UserNetwork as UserNetwork
 from utilityvm.options.wcow import OptionsWCOW as OptionsWCOW
 from utilityvm.sandbox.sandbox import Result as Result
@@ -84,7 +88,7 @@ from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 from utilityvm.vm.host_options import options_from_spec as options_from_spec
 
-__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'open_template', 'list_templates', 'Template', 'TemplateConfig', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'UserUplink', 'Files']
+__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'open_template', 'list_templates', 'Template', 'TemplateConfig', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'NamespaceNetwork', 'BridgeNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'TapUplink', 'UserUplink', 'Files']
 
 class GuestStream:
 
@@ -259,7 +263,7 @@ class UtilityVM:
         ...
 
     @property
-    def uplink(self) -> UserUplink | None:
+    def uplink(self) -> UserUplink | TapUplink | None:
         ...
 
     @property
@@ -403,7 +407,7 @@ class Sandbox:
     def files(self) -> Files:
         ...
 
-    def __init__(self, image: str, *, memory: str | int | None=None, cpus: float | None=None, env: Mapping[str, str] | None=None, cwd: str='', user: str='', timeout: float | None=None, volumes: Sequence[str]=(), tmpfs: Sequence[str]=(), read_only: bool=False, hostname: str='', cap_add: Sequence[str]=(), cap_drop: Sequence[str]=(), scratch_size: str | int=SCRATCH_SIZE, pull: str=Pull.MISSING, network: UserNetwork | None=None, options: Mapping[str, object] | None=None, require_kvm: bool=False, require_jail: bool=False, template: bool=True) -> None:
+    def __init__(self, image: str, *, memory: str | int | None=None, cpus: float | None=None, env: Mapping[str, str] | None=None, cwd: str='', user: str='', timeout: float | None=None, volumes: Sequence[str]=(), tmpfs: Sequence[str]=(), read_only: bool=False, hostname: str='', cap_add: Sequence[str]=(), cap_drop: Sequence[str]=(), scratch_size: str | int=SCRATCH_SIZE, pull: str=Pull.MISSING, network: NetworkWish | None=None, options: Mapping[str, object] | None=None, require_kvm: bool=False, require_jail: bool=False, template: bool=True) -> None:
         ...
 
     @property
@@ -416,6 +420,13 @@ class Sandbox:
 
     @property
     def container(self) -> Container:
+        ...
+
+    @property
+    def ports(self) -> tuple[Published, ...]:
+        ...
+
+    def url(self, port: int, scheme: str='http') -> str:
         ...
 
     @property
@@ -603,6 +614,32 @@ class Network:
     def remove_all(self) -> None:
         ...
 
+class TapUplink:
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        ...
+
+    @property
+    def endpoint(self) -> RoutedEndpoint:
+        ...
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        ...
+
+    def open(self) -> None:
+        ...
+
+    def wire(self) -> NicEnd:
+        ...
+
+    def allow(self, rules: Sequence[str] | None) -> None:
+        ...
+
+    def aclose(self) -> None:
+        ...
+
 class UserUplink:
 
     @property
@@ -654,7 +691,7 @@ class Template:
     def clone_options(self, vm_id: str='') -> OptionsLCOW:
         ...
 
-    def clone(self, vm_id: str='', *, require_kvm: bool=False, require_jail: bool=False, network: UserNetwork | None=None) -> UtilityVM:
+    def clone(self, vm_id: str='', *, require_kvm: bool=False, require_jail: bool=False, network: NetworkWish | None=None) -> UtilityVM:
         ...
 
     def remove(self) -> None:
@@ -662,7 +699,7 @@ class Template:
 
 class Pool:
 
-    def __init__(self, template: Template | Source, *, ready: int=1, max: int=16, network: UserNetwork | None=None, require_kvm: bool=False, require_jail: bool=False) -> None:
+    def __init__(self, template: Template | Source, *, ready: int=1, max: int=16, network: NetworkWish | None=None, require_kvm: bool=False, require_jail: bool=False) -> None:
         ...
 
     @property
@@ -690,7 +727,7 @@ class Pool:
     def __exit__(self, *args: object) -> None:
         ...
 
-def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False, require_jail: bool=False, network: UserNetwork | None=None) -> UtilityVM:
+def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False, require_jail: bool=False, network: NetworkWish | None=None) -> UtilityVM:
     ...
 
 def create_wcow(options: OptionsWCOW) -> UtilityVM:

@@ -20,7 +20,7 @@ from utilityvm.kit.errors import Corrupt, Exhausted, NotFound, StateError, Unsup
 from utilityvm.kit.files import FileLock
 from utilityvm.kit.trace import event, hushed, span
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
-from utilityvm.options.network import UserNetwork
+from utilityvm.options.network import NetworkWish
 from utilityvm.store import boots as store
 from utilityvm.store import templates
 from utilityvm.store.layout import Layout
@@ -48,7 +48,7 @@ class Vms(Protocol):
         """See `vm.compose.boot_key`."""
         ...
 
-    async def create(self, options: OptionsLCOW, network: UserNetwork | None) -> UtilityVM:
+    async def create(self, options: OptionsLCOW, network: NetworkWish | None) -> UtilityVM:
         """See `vm.compose.create_lcow`."""
         ...
 
@@ -65,12 +65,12 @@ class VmsOfHost:
         """See `vm.compose.boot_key`."""
         return await boot_key(options)
 
-    async def create(self, options: OptionsLCOW, network: UserNetwork | None) -> UtilityVM:
+    async def create(self, options: OptionsLCOW, network: NetworkWish | None) -> UtilityVM:
         """See `vm.compose.create_lcow`."""
         return await create_lcow(options, network=network, require_kvm=self.require_kvm, require_jail=self.require_jail)
 
 
-async def boot(undo: AsyncExitStack, options: OptionsLCOW, network: UserNetwork | None, vms: Vms) -> UtilityVM:
+async def boot(undo: AsyncExitStack, options: OptionsLCOW, network: NetworkWish | None, vms: Vms) -> UtilityVM:
     """Return a VM that has booted and runs; `undo` closes it.
 
     Raises:
@@ -91,7 +91,7 @@ class BootTemplates:
         self._layout, self._vms = layout, vms
         self._failures = Kept(layout.cache / "templates.json", Failure)
 
-    async def start(self, undo: AsyncExitStack, options: OptionsLCOW, network: UserNetwork | None = None) -> UtilityVM:
+    async def start(self, undo: AsyncExitStack, options: OptionsLCOW, network: NetworkWish | None = None) -> UtilityVM:
         """Return a VM that runs; `undo` closes it. It goes on from the template of its boot, which is made if there is none. Where that
         cannot be, it boots.
 

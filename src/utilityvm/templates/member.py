@@ -7,7 +7,7 @@ from typing import final
 from utilityvm.devices import resources
 from utilityvm.kit.errors import StateError
 from utilityvm.kit.lifecycle import Life
-from utilityvm.options.network import UserNetwork
+from utilityvm.options.network import NetworkWish
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.templates.member_life import LIFE, Do, MemberState
 from utilityvm.templates.ports import Source
@@ -20,7 +20,7 @@ class Recipe:
     """How a pool's VMs are made: see `Template.clone`."""
 
     source: Source
-    network: UserNetwork | None
+    network: NetworkWish | None
     require_kvm: bool
     require_jail: bool
 

@@ -15,7 +15,7 @@ from utilityvm.kit.aio import Scope, finish, together
 from utilityvm.kit.errors import DeadlineExceeded, Exhausted, HostError, InvalidOptions, StateError, UtilityVMError
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
-from utilityvm.options.network import UserNetwork
+from utilityvm.options.network import NetworkWish
 from utilityvm.templates import member_life
 from utilityvm.templates.member import Member, Recipe
 from utilityvm.templates.member_life import MemberState
@@ -105,7 +105,7 @@ class Pool:
         *,
         ready: int = 1,
         max: int = 16,  # noqa: A002 (no other word says it)
-        network: UserNetwork | None = None,
+        network: NetworkWish | None = None,
         require_kvm: bool = False,
         require_jail: bool = False,
     ) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from utilityvm.options.network import UserNetwork
+from utilityvm.options.network import NetworkWish
 from utilityvm.vm.uvm import UtilityVM
 
 
@@ -14,6 +14,6 @@ class Source(Protocol):
         """What it is called."""
 
     async def clone(
-        self, vm_id: str = "", *, require_kvm: bool = False, require_jail: bool = False, network: UserNetwork | None = None
+        self, vm_id: str = "", *, require_kvm: bool = False, require_jail: bool = False, network: NetworkWish | None = None
     ) -> UtilityVM:
         """See `Template.clone`. A cancelled call leaves nothing."""

@@ -13,7 +13,7 @@ from utilityvm.kit.errors import UtilityVMError
 from utilityvm.kit.ids import check_name
 from utilityvm.kit.trace import event
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
-from utilityvm.options.network import UserNetwork
+from utilityvm.options.network import NetworkWish
 from utilityvm.store import templates as store
 from utilityvm.store.layout import Layout
 from utilityvm.vm.compose import create_lcow
@@ -80,7 +80,7 @@ class Template:
         *,
         require_kvm: bool = False,
         require_jail: bool = False,
-        network: UserNetwork | None = None,
+        network: NetworkWish | None = None,
     ) -> UtilityVM:
         """Create a VM that goes on from the template; nothing runs yet. `vm_id` empty: a GUID is made. The rest is as in `create_lcow`.
 

@@ -25,9 +25,9 @@ from utilityvm.guest.transport import Listener
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Unsupported
 from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
 from utilityvm.kit.trace import event, span
-from utilityvm.network.user import UserUplink
+from utilityvm.network.uplink import Uplink, uplink_of
 from utilityvm.options.lcow import OptionsLCOW
-from utilityvm.options.network import UserNetwork
+from utilityvm.options.network import NetworkWish
 from utilityvm.options.paths import PathFlavour
 from utilityvm.options.rules import refuse_not_built, verify_bounds
 from utilityvm.options.shared import Options
@@ -58,7 +58,7 @@ async def create_lcow(
     output_handler: OutputHandler | None = None,
     require_kvm: bool = False,
     require_jail: bool = False,
-    network: UserNetwork | None = None,
+    network: NetworkWish | None = None,
 ) -> UtilityVM:
     """Create a utility VM with a Linux guest; nothing runs yet.
 
@@ -100,7 +100,7 @@ async def create_lcow(
     with span("vm.create", level=logging.DEBUG, vm=vm_id):
         with span("host.probe", level=logging.DEBUG):
             facts = await _host_facts(options, vm_id, service, require_kvm=require_kvm, require_jail=require_jail)
-        uplink = None if network is None else UserUplink(vm_id, network)
+        uplink = None if network is None else uplink_of(vm_id, network)
         return await create_planned(options, vm_id, facts, service, output_handler, uplink=uplink)
 
 
@@ -141,7 +141,7 @@ async def create_planned(
     looking: Look = look,
     layout: Callable[[], Layout] = Layout.of_user,
     *,
-    uplink: UserUplink | None = None,
+    uplink: Uplink | None = None,
     node: Node = UNIX,
 ) -> UtilityVM:
     """Plan and create with facts and a service that are given; what `create_lcow` does on a real host.

@@ -11,7 +11,7 @@ from utilityvm.devices.vpci import VPci
 from utilityvm.kit.errors import UtilityVMError
 from utilityvm.kit.ids import NULL_GUID
 from utilityvm.kit.trace import span
-from utilityvm.network.user import UserUplink
+from utilityvm.network.uplink import Uplink
 from utilityvm.schema.devices import NetworkAdapter
 from utilityvm.schema.hns import Namespace
 from utilityvm.vm.failed_start import Phase
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Links(NamedTuple):
     """What gives a VM its network: an uplink of its own, or a proxy of the node; neither: it has none."""
 
-    uplink: UserUplink | None = None
+    uplink: Uplink | None = None
     proxy: "ProxiedNetwork | None" = None
 
 
@@ -42,7 +42,7 @@ async def open_link(links: Links, system: Machine, phase: Phase) -> None:
     """Make the VM's own network, if one is wanted, and let the machine's adapters be on it.
 
     Raises:
-        UtilityVMError: see `UserUplink.open`.
+        UtilityVMError: see `UserUplink.open` and `TapUplink.open`.
     """
     if links.uplink is None:
         return

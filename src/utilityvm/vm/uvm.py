@@ -42,7 +42,7 @@ from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, St
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
-from utilityvm.network.user import UserUplink
+from utilityvm.network.uplink import TapUplink, UserUplink
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.lcow import LcowPlan
@@ -95,7 +95,7 @@ class UtilityVM:
     vpci: VPci
     pipes: Pipes
     network: Network
-    uplink: UserUplink | None
+    uplink: UserUplink | TapUplink | None
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from utilityvm.kit.errors import Exists, GuestError, HostError, InvalidOptions, 
 from utilityvm.kit.ids import VmId
 from utilityvm.options.paths import PathFlavour
 from utilityvm.plan.facts import Platform
+from utilityvm.schema.hns import IpConfiguration, Route, RoutedEndpoint
 from utilityvm.schema.requests import ModifySettingRequest
 
 from .fake import World, running
@@ -190,3 +191,24 @@ async def test_a_windows_guest_learns_of_the_endpoint_first_and_of_the_type_also
     ]
     assert [one["Settings"][name] for one in guest] == ["nic-1"] * 3
     assert ["ResourcePath" in one for one in machine.asked] == [False, True, True]
+
+
+async def test_a_linux_guest_is_told_in_the_newer_shape_what_the_older_cannot_say() -> None:
+    machine = Machine(windows=False)
+    plain = HNSEndpoint(id="a", mac_address="02-00-00-00-00-01", ip_address="10.0.0.2", prefix_length=24, gateway_address="10.0.0.1")
+    both = msgspec.structs.replace(plain, id="b", ipv6_address="fd00::2", ipv6_prefix_length=64, gateway_address_v6="fe80::1")
+    routed = RoutedEndpoint(
+        id="c",
+        ip_configurations=[IpConfiguration(ip_address="10.1.0.2", prefix_length=16)],
+        routes=[Route(next_hop="10.1.0.1", destination_prefix="10.9.0.0/16", metric=7)],
+    )
+    await machine.network.add_namespace(NS)
+    await machine.network.add_endpoints("NS-1", [plain, both, routed])
+    older, newer, lists = (one["GuestRequest"]["Settings"] for one in machine.asked)
+    assert (older["IPAddress"], older["GatewayAddress"], "IPConfigs" in older) == ("10.0.0.2", "10.0.0.1", False)
+    assert "IPAddress" not in newer
+    assert newer["IPConfigs"] == [{"IPAddress": "10.0.0.2", "PrefixLength": 24}, {"IPAddress": "fd00::2", "PrefixLength": 64}]
+    assert newer["Routes"] == [{"NextHop": "10.0.0.1"}, {"NextHop": "fe80::1"}]
+    assert newer["PolicyBasedRouting"]
+    assert lists["IPConfigs"] == [{"IPAddress": "10.1.0.2", "PrefixLength": 16}]
+    assert lists["Routes"] == [{"NextHop": "10.1.0.1", "DestinationPrefix": "10.9.0.0/16", "Metric": 7}]

@@ -7,7 +7,7 @@ from typing import Final
 from tests.unit.vm import fake
 from utilityvm.compute.life import State
 from utilityvm.compute.ports import ExitHow, ExitStatus
-from utilityvm.options.network import UserNetwork
+from utilityvm.options.network import NetworkWish
 from utilityvm.testing.compute import FakeMachine
 from utilityvm.testing.guest import FakeGuest
 from utilityvm.vm.uvm import UtilityVM
@@ -29,7 +29,7 @@ class Clones:
         self.wishes: list[Mapping[str, object]] = []
 
     async def clone(
-        self, vm_id: str = "", *, require_kvm: bool = False, require_jail: bool = False, network: UserNetwork | None = None
+        self, vm_id: str = "", *, require_kvm: bool = False, require_jail: bool = False, network: NetworkWish | None = None
     ) -> UtilityVM:
         self.wishes.append({"vm_id": vm_id, "require_kvm": require_kvm, "require_jail": require_jail, "network": network})
         await self.gate.wait()

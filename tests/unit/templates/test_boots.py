@@ -17,7 +17,7 @@ from utilityvm.kit.errors import HostError, NotFound, UtilityVMError
 from utilityvm.kit.files import FileLock
 from utilityvm.kit.ids import VmId
 from utilityvm.options.lcow import OptionsLCOW
-from utilityvm.options.network import UserNetwork
+from utilityvm.options.network import NetworkWish
 from utilityvm.options.rules import verify_bounds
 from utilityvm.store import boots as store
 from utilityvm.store import templates
@@ -54,7 +54,7 @@ class World:
             raise self.key_fails
         return KEY
 
-    async def create(self, options: OptionsLCOW, network: UserNetwork | None) -> UtilityVM:
+    async def create(self, options: OptionsLCOW, network: NetworkWish | None) -> UtilityVM:
         """See `Vms.create`."""
         assert network is None
         self.asked.append(options)

@@ -1,0 +1,216 @@
+"""A network by a tap, for which the owner must be root: in the place of an interface in a namespace, or as a port of a bridge.
+
+The tap is a descriptor, which QEMU has and nobody else once the adapter is there: it goes with QEMU. Where a guest takes the place of an
+interface, that interface's traffic is redirected, which a killed owner leaves behind: the next one in its place removes it.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from ipaddress import ip_address, ip_interface
+from typing import Final, final
+
+import msgspec
+
+from utilityvm.compute.nic import NicEnd, NicKind
+from utilityvm.kit.aio import finish
+from utilityvm.kit.child import Child
+from utilityvm.kit.errors import DeadlineExceeded, Exists, HostError, InvalidOptions, NotFound, StateError, Unsupported, UtilityVMError
+from utilityvm.kit.ids import VmId
+from utilityvm.network.orders import TapOrder, TapTold
+from utilityvm.network.publish import Published
+from utilityvm.network.resolvers import check_servers, host_servers
+from utilityvm.network.user import mac_of
+from utilityvm.options.network import BridgeNetwork, NamespaceNetwork
+from utilityvm.schema.hns import IpConfiguration, Route, RoutedEndpoint
+
+START: Final = 10.0
+"""Seconds that making a tap may take, and removing its traces."""
+
+_TOLD_BYTES: Final = 1 << 16
+_SAID_LINES: Final = 5
+_NAME_DIGITS: Final = 12  # with "uvm" as many as the name of an interface can have
+_ERRORS: Final[Mapping[str, type[UtilityVMError]]] = {kind.__name__: kind for kind in (Exists, NotFound, Unsupported, HostError)}
+
+
+@final
+class TapUplink:
+    """The network of one guest, by a tap. Ports are not published and nothing is refused: its guest is a neighbour among others.
+
+    Raises:
+        InvalidOptions: `wish` has an address or a server that is none.
+    """
+
+    published: tuple[Published, ...] = ()
+
+    def __init__(self, vm_id: VmId, wish: NamespaceNetwork | BridgeNetwork) -> None:
+        self._name, self._id, self._wish = f"vm {vm_id}: {describe(wish)}", vm_id, wish
+        check_servers(wish.dns)
+        if isinstance(wish, BridgeNetwork):
+            check_addresses(wish)
+        self._tap_name = "uvm" + sha256(vm_id.encode()).hexdigest()[:_NAME_DIGITS]
+        self._namespace: int | None = None
+        self._tap: int | None = None
+        self._told: TapTold | None = None
+
+    @property
+    def endpoint(self) -> RoutedEndpoint:
+        """What its adapter is on.
+
+        Raises:
+            StateError: it is not open.
+        """
+        if self._told is None:
+            raise StateError(self._name, "is not open", "tell its endpoint")
+        addresses = self._wish.addresses if isinstance(self._wish, BridgeNetwork) else self._told.addresses
+        hops = [Route(next_hop=hop) for hop in self._wish.gateways] if isinstance(self._wish, BridgeNetwork) else []
+        hops += [Route(next_hop=route.gateway, destination_prefix=route.destination, metric=route.metric) for route in self._told.routes]
+        return RoutedEndpoint(
+            id=f"{self._id}-tap",
+            mac_address=self._told.mac or mac_of(self._id),
+            ip_configurations=[_configuration(address) for address in addresses],
+            routes=hops,
+            dns_server_list=",".join(self._wish.dns or [server for server in host_servers() if not _is_here(server)]),
+        )
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Nothing: what leaves the guest is not looked at here."""
+        return {}
+
+    async def open(self) -> None:
+        """Make the tap.
+
+        Raises:
+            Unsupported: the owner is not root; or the host's kernel, or its iproute2, lacks what is needed.
+            NotFound: there is no such namespace, interface or bridge.
+            Exists: the place of the interface is taken.
+            HostError, DeadlineExceeded: it cannot be made.
+        """
+        if os.geteuid() != 0:
+            raise Unsupported(f"{self._name}: only root can make taps", hint="a network of the kind user needs no root")
+        if isinstance(self._wish, BridgeNetwork):
+            order = TapOrder(tap=self._tap_name, bridge=self._wish.bridge)
+        else:
+            self._namespace = self._opened(self._wish.namespace)
+            order = TapOrder(tap=self._tap_name, interface=self._wish.interface)
+        try:
+            self._told, self._tap = await self._ask(order)
+        except BaseException:
+            with suppress(UtilityVMError):  # why it failed says more
+                await self.aclose()
+            raise
+
+    async def wire(self) -> NicEnd:
+        """Return the end for the adapter, which is given once: the network ends with the adapter.
+
+        Raises:
+            StateError: it was given before, or the network is not open.
+        """
+        if self._tap is None or self._told is None:
+            raise StateError(self._name, "its end was given before, or it is not open", "give it to an adapter")
+        tap, self._tap = self._tap, None
+        return NicEnd(NicKind.TAP, tap, self._told.mtu)
+
+    async def allow(self, rules: Sequence[str] | None) -> None:
+        """Refuse: what leaves the guest is not looked at here.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported(
+            f"{self._name}: what its guest reaches is not filtered ({'no rules' if rules is None else ', '.join(rules)})",
+            hint="filter it where it leaves the host, or use a network of the kind user",
+        )
+
+    async def aclose(self) -> None:
+        """End it, after its adapter, and remove what is left of it. A second call does nothing."""
+        if self._tap is not None:
+            os.close(self._tap)
+            self._tap = None
+        if self._namespace is not None and isinstance(self._wish, NamespaceNetwork):
+            try:
+                with suppress(Exists):  # somebody else's by now
+                    await finish(self._ask(TapOrder(tap=self._tap_name, interface=self._wish.interface, leave=True)), within=2 * START)
+            finally:
+                os.close(self._namespace)
+                self._namespace = None
+
+    def _opened(self, path: str) -> int:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise NotFound(f"{self._name}: there is no such namespace", hint="ip netns list; a process's is /proc/PID/ns/net") from error
+        except OSError as error:
+            raise HostError(f"{self._name}: {error.strerror}") from error
+
+    async def _ask(self, order: TapOrder) -> tuple[TapTold, int | None]:
+        """Let a program of ours carry out an order where it is to be, and return its answer and what came with it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            with theirs:
+                ours.send(msgspec.json.encode(order))
+                fds = [theirs.fileno()] if self._namespace is None else [theirs.fileno(), self._namespace]
+                enter = [] if self._namespace is None else ["nsenter", f"--net=/proc/self/fd/{self._namespace}", "--"]
+                words = [*enter, sys.executable, "-I", "-m", "utilityvm.network.taps", str(theirs.fileno())]
+                child = Child(words, pass_fds=fds)
+            try:
+                async with asyncio.timeout(START):
+                    await child.wait()
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"{self._name}: was not ready within {START:g} s: {child.output.text(_SAID_LINES)}") from error
+            finally:
+                child.kill()
+                await finish(child.wait(), within=START)
+            said, taps = b"", list[int]()
+            with suppress(ConnectionResetError):  # it has ended before it read its order
+                said, taps, _, _ = socket.recv_fds(ours, _TOLD_BYTES, 1)
+        if not said:
+            raise HostError(f"{self._name}: cannot be made: {child.output.text(_SAID_LINES)}", hint="is that a network namespace?")
+        told = msgspec.json.decode(said, type=TapTold)
+        if told.error:
+            raise _ERRORS.get(told.error, HostError)(f"{self._name}: {told.message}", hint=told.hint)
+        return told, taps[0] if taps else None
+
+
+def describe(wish: NamespaceNetwork | BridgeNetwork) -> str:
+    """Return the words for such a network."""
+    if isinstance(wish, BridgeNetwork):
+        return f"bridge {wish.bridge}"
+    return f"namespace {wish.namespace}"
+
+
+def check_addresses(wish: BridgeNetwork) -> None:
+    """Refuse addresses that are none.
+
+    Raises:
+        InvalidOptions: there is none, or one makes no sense, or a gateway.
+    """
+    if not wish.addresses:
+        raise InvalidOptions(f"{describe(wish)}: no address for the guest", hint="addresses=('192.0.2.2/24',)")
+    for address in wish.addresses:
+        try:
+            plain = ip_interface(address).network.prefixlen
+        except ValueError as error:
+            raise InvalidOptions(f"{describe(wish)}: {address!r}: is no ADDRESS/LENGTH") from error
+        if "/" not in address or not plain:
+            raise InvalidOptions(f"{describe(wish)}: {address!r}: is no ADDRESS/LENGTH")
+    try:
+        families = [ip_address(gateway).version for gateway in wish.gateways]
+    except ValueError as error:
+        raise InvalidOptions(f"{describe(wish)}: gateway: {error}") from error
+    if len(set(families)) < len(families):
+        raise InvalidOptions(f"{describe(wish)}: several gateways of one family")
+
+
+def _configuration(address: str) -> IpConfiguration:
+    ip, _, length = address.partition("/")
+    return IpConfiguration(ip_address=ip, prefix_length=int(length))
+
+
+def _is_here(server: str) -> bool:
+    return ip_address(server.partition("%")[0]).is_loopback or "%" in server

@@ -1,0 +1,236 @@
+"""A guest in the place of an interface, and at a bridge: it is its neighbours' neighbour, and nothing is left of it.
+
+The namespaces are the test's own, for which it must be root.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from utilityvm import (
+    BridgeNetwork,
+    Exists,
+    HostError,
+    InvalidOptions,
+    NamespaceNetwork,
+    NotFound,
+    StateError,
+    Unsupported,
+    create_lcow,
+    default_options_lcow,
+)
+from utilityvm.boot.files import BootFiles
+from utilityvm.kit.ids import VmId
+from utilityvm.kit.proc import run_tool
+from utilityvm.network.tap import TapUplink
+
+from .networks import NEXT, NEXT6, POD, POD6, POD_MTU, WORLD, inside, pod, serving, traces
+from .running import LIMIT, sh
+
+pytestmark = [
+    pytest.mark.asyncio,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces and taps"),
+    pytest.mark.skipif(shutil.which("tc") is None or not Path("/dev/net/tun").exists(), reason="no iproute2, or no /dev/net/tun"),
+]
+
+
+@pytest.fixture
+def names() -> Iterator[tuple[str, str]]:
+    with pod() as both:
+        yield both
+
+
+def below(pid: int) -> list[int]:
+    """All processes below a process: the layers of the jail, and QEMU in them."""
+    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [other for child in children for other in below(child)]
+
+
+def place(name: str) -> NamespaceNetwork:
+    return NamespaceNetwork(namespace=f"/run/netns/{name}", dns=(NEXT,))
+
+
+def uplink(name: str, vm_id: str = "a") -> TapUplink:
+    return TapUplink(VmId(vm_id), place(name))
+
+
+async def test_a_guest_has_the_address_ways_and_length_of_packets_of_the_interface_in_whose_place_it_is(
+    boot_files: BootFiles, names: tuple[str, str]
+) -> None:
+    options = default_options_lcow(boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1)
+    mac = run_tool(["ip", "netns", "exec", names[0], "cat", "/sys/class/net/eth0/address"], within=20).strip()
+    async with await create_lcow(options, network=place(names[0])) as vm:
+        await vm.start()
+        told = (await sh(vm, "ip addr show eth0; ip route; ip -6 route; cat /etc/resolv.conf")).out.decode()
+        for part in (mac, f"mtu {POD_MTU}", f"inet {POD}/24", f"inet6 {POD6}/64", f"via {NEXT} dev eth0", f"via {NEXT6} dev eth0"):
+            assert part in told, told
+        assert f"nameserver {NEXT}" in told
+        async with serving(names[1], WORLD, 80, b"four" * 100_000) as callers, serving(names[1], NEXT6, 80, b"six") as others:
+            assert (await sh(vm, f"nc -w 5 {WORLD} 80 </dev/null")).out == b"four" * 100_000
+            assert (await sh(vm, f"nc -w 5 {NEXT6} 80 </dev/null")).out == b"six"
+            assert (callers[0][0], others[0][0]) == (POD, POD6)
+        server = await vm.create_process(["sh", "-c", "echo hi | nc -l -p 80"])
+        with inside(names[1]):
+            async with asyncio.timeout(LIMIT):
+                assert await said_at(POD, 80) == b"hi\n"
+        assert await server.wait() == 0
+        await server.close()
+        assert len(traces(names[0])) == 3
+    assert traces(names[0]) == []
+
+
+async def said_at(address: str, port: int) -> bytes:
+    """What is said to who connects, as soon as somebody listens."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(address, port)
+        except ConnectionRefusedError:
+            continue  # the guest's program has not come so far, and nobody tells that it listens
+        said = await reader.read()
+        writer.close()
+        return said
+
+
+async def test_a_guest_at_a_bridge_has_the_address_that_it_is_given(boot_files: BootFiles, names: tuple[str, str]) -> None:
+    here, there = names
+    for words in (("link", "add", "br0", "type", "bridge"), ("link", "set", "eth0", "master", "br0"), ("link", "set", "br0", "up")):
+        run_tool(["ip", "-n", here, *words], within=20)
+    options = default_options_lcow(boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1)
+    wish = BridgeNetwork(bridge="br0", addresses=("10.88.0.7/24", "fd88::7/64"), gateways=(NEXT,), dns=("1.1.1.1",))
+    with inside(here):
+        async with await create_lcow(options, network=wish) as vm:
+            await vm.start()
+            async with serving(there, WORLD, 80, b"hello") as callers, serving(there, NEXT6, 80, b"six"):
+                assert (await sh(vm, f"nc -w 5 {WORLD} 80 </dev/null")).out == b"hello"
+                assert (await sh(vm, f"nc -w 5 {NEXT6} 80 </dev/null")).out == b"six"
+                assert callers[0][0] == "10.88.0.7"
+            assert len(traces(here)) == 1
+    assert traces(here) == []
+
+
+async def test_nothing_is_left_of_a_killed_owner_but_what_the_next_in_its_place_removes(
+    boot_files: BootFiles, names: tuple[str, str]
+) -> None:
+    program = f"""
+import asyncio, utilityvm
+async def main():
+    options = utilityvm.default_options_lcow(boot_files_path={str(boot_files.folder)!r}, memory_size_in_mb=256, processor_count=1)
+    wish = utilityvm.NamespaceNetwork(namespace="/run/netns/{names[0]}")
+    async with await utilityvm.create_lcow(options, network=wish) as vm:
+        await vm.start()
+        print("running", flush=True)
+        await vm.wait()
+asyncio.run(main())
+"""
+    owner = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    assert owner.stdout is not None
+    assert await owner.stdout.readline() == b"running\n"
+    pidfds = [os.pidfd_open(pid) for pid in below(owner.pid)]
+    with pytest.raises(Exists, match="the place of the interface eth0 is taken by uvm"):
+        await uplink(names[0]).open()
+    owner.send_signal(signal.SIGKILL)
+    await owner.wait()
+    for pidfd in pidfds:
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(pidfd, ended.set)
+        async with asyncio.timeout(LIMIT):
+            await ended.wait()
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
+    assert [trace for trace in traces(names[0]) if trace.startswith("uvm")] == []
+    other = uplink(names[0])
+    await other.open()
+    await other.aclose()
+    assert traces(names[0]) == []
+
+
+@pytest.mark.parametrize("tool", ["ip", "tc"])
+@pytest.mark.parametrize("call", range(1, 8))
+async def test_whatever_step_it_is_killed_at_the_next_one_finds_the_place_free(
+    names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str, call: int
+) -> None:
+    """The tool kills the program that runs it, in its place or after it has done what it was to do."""
+    count, real = tmp_path / "count", shutil.which(tool)
+    count.write_text("0")
+    script = f'#!/bin/sh\nread n <{count}; n=$((n + 1)); echo $n >{count}\n[ $n -lt {call} ] && exec {real} "$@"\n'
+    script += f'[ $n -eq {call} ] && {{ {real} "$@"; kill -9 $PPID; exit; }}\nexec {real} "$@"\n'
+    (tmp_path / tool).write_text(script)
+    (tmp_path / tool).chmod(0o755)
+    one = uplink(names[0])
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        with suppress(HostError):  # it was killed, if it came so far
+            await one.open()
+    other = uplink(names[0])
+    await one.aclose()
+    await other.open()
+    assert len(traces(names[0])) == 3
+    await other.aclose()
+    assert traces(names[0]) == []
+
+
+async def test_a_place_that_somebody_else_has_is_left_alone(names: tuple[str, str]) -> None:
+    run_tool(["tc", "-n", names[0], "qdisc", "add", "dev", "eth0", "clsact"], within=20)
+    with pytest.raises(Exists, match="something else takes the traffic of the interface eth0"):
+        await uplink(names[0]).open()
+    assert "clsact" in run_tool(["tc", "-n", names[0], "qdisc", "show", "dev", "eth0"], within=20)
+
+
+async def test_what_is_not_there_is_told_by_its_name(names: tuple[str, str], tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 (names are what is compared)
+    missing = TapUplink(VmId("a"), NamespaceNetwork(namespace="/run/netns/nobody"))
+    with pytest.raises(NotFound, match="namespace /run/netns/nobody: there is no such namespace"):
+        await missing.open()
+    with pytest.raises(NotFound, match="there is no interface eth9") as caught:
+        await TapUplink(VmId("a"), NamespaceNetwork(namespace=f"/run/netns/{names[0]}", interface="eth9")).open()
+    assert caught.value.hint == "there are: eth0, lo"
+    (tmp_path / "x").touch()
+    with pytest.raises(HostError, match="cannot be made: .*nsenter"):
+        await TapUplink(VmId("a"), NamespaceNetwork(namespace=str(tmp_path / "x"))).open()
+    with inside(names[0]):
+        for bridge, why in (("br9", "there is no interface br9"), ("eth0", "eth0 is no bridge")):
+            with pytest.raises(NotFound, match=why):
+                await TapUplink(VmId("a"), BridgeNetwork(bridge=bridge, addresses=("10.0.0.2/24",))).open()
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+    assert traces(names[0]) == []
+
+
+async def test_an_end_is_given_once_and_a_namespace_may_go_before_its_vm(names: tuple[str, str]) -> None:
+    one = uplink(names[0])
+    for use in (one.wire, lambda: asyncio.sleep(0, one.endpoint)):
+        with pytest.raises(StateError):
+            await use()
+    await one.open()
+    end = await one.wire()
+    with pytest.raises(StateError):
+        await one.wire()
+    assert (end.mtu, one.endpoint.ip_configurations[0].ip_address) == (POD_MTU, POD)
+    with pytest.raises(Unsupported, match="is not filtered"):
+        await one.allow(["1.1.1.1"])
+    run_tool(["ip", "netns", "del", names[0]], within=20)
+    os.close(end.fd)
+    await one.aclose()
+    await one.aclose()
+
+
+@pytest.mark.parametrize(
+    ("wish", "why"),
+    [
+        (BridgeNetwork(bridge="b", addresses=()), "bridge b: no address"),
+        (BridgeNetwork(bridge="b", addresses=("10.0.0.2",)), "'10.0.0.2': is no ADDRESS/LENGTH"),
+        (BridgeNetwork(bridge="b", addresses=("10.0.0.2/33",)), "is no ADDRESS/LENGTH"),
+        (BridgeNetwork(bridge="b", addresses=("10.0.0.2/8",), gateways=("x",)), "gateway"),
+        (BridgeNetwork(bridge="b", addresses=("10.0.0.2/8",), gateways=("10.0.0.1", "10.0.0.3")), "several gateways"),
+        (NamespaceNetwork(namespace="/x", dns=("x",)), "dns: 'x'"),
+    ],
+)
+async def test_a_wish_that_makes_no_sense_is_refused(wish: NamespaceNetwork | BridgeNetwork, why: str) -> None:
+    with pytest.raises(InvalidOptions, match=why):
+        TapUplink(VmId("a"), wish)
