@@ -36,6 +36,7 @@ from utilityvm.network.frames import (
     unreachable,
     window_scale,
 )
+from utilityvm.network.knocks import Knocks
 from utilityvm.network.policy import Hosts, Policy
 from utilityvm.network.windows import ROOM, Windows
 
@@ -78,10 +79,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a frame: it `passes`, and is answered with `reply`; or its question is to be asked. Otherwise it is dropped."""
+    """What becomes of a frame: it `passes`, and is answered with `reply`; or its question is to be asked. Otherwise it is dropped.
+
+    A `greeting` is a reply for when passt has read what passes.
+    """
 
     passes: bool = False
     reply: bytes = b""
+    greeting: bytes = b""
     asked: Asked | None = None
 
 
@@ -110,7 +115,7 @@ class Filter:
     here, and may be asked for under every policy: what they are, a policy must open as any other address. `room` is how many bytes may be
     on their way to the guest at a time; what it tells others of its windows is narrowed to that, all connections together.
 
-    `refused` counts what was refused, by the reason; `last` is what was refused last, for people.
+    `refused` counts what was refused, by the reason; `last` is what was refused last, for people. `knocks` are to be repeated.
     """
 
     def __init__(
@@ -118,7 +123,7 @@ class Filter:
     ) -> None:
         self._place, self._policy, self._published, self._hosts = place, policy, published, hosts or {}
         self._flows: dict[bytes, _Flow] = {}
-        self._windows, self._ends = Windows(room), Ends()
+        self._windows, self._ends, self.knocks = Windows(room), Ends(), Knocks()
         self._pins: dict[Address, dict[str, float]] = {}
         self.refused = Counter[str]()
         self.last = ""
@@ -167,6 +172,8 @@ class Filter:
         if port in self._published.get(protocol, ()) and (protocol == UDP or head[at + 13 : at + 14] in _BEGINNINGS):
             source = IPv4Address(head[26:30]) if kind == IPV4 else IPv6Address(head[22:38])
             self._remember(key, _Flow(source, int.from_bytes(head[at : at + 2]), protocol, inbound=True))
+            if protocol == TCP:
+                self.knocks.arrived(key, bytes(frame), now)
 
     def answered(self, asked: Asked, number: int, message: bytes, now: float) -> bytes:
         """Return the frame for the guest of an answer to its question, which was asked under `number`; ``b""`` is for no answer."""
@@ -185,6 +192,8 @@ class Filter:
         at = 34 if flow.address.version == 4 else 54
         if len(frame) < at + 20:
             return PASS
+        if flow.inbound:
+            self.knocks.answered(key)
         if flow.inbound and frame[at + 13] == _ACCEPTS:
             return self._greet(frame, key, flow)
         if flow.scale >= 0 and not frame[at + 13] & SYN:
@@ -202,7 +211,7 @@ class Filter:
         if isinstance(found, str):
             return self._drop(found, "an answer from a published port")
         self._flows[key] = replace(flow, scale=_scale(found, frame))
-        return Verdict(passes=True, reply=acknowledge(self._place.mac, self._place.gateway_mac, found, frame))
+        return Verdict(passes=True, greeting=acknowledge(self._place.mac, self._place.gateway_mac, found, frame))
 
     def _judge(self, frame: memoryview, head: bytes, key: bytes, now: float) -> Verdict:
         if len(frame) > MAX_FRAME or len(frame) < HEADER:

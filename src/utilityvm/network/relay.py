@@ -5,6 +5,7 @@ four bytes. What the guest sends passes a filter first. The first message to us 
 we tell what was refused, and so we do once a second while more is. We end when any of the three is gone.
 """
 
+import math
 import os
 import resource
 import secrets
@@ -26,7 +27,7 @@ from utilityvm.kit.outgoing import send_waiting
 from utilityvm.network import dns
 from utilityvm.network.addresses import HostNetworks
 from utilityvm.network.filter import DNS_PORT, PASS, Asked, Filter, Place
-from utilityvm.network.frames import MAX_FRAME, TCP, UDP, arp
+from utilityvm.network.frames import ARP, MAX_FRAME, TCP, UDP, arp
 from utilityvm.network.orders import Orders, Told
 from utilityvm.network.policy import Policy, parse_hosts, parse_rules
 
@@ -44,6 +45,8 @@ _BACK_BYTES: Final = 8 << 20  # passt drops what is not taken at once, and waits
 _LONGEST: Final = 1 << 17  # what QEMU may write as one frame; beyond it the stream is not one of frames
 _MAX_REPLIES: Final = 256
 _FILES: Final = 512
+_NOBODY: Final = IPv4Address("192.0.2.1")  # passt answers for every address but the guest's; for this one nobody else asks
+_REPLY: Final = b"\0\2"
 _ORDERS: Final = 1 << 20
 
 
@@ -75,10 +78,12 @@ class Way:
         """Whether something is still to be sent."""
         return bool(self._out)
 
-    def put(self, frame: bytes) -> None:
-        """Send a frame of our own after those that wait. When there are many it is lost, as on any network."""
-        if len(self._out) < _MAX_REPLIES:
-            self._out.append(memoryview(len(frame).to_bytes(4) + frame))
+    def put(self, frame: bytes) -> bool:
+        """Send a frame of our own after those that wait, and say so. When there are many it is lost, as on any network."""
+        if len(self._out) >= _MAX_REPLIES:
+            return False
+        self._out.append(memoryview(len(frame).to_bytes(4) + frame))
+        return True
 
     def pump(self) -> None:
         """Read what is there, judge it, and send.
@@ -158,6 +163,8 @@ class Relay:
             sock.setblocking(False)
         self._guest, self._host = guest, host
         self._out, self._back = Way(guest, host, self._outgoing, _OUT_BYTES), Way(host, guest, self._incoming, _BACK_BYTES)
+        self._greetings, self._sent = list[bytes](), deque[list[bytes]]()
+        self._mark = arp(bytes.fromhex(place.mac), IPv4Address(place.four), _NOBODY)
         self._asking: dict[int, _Asking] = {}
         self._now = time.monotonic()
         self._told, self._tell_at = 0, 0.0
@@ -193,6 +200,8 @@ class Relay:
             elif fd in self._asking:
                 self._answer(fd)
         self._expire()
+        for frame in self._filter.knocks.again(self._now):
+            self._back.put(frame)
         if self._tell_at and self._now >= self._tell_at:
             self._tell()
         return True
@@ -200,6 +209,9 @@ class Relay:
     def _move(self) -> None:
         for way in (self._out, self._back):
             way.pump()
+        if self._greetings and self._out.put(self._mark):
+            self._sent.append(self._greetings)
+            self._greetings = []
 
     def _wait_for(self, sock: socket.socket, *, reads: bool, writes: bool) -> None:
         mask = (select.POLLIN if reads else 0) | (select.POLLOUT if writes else 0)
@@ -209,7 +221,8 @@ class Relay:
 
     def _patience(self) -> int | None:
         times = [asking.until for asking in self._asking.values()] + ([self._tell_at] if self._tell_at else [])
-        return max(0, round((min(times) - time.monotonic()) * 1000) + 1) if times else None
+        first = min(*times, self._filter.knocks.due, math.inf)
+        return None if first == math.inf else max(0, round((first - time.monotonic()) * 1000) + 1)
 
     # -- frames -----------------------------------------------------------------------------------------------------
 
@@ -219,6 +232,8 @@ class Relay:
             return True
         if verdict.reply:
             self._back.put(verdict.reply)
+        if verdict.greeting and len(self._greetings) < _MAX_REPLIES:
+            self._greetings.append(verdict.greeting)
         if verdict.asked is not None:
             self._ask(verdict.asked)
         if not self._tell_at and self._refused != self._told:
@@ -227,6 +242,10 @@ class Relay:
 
     def _incoming(self, frame: memoryview) -> bool:
         if len(frame) > MAX_FRAME:
+            return False
+        if self._sent and frame[12:14] == ARP and bytes(frame[20:22]) == _REPLY and frame[28:32] == _NOBODY.packed:
+            for greeting in self._sent.popleft():  # passt has read all that was sent before our question
+                self._back.put(greeting)
             return False
         self._filter.incoming(frame, self._now)
         return True

@@ -249,12 +249,12 @@ def test_an_accepted_connection_is_acknowledged_once_so_that_a_server_may_speak_
     one.incoming(inbound(TCP, 80), 0.0)
     verdict = out(one, tcp("10.0.2.2", 5555, flags=18, own=80))
     assert verdict.passes
-    found = packet(verdict.reply)
+    found = packet(verdict.greeting)
     assert not isinstance(found, str)
     assert (str(found.source), found.source_port, found.target_port, found.flags) == ("10.0.2.2", 5555, 80, ACK)
-    assert struct.unpack_from("!II", verdict.reply, 38) == (0, 1001)
-    sound(verdict.reply)
-    assert out(one, tcp("10.0.2.2", 5555, flags=ACK, own=80)).reply == b""
+    assert struct.unpack_from("!II", verdict.greeting, 38) == (0, 1001)
+    sound(verdict.greeting)
+    assert out(one, tcp("10.0.2.2", 5555, flags=ACK, own=80)).greeting == b""
     assert not passes(one, tcp("10.0.2.2", 5555, flags=18, own=80, size=19))
 
 

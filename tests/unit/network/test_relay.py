@@ -16,7 +16,7 @@ from utilityvm.kit.child import Child
 from utilityvm.network.orders import Orders, PlaceOrder, Told
 from utilityvm.network.relay import MAX_QUESTIONS, PATIENCE
 
-from .wire import GATEWAY, MAC, ME, RESOLVER, query, tcp, udp
+from .wire import ACK, GATEWAY, MAC, ME, RESOLVER, SYN, query, tcp, udp
 
 PLACE = PlaceOrder(mac=MAC.hex(), gateway_mac=GATEWAY.hex(), gateway="10.0.2.2", four=str(ME), six="", resolver=str(RESOLVER))
 
@@ -127,6 +127,39 @@ async def test_what_comes_back_is_kept_while_the_guest_does_not_read_and_is_whol
         sending = asyncio.ensure_future(write(one.passt, framed(*frames)))  # noqa: TID251 (awaited below)
         assert [await read(one.guest) for _ in frames] == frames
         await sending
+
+
+async def test_a_guest_is_greeted_when_passt_has_read_that_it_accepts() -> None:
+    """What came with that would be read with it, which passt does not survive: the guest says nothing more until then."""
+    async with world() as one:
+        await one.meet()
+        begins = [tcp(str(ME), 80, own=own, source="10.0.2.2") for own in (5555, 5556)]
+        accepts = [tcp("10.0.2.2", own, flags=SYN | ACK, own=80) for own in (5555, 5556)]
+        await write(one.passt, framed(*begins))
+        assert [await read(one.guest) for _ in begins] == begins
+        await write(one.guest, framed(*accepts))
+        assert [await read(one.passt) for _ in accepts] == accepts
+        asked = await read(one.passt)
+        assert asked[12:14] == b"\x08\x06"
+        other = b"for the guest" * 9
+        answer = MAC + GATEWAY + asked[12:21] + b"\2" + GATEWAY + asked[38:42] + asked[22:32]
+        await write(one.passt, framed(other))
+        assert await read(one.guest) == other
+        await write(one.passt, framed(answer))
+        assert [(frame[36:38], frame[47]) for frame in [await read(one.guest) for _ in accepts]] == [(b"\0\x50", ACK)] * 2
+        await write(one.passt, framed(other))
+        assert await read(one.guest) == other
+
+
+async def test_a_guest_that_does_not_answer_is_asked_again() -> None:
+    async with world() as one:
+        await one.meet()
+        begin = tcp(str(ME), 80, own=5555, source="10.0.2.2")
+        await write(one.passt, framed(begin))
+        assert [await read(one.guest) for _ in range(2)] == [begin, begin]
+        refuses = tcp("10.0.2.2", 5555, flags=4, own=80)
+        await write(one.guest, framed(refuses))
+        assert await read(one.passt) == refuses
 
 
 async def test_another_policy_holds_when_it_is_told_that_it_does() -> None:
