@@ -25,8 +25,12 @@ def _ip(*words: str) -> None:
     run_tool(["ip", *words], within=20)
 
 
+WORLD6, LAN6, HOST6 = "2600::9", "fd77::2", "fd77::1"
+"""The same by IPv6, for hosts that have it."""
+
+
 @contextmanager
-def two_hosts() -> Iterator[tuple[str, str]]:
+def two_hosts(*, six: bool = False) -> Iterator[tuple[str, str]]:
     """Make the two, and return their names. The host reaches the world through the other."""
     here, there = f"uvm-test-{os.getpid()}-a", f"uvm-test-{os.getpid()}-b"
     try:
@@ -39,6 +43,10 @@ def two_hosts() -> Iterator[tuple[str, str]]:
         for name, link in ((here, "near"), (there, "far")):
             _ip("-n", name, "link", "set", link, "up")
         _ip("-n", here, "route", "add", "default", "via", LAN)
+        if six:
+            for name, link, address in ((here, "near", f"{HOST6}/64"), (there, "far", f"{LAN6}/64"), (there, "lo", f"{WORLD6}/128")):
+                _ip("-n", name, "addr", "add", address, "dev", link, "nodad")
+            _ip("-n", here, "route", "add", "default", "via", LAN6)
         yield here, there
     finally:
         for name in (here, there):

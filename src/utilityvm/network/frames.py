@@ -168,6 +168,18 @@ def arp(mac: bytes, source: IPv4Address, target: IPv4Address) -> bytes:
     return b"\xff" * 6 + mac + ARP + asked
 
 
+def link_local(mac: bytes) -> IPv6Address:
+    """Return the address that an interface gives itself by its hardware address (RFC 4291, appendix A)."""
+    return IPv6Address(b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:])
+
+
+def solicit(mac: bytes, source: IPv6Address, target: IPv6Address) -> bytes:
+    """Return the frame by which `source` asks who `target` is (RFC 4861, 4.3)."""
+    group = IPv6Address(b"\xff\2" + bytes(9) + b"\1\xff" + target.packed[13:])
+    asked = struct.pack("!BBHI", 135, 0, 0, 0) + target.packed + b"\1\1" + mac
+    return _frame(b"\x33\x33" + group.packed[12:], mac, ICMPV6, source, group, asked, 2)
+
+
 def datagram(to: bytes, by: bytes, about: Packet, payload: bytes) -> bytes:
     """Return the frame that answers a datagram with `payload`."""
     head = struct.pack("!HHHH", about.target_port, about.source_port, 8 + len(payload), 0)

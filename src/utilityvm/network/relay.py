@@ -27,7 +27,7 @@ from utilityvm.kit.outgoing import send_waiting
 from utilityvm.network import dns
 from utilityvm.network.addresses import HostNetworks
 from utilityvm.network.filter import DNS_PORT, PASS, Asked, Filter, Place
-from utilityvm.network.frames import ARP, MAX_FRAME, TCP, UDP, arp
+from utilityvm.network.frames import ARP, MAX_FRAME, TCP, UDP, arp, link_local, solicit
 from utilityvm.network.orders import Orders, Told
 from utilityvm.network.policy import Policy, parse_hosts, parse_rules
 
@@ -267,6 +267,10 @@ class Relay:
         place = self._orders.place
         asked = arp(bytes.fromhex(place.mac), IPv4Address(place.four), IPv4Address(place.gateway))
         self._host.send(len(asked).to_bytes(4) + asked)
+        if place.six:  # passt sends connections from its own link to the address there that it has seen the guest have
+            mac = bytes.fromhex(place.mac)
+            seen = solicit(mac, link_local(mac), IPv6Address(place.six))
+            self._host.send(len(seen).to_bytes(4) + seen)
         poll = select.poll()
         for sock in (self._control, self._host):
             poll.register(sock, select.POLLIN)

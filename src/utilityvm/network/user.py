@@ -13,9 +13,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from hashlib import sha256
+from pathlib import Path
 from typing import Final, final
 
 import msgspec
+from msgspec import structs
 
 from utilityvm.compute.nic import NicEnd, NicKind
 from utilityvm.compute.qemu.jail import uid_of
@@ -28,7 +30,7 @@ from utilityvm.kit.trace import event
 from utilityvm.network.orders import Orders, PlaceOrder, Told
 from utilityvm.network.policy import parse_hosts, parse_rules
 from utilityvm.network.publish import Published, must_be_free, parse_published
-from utilityvm.network.resolvers import check_servers, host_servers
+from utilityvm.network.resolvers import check_servers, has_six, host_servers
 from utilityvm.options.network import UserNetwork
 from utilityvm.schema.hns import HNSEndpoint
 
@@ -36,6 +38,9 @@ MTU: Final = 65_520
 """Bytes of a packet between guest and passt: the more in one, the less each costs."""
 
 FOUR, GATEWAY, RESOLVER, LENGTH = "10.0.2.15", "10.0.2.2", "10.0.2.3", 24
+SIX, GATEWAY_SIX, LENGTH_SIX = "fd75:766d::15", "fd75:766d::2", 64
+"""Its addresses of IPv6, where its host has a way to everything by that. Programs prefer IPv4 to such ones (RFC 6724)."""
+
 GATEWAY_MAC: Final = "02755664736f"
 START: Final = 10.0
 """Seconds that passt and the relay may take to be ready."""
@@ -44,6 +49,7 @@ ANSWER: Final = 5.0
 """Seconds that the relay may take to keep to another policy."""
 
 _CLEANUP: Final = 5.0
+_ROUTES_SIX: Final = Path("/proc/thread-self/net/ipv6_route")
 _SAID_LINES: Final = 5
 _SOCKET_BYTES: Final = 4 << 20
 _SO_SNDBUFFORCE: Final = 32
@@ -53,7 +59,9 @@ _ENCLOSED: Final = Enclosure(setpriv=("--no-new-privs",), first=("ulimit -c 0",)
 
 @final
 class UserUplink:
-    """The network of one guest, by passt. `endpoint` is what its adapter is on; `published` are the guest's ports on this host.
+    """The network of one guest, by passt. `endpoint` is what its adapter is on, once it is open.
+
+    `published` are the guest's ports on this host.
 
     Raises:
         InvalidOptions: `wish` has a rule, a port, a name or a server that is none.
@@ -75,6 +83,7 @@ class UserUplink:
             gateway_address=GATEWAY,
             dns_server_list=RESOLVER,
         )
+        self._six = False
         self._id, self._name, self._wish = vm_id, f"vm {vm_id}: user network", wish
         self._scope = Scope(self._name)
         self._ours = ExitStack()
@@ -94,10 +103,16 @@ class UserUplink:
 
         Raises:
             Exists: a port is not free.
-            Unsupported: there is no passt.
+            Unsupported: there is no passt; or a port is published at an address of IPv6, which is not carried on this host.
             HostError, DeadlineExceeded: it does not get ready; the text says why.
         """
         must_be_free(self.published)
+        self._six = has_six(_ROUTES_SIX)
+        if not self._six and any(":" in port.host for port in self.published):
+            text = f"{self._name}: a port is published at an address of IPv6, and this host has no way to everything by IPv6"
+            raise Unsupported(text, hint="publish it at an address of IPv4: without such a way passt carries nothing else")
+        if self._six:
+            self.endpoint = structs.replace(self.endpoint, ipv6_address=SIX, ipv6_prefix_length=LENGTH_SIX, gateway_address_v6=GATEWAY_SIX)
         try:
             async with asyncio.timeout(START):
                 control = self._spawn()
@@ -185,7 +200,8 @@ class UserUplink:
         program = shutil.which("passt")
         if program is None:
             raise Unsupported(f"{self._name}: there is no passt, which carries it", hint="install the package passt")
-        words = [program, "--foreground", "--quiet", "--stderr", "--ipv4-only", "--no-map-gw", "--no-dhcp", "--no-ndp", "--no-ra"]
+        words = [program, "--foreground", "--quiet", "--stderr", "--no-map-gw", "--no-dhcp", "--no-ra"]
+        words += ["--no-dhcpv6", "--address", SIX, "--gateway", GATEWAY_SIX] if self._six else ["--ipv4-only", "--no-ndp"]
         words += ["--address", FOUR, "--netmask", str(LENGTH), "--gateway", GATEWAY]
         words += ["--mac-addr", bytes.fromhex(GATEWAY_MAC).hex(":"), "--mtu", str(MTU)]
         words += ["--runas", f"{uid}:{uid}"] if uid else []
@@ -212,7 +228,7 @@ class UserUplink:
         mac = self.endpoint.mac_address.replace("-", "")
         orders = Orders(
             number=self._number,
-            place=PlaceOrder(mac=mac, gateway_mac=GATEWAY_MAC, gateway=GATEWAY, four=FOUR, six="", resolver=RESOLVER),
+            place=PlaceOrder(mac=mac, gateway_mac=GATEWAY_MAC, gateway=GATEWAY, four=FOUR, six=SIX if self._six else "", resolver=RESOLVER),
             rules=self._allow,
             servers=list(self._wish.dns) or host_servers(),
             hosts=list(self._wish.hosts),

@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 from utilityvm.kit.child import Child
+from utilityvm.network.frames import checksum, packet
 from utilityvm.network.orders import Orders, PlaceOrder, Told
 from utilityvm.network.relay import MAX_QUESTIONS, PATIENCE
 
-from .wire import ACK, GATEWAY, MAC, ME, RESOLVER, SYN, query, tcp, udp
+from .wire import ACK, GATEWAY, MAC, ME, ME6, RESOLVER, SYN, query, tcp, udp
 
 PLACE = PlaceOrder(mac=MAC.hex(), gateway_mac=GATEWAY.hex(), gateway="10.0.2.2", four=str(ME), six="", resolver=str(RESOLVER))
 
@@ -54,9 +55,9 @@ class World:
     def all(self) -> tuple[socket.socket, ...]:
         return self.guest, self.passt, self.control
 
-    async def order(self, rules: list[str] | None, servers: tuple[str, ...] = ()) -> None:
+    async def order(self, rules: list[str] | None, servers: tuple[str, ...] = (), place: PlaceOrder = PLACE) -> None:
         self.number += 1
-        orders = Orders(number=self.number, place=PLACE, rules=rules, servers=list(servers), tcp=[80])
+        orders = Orders(number=self.number, place=place, rules=rules, servers=list(servers), tcp=[80])
         await asyncio.get_running_loop().sock_sendall(self.control, msgspec.json.encode(orders))
 
     async def told(self) -> Told:
@@ -249,6 +250,20 @@ async def test_it_is_not_ready_without_passt() -> None:
         one.passt.close()
         assert await one.child.wait() == 0
         assert await asyncio.get_running_loop().sock_recv(one.control, 100) == b""
+
+
+async def test_passt_sees_the_address_that_a_guest_has_on_its_link() -> None:
+    async with world() as one:
+        await one.order(None, place=msgspec.structs.replace(PLACE, six=str(ME6)))
+        assert (await read(one.passt))[12:14] == b"\x08\x06"
+        frame = await read(one.passt)
+        found = packet(frame)
+        assert not isinstance(found, str)
+        assert (str(found.source), str(found.target), frame[:6]) == ("fe80::ff:fe00:1", "ff02::1:ff00:15", bytes.fromhex("3333ff000015"))
+        pseudo = found.source.packed + found.target.packed + struct.pack("!II", len(frame) - 54, found.protocol)
+        assert checksum(pseudo + frame[54:]) == 0
+        assert frame[54] == 135
+        assert frame[62:78] == ME6.packed
 
 
 async def test_orders_that_are_none_end_it_with_the_reason() -> None:

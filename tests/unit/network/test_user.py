@@ -11,7 +11,7 @@ import pytest
 from utilityvm import Exists, HostError, InvalidOptions, StateError, Unsupported, UserNetwork
 from utilityvm.kit.ids import VmId
 from utilityvm.network import resolvers, user
-from utilityvm.network.resolvers import host_servers
+from utilityvm.network.resolvers import has_six, host_servers
 from utilityvm.network.user import UserUplink, mac_of
 
 ID = VmId("x")
@@ -44,6 +44,26 @@ def test_the_servers_are_those_of_the_host(tmp_path: Path, monkeypatch: pytest.M
     lines = ["# nameserver 9.9.9.9", "nameserver 127.0.0.53", "nameserver fe80::1%eth0", "nameserver x", "nameserver", "search a"]
     (tmp_path / "resolv.conf").write_text("\n".join([*lines, "nameserver 1.1.1.1", "nameserver 8.8.8.8"]))
     assert host_servers() == ["127.0.0.53", "fe80::1%eth0", "1.1.1.1"]
+
+
+def test_a_host_has_ipv6_when_it_has_a_way_to_everything_that_is_not_its_loopback(tmp_path: Path) -> None:
+    routes = tmp_path / "ipv6_route"
+    nowhere, gateway, network = "0" * 32, "fe80" + "0" * 27 + "1", "fd00" + "0" * 28
+    lo = f"{nowhere} 00 {nowhere} 00 {nowhere} ffffffff 00000001 00000000 00200200       lo"
+    net = f"{network} 40 {nowhere} 00 {nowhere} 00000100 00000001 00000000 00000001     eth0"
+    out = f"{nowhere} 00 {nowhere} 00 {gateway} 00000400 00000001 00000000 00000003     eth0"
+    for lines, found in (([lo, net], False), ([lo, net, out], True), ([], False), (["short"], False)):
+        routes.write_text("\n".join(lines))
+        assert has_six(routes) == found
+    assert not has_six(tmp_path / "none")
+
+
+async def test_a_port_at_an_address_of_ipv6_is_refused_where_that_is_not_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user, "_ROUTES_SIX", tmp_path / "none")
+    uplink = UserUplink(ID, UserNetwork(publish=("[::1]:8080:80",)))
+    with pytest.raises(Unsupported, match="has no way to everything by IPv6"):
+        await uplink.open()
+    assert uplink.endpoint.ipv6_address == ""
 
 
 async def test_without_passt_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
