@@ -177,6 +177,24 @@ async def test_a_file_that_is_not_there_or_is_none_is_told(box: Sandbox) -> None
         await box.files.read("/bin/busybox", limit=1000)
 
 
+async def test_what_is_no_file_or_no_text_is_refused_by_its_name(box: Sandbox, tmp_path: Path) -> None:
+    await box.run("mkfifo", "/srv/pipe")
+    for call in (box.files.read("/srv/pipe"), box.files.write("/srv/pipe", b""), box.files.read("/dev/zero")):
+        with pytest.raises(InvalidOptions, match="is a pipe, a socket or a device, and no file"):
+            await call
+    for source in (Path("/dev/null"), tmp_path / "pipe"):
+        if not source.exists():
+            os.mkfifo(source)
+        with pytest.raises(InvalidOptions, match="is a socket, a pipe or a device"):
+            await box.files.copy_in(source, "/srv/x")
+    with pytest.raises(InvalidOptions, match="input is not UTF-8"):
+        await box.run("cat", input="\ud800")
+    with pytest.raises(InvalidOptions, match="timeout -1 is over before it begins"):
+        await box.run("true", timeout=-1)
+    with pytest.raises(InvalidOptions, match="'etc' is not an absolute path"):
+        await box.run("true", cwd="etc")
+
+
 async def test_trees_are_copied_in_and_out(box: Sandbox, tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "deep" / ("x" * 120)).mkdir(parents=True)
@@ -268,6 +286,11 @@ async def test_an_opening_that_is_cancelled_or_fails_leaves_nothing(boot_files: 
         ({"timeout": "soon"}, "timeout 'soon' is not a number of seconds"),
         ({"options": {"memory": 5}}, "memory"),
         ({"hostname": "a b"}, "is not a host's name"),
+        ({"timeout": -1}, "timeout -1 is over before it begins"),
+        ({"cwd": "here"}, "the working directory 'here' is not an absolute path of the container"),
+        ({"env": {"A=B": "1"}}, "cannot name an environment variable"),
+        ({"env": {"A": "\ud800"}}, "is not UTF-8"),
+        ({"volumes": ["a:/x", "b:/x/"]}, "two things are mounted at /x"),
     ],
 )
 async def test_a_mistake_is_told_before_anything_is_made(wish: dict[str, object], says: str) -> None:

@@ -105,15 +105,20 @@ def process_of(config: ImageConfig, wish: Wish) -> oci.OciProcess:
     )
 
 
+_NO_IMAGE: Final = ImageConfig(architecture="", os="")
+
+
 def check_wish(wish: Wish) -> None:
     """Refuse what no container of any image could be made with.
 
     Raises:
-        InvalidOptions: words, variables, user or folder that no process can have; `problems` has all. Or the folder is not absolute.
+        InvalidOptions: words, variables, user or folder that no process can have; `problems` has all. Or two things are to be mounted at
+            one place.
     """
     words = ("command", *(wish.entrypoint or ()), *wish.args)
     parameters(ProcessSpec(argv=words, env=tuple((name, value or "") for name, value in wish.env), cwd=wish.cwd, user=wish.user))
     _folder(wish.cwd or "/")
+    _mounts(_NO_IMAGE, wish)
     capabilities.granted(wish.cap_add, wish.cap_drop)
 
 

@@ -19,6 +19,7 @@ from utilityvm.guest.process import in_words
 from utilityvm.images.depot import Tell, tell_nobody
 from utilityvm.images.formats import Platform
 from utilityvm.images.image import Image
+from utilityvm.images.names import parse
 from utilityvm.images.skopeo import Access
 from utilityvm.images.store import ImageStore
 from utilityvm.kit.aio import finish, together
@@ -68,8 +69,9 @@ class Plan:
         """Refuse now what would be refused once the VM had booted.
 
         Raises:
-            InvalidOptions: no disk can have that size.
+            InvalidOptions: no image can have that name, or no disk that size.
         """
+        parse(self.image)
         check_size(self.scratch_size, "scratch_size")
 
 

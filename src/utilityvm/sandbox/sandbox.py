@@ -109,9 +109,7 @@ class Sandbox:
         Raises:
             InvalidOptions: some of it makes no sense.
         """
-        check_bounds(b"", timeout, OUTPUT_LIMIT)
-        if timeout is not None and timeout < 0:
-            raise InvalidOptions(f"timeout {timeout!r} is over before it begins")
+        _check_bounds(b"", timeout, OUTPUT_LIMIT)
         self.image, self._timeout = image, timeout
         self._wish = _wish(
             memory, cpus, env, volumes, tmpfs, network, cwd=cwd, user=user, read_only=read_only, name=hostname, add=cap_add, drop=cap_drop
@@ -231,7 +229,7 @@ class Sandbox:
         """
         data = b"" if input is None else encoded(input, "input")
         wait = self._timeout if timeout is None else timeout
-        check_bounds(data, wait, limit)
+        _check_bounds(data, wait, limit)
         moments = [perf_counter()]
 
         async def start() -> Process:
@@ -347,6 +345,12 @@ class Sandbox:
                 raise (error.during(f"sandbox {self.image}: {argv[0]}") if told is error else told) from error
             hint = "give the words of a command one by one, or run a shell: run('sh', '-c', '…')" if " " in argv[0] else ""
             raise NotFound(f"sandbox {self.image}: {argv[0]}: no such program", hint=hint) from error
+
+
+def _check_bounds(data: object, timeout: float | None, limit: object) -> None:
+    check_bounds(data, timeout, limit)
+    if timeout is not None and timeout < 0:
+        raise InvalidOptions(f"timeout {timeout!r} is over before it begins")
 
 
 def _wish(
