@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,37 @@ async def test_an_agent_that_does_not_answer_is_not_saved_and_goes_on(boot_files
         machine._transport._wire._asked = 0  # type: ignore[attr-defined]
         await vm.save_as_template()
     await (await open_template(name)).remove()
+
+
+async def test_programs_that_talk_all_the_time_are_saved_between_two_packets(boot_files: BootFiles) -> None:
+    """One is listened to, one is not, and one is talked to; none of it reaches the clone."""
+    name = f"test-{new_guid()}"
+    async with await a_template_vm(boot_files, name) as vm:
+        await vm.start()
+        heard, unheard = [await vm.create_process(["yes"]) for _ in range(2)]
+        told = await vm.create_process(["sh", "-c", "cat >/dev/null"], stdin=True)
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(until_the_end(heard.stdout.read))
+            talking = group.create_task(until_the_end(lambda _: told.stdin.write(bytes(1 << 16))))
+            assert await unheard.stdout.read(1) == b"y"
+            await vm.save_as_template()
+        assert listening.result() > 0
+        assert talking.result() > 0
+    template = await open_template(name)
+    for _ in range(2):
+        async with await started(template) as vm:
+            assert (await sh(vm, "seq 20000 | tail -1")).out == b"20000\n"
+    await template.remove()
+
+
+async def until_the_end(do: Callable[[int], Awaitable[object]]) -> int:
+    """Do it again and again until the VM has ended, and return how often it was done."""
+    for times in count():
+        try:
+            await do(1 << 16)
+        except (ConnectionLost, BrokenPipeError):
+            return times
+    raise AssertionError
 
 
 async def test_a_disk_that_is_full_is_told_and_the_vm_runs_on(boot_files: BootFiles, monkeypatch: pytest.MonkeyPatch) -> None:
