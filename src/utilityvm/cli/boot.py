@@ -6,8 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from utilityvm.cli import attach, timeline
-from utilityvm.cli.flags import add_option_flags, refuse_template, wanted_options
+from utilityvm.cli import attach, from_template, timeline
+from utilityvm.cli.flags import add_option_flags, refuse_template
 from utilityvm.cli.network import add_network_flags, wanted_network
 from utilityvm.guest.spec import ProcessSpec, parameters
 from utilityvm.kit.errors import InvalidOptions
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("-w", "--workdir", default="", metavar="DIR", help="where the command starts (default /)")
     add("-u", "--user", default="", metavar="USER[:GROUP]", help="who runs the command, by names or numbers (default root)")
+    from_template.add_argument(parser)
     add_network_flags(parser)
     attach.add_host_flags(parser)
     timeline.add_arguments(parser)
@@ -54,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
 
 async def _boot(args: argparse.Namespace) -> int:
     spec = _spec(args, os.environ)
-    options = wanted_options(args)
+    options = from_template.options_of(args, await from_template.template_of(args))
     refuse_template(options)
     if spec is not None and not options.use_guest_connection:
         raise InvalidOptions("a command needs the guest connection, and use_guest_connection is false", hint="leave one of them out")

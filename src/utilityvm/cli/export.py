@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 if TYPE_CHECKING:
-    from utilityvm.images.store import ImageStore
+    from collections.abc import Callable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def _run(args: argparse.Namespace) -> int:
 
     store = ImageStore.of_user()
     if args.file != "-":
-        _to_file(store, args.name, Path(args.file))
+        to_file(Path(args.file), f"export {args.name}", lambda file: store.export(args.name, file))
     elif sys.stdout.isatty():
         raise InvalidOptions("standard output is a terminal, which wants no archive", hint=f"uvm export {args.name} FILE, or > FILE")
     else:
@@ -37,21 +37,26 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _to_file(store: "ImageStore", name: str, path: Path) -> None:
+def to_file(path: Path, what: str, write: "Callable[[BinaryIO], None]", *, mode: int = 0o666) -> None:
+    """Let `write` make a file, which is whole then or as it was before; `what` is being done, for errors. The user's mask narrows `mode`.
+
+    Raises:
+        UtilityVMError: the file cannot be written; or as `write`.
+    """
     from utilityvm.images.blobs import telling_what_is_wrong
 
-    with telling_what_is_wrong(f"export {name}"):
+    with telling_what_is_wrong(what):
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):  # a pipe, a device
             with path.open("wb") as file:
-                store.export(name, file)
+                write(file)
             return
         with tempfile.NamedTemporaryFile(dir=path.parent.resolve(strict=True), prefix=f".{path.name}.", delete=False) as file:
             written = Path(file.name)
             try:
-                store.export(name, cast("BinaryIO", file.file))
+                write(cast("BinaryIO", file.file))
                 mask = os.umask(0)
                 os.umask(mask)
-                os.fchmod(file.fileno(), 0o666 & ~mask)
+                os.fchmod(file.fileno(), mode & ~mask)
                 file.flush()
                 written.replace(path)
             except BaseException:

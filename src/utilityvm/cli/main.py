@@ -23,6 +23,7 @@ _VERBS: Final = {
     "boot-files": "build or show the guest's kernel and initial RAM disk",
     "options": "print every option with its default and meaning",
     "document": "print the HCS document of options, without a VM",
+    "template": "make, list, show, remove, export or import VMs that others go on from",
     "pull": "bring an image from a registry",
     "import": "make an image of an archive or a folder",
     "export": "write an image as an archive",
@@ -48,11 +49,11 @@ _OF_IMAGES: Final = frozenset({"pull", "import", "export", "images", "inspect", 
 _RUNNING: Final = frozenset({"run", "boot"})
 """Verbs that end as a program in a guest did; a failure of ours must not look like the program's."""
 
-_TIDYING: Final = frozenset({"run", "boot", "cp", "boot-files", "doctor", "pull", "import", "export", "prune", "ncproxy"})
+_TIDYING: Final = frozenset({"run", "boot", "cp", "boot-files", "doctor", "pull", "import", "export", "prune", "template", "ncproxy"})
 """Verbs that have something to tidy up when Ctrl-C ends them."""
 
 
-_UNIX_ONLY: Final = frozenset({"run", "boot", "cp", "boot-files", "completion", "volume", "ncproxy", *_OF_IMAGES})
+_UNIX_ONLY: Final = frozenset({"run", "boot", "cp", "boot-files", "completion", "volume", "template", "ncproxy", *_OF_IMAGES})
 """Verbs that need a host of Unix: its terminals, its packages, its shells."""
 
 

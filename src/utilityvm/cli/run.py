@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from utilityvm.cli import attach, timeline
-from utilityvm.cli.flags import add_option_flags, refuse_template, wanted_options
+from utilityvm.cli import attach, from_template, timeline
+from utilityvm.cli.flags import add_option_flags, refuse_template
 from utilityvm.cli.network import add_network_flags, wanted_network
 from utilityvm.cli.progress import Bar
 from utilityvm.cli.registries import access, add_registry_flags
@@ -25,6 +25,7 @@ from utilityvm.sandbox.opening import Plan, Pull, Pulling, new_name, open_contai
 if TYPE_CHECKING:
     from utilityvm.containers.container import Container
     from utilityvm.images.image import Image
+    from utilityvm.templates.template import Template
     from utilityvm.wire.oci import Spec
 
 _KILLED: Final = 137  # 128 + SIGKILL, which is how the kernel ends who has used up the memory
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="most that the container can write to its root, as 20g (default 10g); it takes of the host what is written",
     )
     add_container_flags(parser)
+    from_template.add_argument(parser)
     add_network_flags(parser)
     attach.add_host_flags(parser)
     timeline.add_arguments(parser)
@@ -66,7 +68,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 async def _container(args: argparse.Namespace, signals: attach.Signals) -> int:
-    plan = plan_of(args)
+    plan = plan_of(args, await from_template.template_of(args))
     bar = Bar(quiet=not sys.stderr.isatty())
     pulling = Pulling(access(args), args.platform, bar, 2 if os.isatty(2) else None)
     async with AsyncExitStack() as undo:
@@ -85,8 +87,8 @@ async def _container(args: argparse.Namespace, signals: attach.Signals) -> int:
             return attach.TIMED_OUT
 
 
-def plan_of(args: argparse.Namespace) -> Plan:
-    """Return what the flags want; refuse mistakes in them before anything is made.
+def plan_of(args: argparse.Namespace, template: "Template | None" = None) -> Plan:
+    """Return what the flags want, in a VM that goes on from `template` if there is one; refuse mistakes in them before anything is made.
 
     Raises:
         UtilityVMError: they contradict each other or themselves, or a file that they name cannot be read.
@@ -97,7 +99,9 @@ def plan_of(args: argparse.Namespace) -> Plan:
     wanted = wish_of(args, words[1:], os.environ)
     network = wanted_network(args)
     name = args.name or new_name()
-    options = wanted_options(args, **vm_size(wanted), **({"id": name} if args.name else {}))
+    if template is not None and args.no_template:
+        raise InvalidOptions("--from and --no-template contradict each other")
+    options = from_template.options_of(args, template, vm_id=args.name, least=vm_size(wanted))
     wanted = replace(wanted, vm_network=network is not None or bool(options.network_config_proxy))
     refuse_template(options)
     if not options.use_guest_connection:

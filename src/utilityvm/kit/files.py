@@ -66,19 +66,39 @@ def copy_sparse(source: int, target: int, *, dig: bool = False) -> None:
             return
     except OSError:
         pass
-    size, at = os.fstat(source).st_size, 0
-    os.ftruncate(target, size)
-    while (begin := _next(source, at, os.SEEK_DATA)) is not None:
-        at = _next(source, begin, os.SEEK_HOLE) or size
-        while begin < at:
-            piece = memoryview(os.pread(source, min(_PIECE, at - begin), begin))
-            for first, last in _filled(piece) if dig else [(0, len(piece))]:
-                _write_at(target, piece[first:last], begin + first)
-            begin += len(piece)
+    os.ftruncate(target, os.fstat(source).st_size)
+    for offset, length in extents(source):
+        for at, piece in pieces(source, offset, length):
+            for first, last in filled(piece) if dig else [(0, len(piece))]:
+                write_all(target, piece[first:last], at + first)
 
 
-def _filled(piece: memoryview) -> Iterator[tuple[int, int]]:
-    """Give where the blocks of a piece begin and end that are not all zeros, neighbours together."""
+def extents(fd: int) -> Iterator[tuple[int, int]]:
+    """Yield where an open file has data between its holes: offset and length, upwards.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    size, at = os.fstat(fd).st_size, 0
+    while (begin := _next(fd, at, os.SEEK_DATA)) is not None:
+        at = _next(fd, begin, os.SEEK_HOLE) or size
+        yield begin, at - begin
+
+
+def pieces(fd: int, offset: int, length: int) -> Iterator[tuple[int, memoryview]]:
+    """Yield a part of an open file, few bytes at a time, each with its offset; less than `length` when the file ends before.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    end = offset + length
+    while offset < end and (piece := os.pread(fd, min(_PIECE, end - offset), offset)):
+        yield offset, memoryview(piece)
+        offset += len(piece)
+
+
+def filled(piece: memoryview) -> Iterator[tuple[int, int]]:
+    """Yield where the blocks of a piece begin and end that are not all zeros, neighbours together."""
     begin = -1
     for at in range(0, len(piece), _BLOCK):
         empty = piece[at : at + _BLOCK] == _ZEROS[: len(piece) - at]
@@ -91,10 +111,16 @@ def _filled(piece: memoryview) -> Iterator[tuple[int, int]]:
         yield begin, len(piece)
 
 
-def _write_at(fd: int, data: memoryview, at: int) -> None:
-    while data:
-        done = os.pwrite(fd, data, at)
-        data, at = data[done:], at + done
+def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` to an open file, from `offset` on.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(fd, left, offset)
+        left, offset = left[written:], offset + written
 
 
 def _next(fd: int, at: int, what: int) -> int | None:

@@ -117,14 +117,28 @@ def _manifest(held: ExitStack, folder: Path, template_id: str, place: int) -> Ma
     name, hint = f"template {template_id}", _again(folder, template_id)
     data = os.pread(_open(held, MANIFEST, dir_fd=place), MAX_MANIFEST, 0)
     try:
-        if (found := msgspec.json.decode(data, type=_Version).version) != VERSION:
-            raise Unsupported(f"{name}: is of version {found}, and this one knows version {VERSION}", hint=hint)
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise Corrupt(f"{name}: {folder / template_id / MANIFEST}: {error}", hint=hint) from error
+        manifest = manifest_of(data, name)
+    except UtilityVMError as error:
+        error.hint = hint
+        raise
     if manifest.id != template_id:
         raise Corrupt(f"{name}: its manifest is that of {manifest.id}", hint=hint)
     return manifest
+
+
+def manifest_of(data: bytes, name: str) -> Manifest:
+    """Read a manifest; `name` is whose it is, for errors.
+
+    Raises:
+        Corrupt: it is not as we write it.
+        Unsupported: another version of ours wrote it.
+    """
+    try:
+        if (found := msgspec.json.decode(data, type=_Version).version) != VERSION:
+            raise Unsupported(f"{name}: is of version {found}, and this one knows version {VERSION}")
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"{name}: {MANIFEST}: {error}") from error
 
 
 def _unreadable(folder: Path, template_id: str, error: OSError) -> UtilityVMError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
+from utilityvm.guest.spec import check_timeout
 from utilityvm.kit.aio import Scope, finish, together
 from utilityvm.kit.errors import DeadlineExceeded, Exhausted, HostError, InvalidOptions, StateError, UtilityVMError
 from utilityvm.kit.lifecycle import Life
@@ -182,11 +183,13 @@ class Pool:
         Give it back by `release`, or close it. Who waits longest is served first. `timeout` is in seconds (None: none).
 
         Raises:
+            InvalidOptions: `timeout` is no number of seconds.
             StateError: the pool is not open, or is closed meanwhile; or it belongs to another event loop.
             DeadlineExceeded: there was none within `timeout`.
             Exhausted: `WAITERS` callers wait already.
             UtilityVMError: the VM that was made for this caller could not be made; or none of `TRIES` answered, and this is the last.
         """
+        check_timeout(timeout)
         self._check(Do.ACQUIRE)
         try:
             with span("pool.acquire", level=logging.DEBUG):

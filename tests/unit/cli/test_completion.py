@@ -140,7 +140,7 @@ def test_it_names_a_shell_that_it_does_not_know(capsys: pytest.CaptureFixture[st
         (["images", "--help"], {"main", "images"}),
         (["import", "--help"], {"main", "import_"}),
         (["stats", "--help"], {"main", "stats", "table", "values"}),
-        (["boot", "--help"], {"main", "attach", "boot", "flags", "network", "stdio", "terminal", "timeline", "values"}),
+        (["boot", "--help"], {"main", "attach", "boot", "flags", "from_template", "network", "stdio", "terminal", "timeline", "values"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -174,6 +174,14 @@ async def test_who_has_waited_long_enough_is_told_why_there_is_none(clones: Clon
         assert pool.stats().waiting == 0
 
 
+@pytest.mark.parametrize("timeout", [float("nan"), "soon"])
+async def test_a_timeout_that_is_none_is_refused(clones: Clones, timeout: float) -> None:
+    async with Pool(clones) as pool:
+        with pytest.raises(InvalidOptions, match="timeout"):
+            await pool.acquire(timeout=timeout)
+        assert ready(pool, 1)
+
+
 async def test_the_queue_of_those_who_wait_is_bounded(clones: Clones) -> None:
     async with Pool(clones, ready=0, max=1) as pool, asyncio.TaskGroup() as group:
         await pool.acquire()

@@ -1,0 +1,227 @@
+"""A template as one file: a tar archive with its manifest, its devices' state, its memory, and the digests of all three.
+
+The memory is a sparse file in GNU's form, so that what the guest has never touched takes no room; `tar` unpacks it as well.
+"""
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+from msgspec import structs
+
+from utilityvm.images.feed import Feed
+from utilityvm.images.header import BLOCK, MOST_EXTENTS, Extents
+from utilityvm.images.tar import Entry, TarReader
+from utilityvm.kit.errors import BadArchive, HostError
+from utilityvm.kit.files import extents, pieces, write_all
+from utilityvm.kit.ids import check_name
+from utilityvm.options.rules import refuse_not_built, verify_bounds
+from utilityvm.store.templates import MANIFEST, MAX_MANIFEST, MEMORY, STATE, Draft, Manifest, manifest_of, opened
+
+DIGESTS: Final = "digests.json"
+"""The archive's last file."""
+
+MAX_STATE: Final = 256 << 20
+"""Bytes of the devices' state in an archive."""
+
+MAX_MEMORY: Final = 1 << 44
+"""Bytes of a template's memory in an archive, with its holes."""
+
+SMALLEST_HOLE: Final = 64 << 10
+"""Bytes that a hole has at least; smaller ones are filled, for each takes a line of the map."""
+
+_MAX_DIGESTS: Final = 4096
+_CHUNK: Final = 256 << 10
+_REGULAR: Final = 0o100000
+
+
+class Digests(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """SHA-256 of the archive's other files as they lie in it: of the memory its map, then its data."""
+
+    manifest: str
+    state: str
+    memory: str
+
+
+def export_template(folder: Path, template_id: str, stream: IO[bytes]) -> None:
+    """Write a template among those in `folder` to `stream`.
+
+    Raises:
+        NotFound, Corrupt, Unsupported: as `store.templates.opened`.
+        HostError: it cannot be read. What `stream` cannot take is its own `OSError`.
+    """
+    with opened(folder, template_id) as template:
+        manifest = msgspec.json.format(msgspec.json.encode(template.manifest)) + b"\n"
+        _write(stream, MANIFEST, manifest)
+        state = _read_state(template.state, template_id)
+        _write(stream, STATE, state)
+        memory = _write_memory(stream, template.memory, template_id)
+        digests = Digests(manifest=_sha256(manifest), state=_sha256(state), memory=memory)
+        _write(stream, DIGESTS, msgspec.json.encode(digests) + b"\n")
+        stream.write(bytes(2 * BLOCK))
+
+
+def import_template(folder: Path, stream: IO[bytes], name: str, boot_files: Path) -> str:
+    """Make a template of an archive that `export_template` has written, and return its id: `name`, or if that is empty the one it had.
+
+    Where its folder of boot files is not on this host, `boot_files` takes its place: a clone compares their digests anyway.
+
+    Raises:
+        InvalidOptions: `name` can be none; or its options make no sense here.
+        Exists: there is a template of that name.
+        Corrupt: it is no such archive, or not as it was written; the text says where.
+        Unsupported: another version of ours wrote it.
+        HostError: it cannot be read or written. Nothing is left of it then.
+    """
+    reader = TarReader(Feed(iter(lambda: stream.read(_CHUNK), b"")))
+    entries = iter(reader)
+    data = _small(reader, entries, MANIFEST, MAX_MANIFEST)
+    manifest = _checked(manifest_of(data, "the archive's template"), name, boot_files)
+    with Draft(folder, manifest.id) as draft:
+        try:
+            state = _small(reader, entries, STATE, MAX_STATE)
+            write_all(draft.state, state, 0)
+            memory = _read_memory(reader, _expected(entries, MEMORY), draft.memory, manifest.machine.memory_bytes)
+        except OSError as error:
+            raise HostError(f"template {manifest.id}: cannot be written in {folder}: {error.strerror}") from error
+        _check_digests(_small(reader, entries, DIGESTS, _MAX_DIGESTS), Digests(manifest=_sha256(data), state=_sha256(state), memory=memory))
+        if _sha256(state) != manifest.state_sha256:
+            raise BadArchive(f"{STATE}: is not that of the template", entry=STATE.encode())
+        for more in entries:
+            raise _out_of_place(more, "the end")
+        draft.keep(manifest)
+    return manifest.id
+
+
+def _write(stream: IO[bytes], name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), 0o600
+    stream.write(info.tobuf(tarfile.PAX_FORMAT))
+    stream.write(data)
+    stream.write(bytes(-len(data) % BLOCK))
+
+
+def _write_memory(stream: IO[bytes], memory: int, template_id: str) -> str:
+    size = os.fstat(memory).st_size
+    found = joined(extents(memory))
+    text = _map_text((*found, (size, 0)))
+    info, stored = tarfile.TarInfo(f"GNUSparseFile.0/{MEMORY}"), sum(length for _, length in found)
+    info.size, info.mode = len(text) + stored, 0o600
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": MEMORY, "GNU.sparse.realsize": str(size)}
+    stream.write(info.tobuf(tarfile.PAX_FORMAT))
+    stream.write(text)
+    digest, left = hashlib.sha256(text), stored
+    for offset, length in found:
+        for _, piece in pieces(memory, offset, length):
+            digest.update(piece)
+            stream.write(piece)
+            left -= len(piece)
+    if left:
+        raise HostError(f"template {template_id}: its memory became shorter while it was read")
+    stream.write(bytes(-stored % BLOCK))
+    return digest.hexdigest()
+
+
+def joined(found: Iterable[tuple[int, int]]) -> Extents:
+    """Join pieces of data with the small holes between them, and with larger ones where there would be more than a map may have."""
+    left, smallest = list(found), SMALLEST_HOLE
+    while True:
+        kept: list[tuple[int, int]] = []
+        for offset, length in left:
+            if kept and offset - sum(kept[-1]) < smallest:
+                kept[-1] = (kept[-1][0], offset + length - kept[-1][0])
+            else:
+                kept.append((offset, length))
+        if len(kept) < MOST_EXTENTS:
+            return tuple(kept)
+        left, smallest = kept, 2 * smallest
+
+
+def _map_text(found: Extents) -> bytes:
+    lines = [str(len(found)), *(str(number) for extent in found for number in extent)]
+    text = "".join(f"{line}\n" for line in lines).encode()
+    return text + bytes(-len(text) % BLOCK)
+
+
+def _read_state(fd: int, template_id: str) -> bytes:
+    if (size := os.fstat(fd).st_size) > MAX_STATE:
+        raise HostError(f"template {template_id}: the state of its devices has {size} bytes, and an archive takes {MAX_STATE}")
+    return b"".join(piece for _, piece in pieces(fd, 0, size))
+
+
+def _expected(entries: Iterator[Entry], name: str) -> Entry:
+    entry = next(entries, None)
+    if entry is None:
+        raise BadArchive(f"it ends where {name} should be: no archive of a template")
+    if entry.name != name.encode() or entry.mode & 0o170000 != _REGULAR:
+        raise _out_of_place(entry, name)
+    return entry
+
+
+def _out_of_place(entry: Entry, wanted: str) -> BadArchive:
+    shown = ascii(entry.name.decode(errors="backslashreplace"))
+    return BadArchive(f"{shown} stands where {wanted} should be: no archive of a template", entry=entry.name)
+
+
+def _small(reader: TarReader, entries: Iterator[Entry], name: str, most: int) -> bytes:
+    entry = _expected(entries, name)
+    if entry.extents is not None or entry.size > most:
+        raise BadArchive(f"{name}: has holes, or {entry.size} bytes, more than the {most} that it may have", entry=entry.name)
+    out = io.BytesIO()
+    for piece in reader.data():
+        out.write(piece)
+    return out.getvalue()
+
+
+def _read_memory(reader: TarReader, entry: Entry, target: int, size: int) -> str:
+    if entry.extents is None or entry.size != size:
+        said = f"has {entry.size} bytes{'' if entry.extents is not None else ' and no map'}"
+        raise BadArchive(f"{MEMORY}: {said}, where the manifest wants a map of {size}", entry=entry.name)
+    os.ftruncate(target, size)
+    digest, data = hashlib.sha256(_map_text(entry.extents)), reader.data()
+    places = iter(entry.extents)
+    offset, left = 0, 0
+    for piece in data:
+        digest.update(piece)
+        while piece:
+            while not left:
+                offset, left = next(places)
+            part, piece = piece[:left], piece[left:]  # noqa: PLW2901 (what is left of it)
+            write_all(target, part, offset)
+            offset, left = offset + len(part), left - len(part)
+    return digest.hexdigest()
+
+
+def _checked(manifest: Manifest, name: str, boot_files: Path) -> Manifest:
+    """Return the manifest of the template that is made: its name, and what its options may be."""
+    called = name or manifest.id
+    check_name(called, f"{called!r} cannot name a template", "$.id", "id")
+    if not 0 < manifest.machine.memory_bytes <= MAX_MEMORY or not manifest.options.is_template:
+        raise BadArchive(f"{MANIFEST}: it is no template's", entry=MANIFEST.encode())
+    options = structs.replace(manifest.options, id=called)
+    if not Path(options.boot_files_path).is_dir():
+        options = structs.replace(options, boot_files_path=str(boot_files))
+    verify_bounds(options)
+    refuse_not_built(options)
+    return structs.replace(manifest, id=called, options=options)
+
+
+def _check_digests(data: bytes, found: Digests) -> None:
+    try:
+        said = msgspec.json.decode(data, type=Digests)
+    except msgspec.DecodeError as error:
+        raise BadArchive(f"{DIGESTS}: {error}", entry=DIGESTS.encode()) from error
+    for name in Digests.__struct_fields__:
+        if getattr(said, name) != getattr(found, name):
+            raise BadArchive(
+                f"{name}: is not as it was written: its SHA-256 is {getattr(found, name)}, and {DIGESTS} has {getattr(said, name)}"
+            )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

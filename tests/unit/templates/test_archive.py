@@ -1,0 +1,260 @@
+"""Templates as archives: what is written is read again, holes included, and what is anything else is refused with what is wrong."""
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from tests.unit.templates.kept import MACHINE, SIZE, STATE, keep, manifest
+from utilityvm.images.header import BLOCK
+from utilityvm.kit.errors import BadArchive, Corrupt, Exists, HostError, InvalidOptions, NotFound, Unsupported, UtilityVMError
+from utilityvm.kit.proc import run_tool
+from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.store.templates import MAX_MANIFEST, Draft, Manifest, opened, read
+from utilityvm.templates import archive
+from utilityvm.templates.archive import DIGESTS, MAX_MEMORY, MAX_STATE, SMALLEST_HOLE, export_template, import_template, joined
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of templates, with one in it."""
+    return keep(tmp_path / "templates", tmp_path)
+
+
+def exported(folder: Path) -> bytes:
+    out = io.BytesIO()
+    export_template(folder, "warm", out)
+    return out.getvalue()
+
+
+def bring(folder: Path, data: bytes, name: str = "other") -> str:
+    return import_template(folder, io.BytesIO(data), name, Path("/boot/files/of/this/host"))
+
+
+def members(data: bytes) -> dict[str, bytes]:
+    """The archive's files as they lie in it, each with its headers."""
+    found, at = {}, 0
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        for member in tar:
+            end = member.offset_data + member.size if not member.sparse else tar.offset
+            end += -end % BLOCK
+            found[member.name] = data[at:end]
+            at = end
+    return found
+
+
+def test_a_template_comes_back_from_its_archive_with_its_holes(folder: Path) -> None:
+    data = exported(folder)
+    assert len(data) < 256 << 10
+    assert bring(folder, data) == "other"
+    assert bring(folder / "elsewhere", data, "") == "warm"
+    was, now = read(folder, "warm"), read(folder, "other")
+    assert now == structs.replace(was, id="other", options=structs.replace(was.options, id="other"))
+    assert read(folder / "elsewhere", "warm") == was
+    with opened(folder, "warm") as first, opened(folder, "other") as second:
+        assert os.pread(first.memory, SIZE, 0) == os.pread(second.memory, SIZE, 0)
+        assert os.pread(second.state, 1 << 20, 0) == STATE
+        assert os.fstat(second.memory).st_blocks * 512 <= 4 * SMALLEST_HOLE
+    assert (folder / "other" / "memory").stat().st_mode & 0o777 == 0o444
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="there is no tar")
+def test_tar_unpacks_it_too(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "warm.tar").write_bytes(exported(folder))
+    assert run_tool(["tar", "-tf", str(tmp_path / "warm.tar")], within=30).split() == ["manifest.json", "state", "memory", DIGESTS]
+    (out := tmp_path / "out").mkdir()
+    run_tool(["tar", "-C", str(out), "-xSf", str(tmp_path / "warm.tar")], within=30)
+    assert (out / "memory").read_bytes() == (folder / "warm" / "memory").read_bytes()
+    assert (out / "state").read_bytes() == STATE
+
+
+def test_where_its_boot_files_are_elsewhere_those_of_this_host_take_their_place(folder: Path) -> None:
+    data = exported(folder)
+    bring(folder, data, "here")
+    shutil.move(folder, moved := folder.parent / "moved")
+    options = read(moved, "warm").options
+    assert Path(options.boot_files_path).is_dir()
+    with Draft(moved, "away") as draft:
+        os.ftruncate(draft.memory, SIZE)
+        draft.keep(manifest(moved / "nowhere", id="away", state_sha256=hashlib.sha256(b"").hexdigest()))
+    out = io.BytesIO()
+    export_template(moved, "away", out)
+    bring(moved, out.getvalue(), "back")
+    assert read(moved, "back").options.boot_files_path == "/boot/files/of/this/host"
+
+
+def test_a_template_that_is_not_there_cannot_be_written(folder: Path) -> None:
+    with pytest.raises(NotFound, match="^template absent: there is none in "):
+        export_template(folder, "absent", io.BytesIO())
+
+
+# -- what is refused ----------------------------------------------------------------------------------------------------
+
+
+def refused(folder: Path, data: bytes, kind: type[UtilityVMError], said: str, name: str = "other") -> None:
+    """Refused in these words, and nothing is left of it."""
+    with pytest.raises(kind, match=said):
+        bring(folder, data, name)
+    assert [path.name for path in folder.iterdir()] == ["warm"]
+
+
+def test_what_is_no_archive_is_refused(folder: Path) -> None:
+    refused(folder, b"", BadArchive, "^at the archive's begin: the archive is cut off, after 0 bytes$")
+    refused(folder, b"x" * 5000, BadArchive, "^at the archive's begin: ")
+    refused(folder, bytes(2 * BLOCK), BadArchive, "^it ends where manifest.json should be: no archive of a template$")
+
+
+def test_an_archive_that_is_cut_off_is_refused_wherever_it_is(folder: Path) -> None:
+    data = exported(folder)
+    for end in range(0, len(data) - 2 * BLOCK, 3001):
+        refused(folder, data[:end], BadArchive, "cut off|not in its form")
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        (["state", "manifest.json", "memory", DIGESTS], "^'state' stands where manifest.json should be: no archive of a template$"),
+        (["manifest.json", "memory", "state", DIGESTS], "^'memory' stands where state should be"),
+        (["manifest.json", "state", "state", "memory", DIGESTS], "^'state' stands where memory should be"),
+        (["manifest.json", "state", DIGESTS], "^'digests.json' stands where memory should be"),
+        (["manifest.json", "state", "memory"], "^it ends where digests.json should be"),
+        (["manifest.json", "state", "memory", DIGESTS, "state"], "^'state' stands where the end should be"),
+    ],
+)
+def test_files_that_are_not_in_their_places_are_refused(folder: Path, order: list[str], said: str) -> None:
+    parts = members(exported(folder))
+    refused(folder, b"".join(parts[name] for name in order) + bytes(2 * BLOCK), BadArchive, said)
+
+
+def test_bytes_behind_the_end_are_refused(folder: Path) -> None:
+    refused(folder, exported(folder) + b"x", BadArchive, "bytes that are not zero behind the archive's end$")
+
+
+@pytest.mark.parametrize("name", ["state", "memory", "manifest"])
+def test_what_is_not_as_it_was_written_is_refused(folder: Path, name: str) -> None:
+    data = bytearray(exported(folder))
+    place = {"state": data.index(b"of its devices"), "memory": data.index(b"\x01" * 64), "manifest": data.index(b"1.5")}[name]
+    data[place] += 1
+    refused(folder, bytes(data), BadArchive, f"^{name}: is not as it was written: its SHA-256 is [0-9a-f]{{64}}, and digests.json has")
+
+
+def test_memory_whose_data_were_moved_is_refused(folder: Path) -> None:
+    data = exported(folder)
+    assert data.count(b"20971520\n") == 1
+    refused(folder, data.replace(b"20971520\n", b"20971521\n"), BadArchive, "^memory: is not as it was written")
+
+
+def packed(folder: Path, name: str, data: bytes, **head: object) -> bytes:
+    """The archive with another file in the place of one."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in head.items():
+        setattr(info, key, value)
+    parts = members(exported(folder))
+    parts[name] = info.tobuf(tarfile.PAX_FORMAT) + data + bytes(-len(data) % BLOCK)
+    return b"".join(parts.values()) + bytes(2 * BLOCK)
+
+
+def encoded(found: Manifest) -> bytes:
+    return msgspec.json.encode(found)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "said"),
+    [
+        (b"{}", Corrupt, "^the archive's template: manifest.json: Object missing required field"),
+        (b'{"version": 99}', Unsupported, "^the archive's template: is of version 99, and this one knows version 1$"),
+        (bytes(MAX_MANIFEST + 1), BadArchive, f"^manifest.json: has holes, or {MAX_MANIFEST + 1} bytes, more than"),
+        ({"options": OptionsLCOW()}, BadArchive, "^manifest.json: it is no template's$"),
+        ({"machine": structs.replace(MACHINE, memory_bytes=MAX_MEMORY + 1)}, BadArchive, "^manifest.json: it is no template's$"),
+        (
+            {"machine": structs.replace(MACHINE, memory_bytes=9)},
+            BadArchive,
+            "^memory: has [0-9]+ bytes, where the manifest wants a map of 9$",
+        ),
+        ({"options": OptionsLCOW(is_template=True, processor_count=-1)}, InvalidOptions, "processor_count"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_refused(
+    folder: Path, wrong: bytes | dict[str, object], kind: type[UtilityVMError], said: str
+) -> None:
+    data = wrong if isinstance(wrong, bytes) else encoded(structs.replace(manifest(folder.parent), **wrong))
+    refused(folder, packed(folder, "manifest.json", data), kind, said)
+
+
+def test_other_files_than_ours_are_refused(folder: Path) -> None:
+    refused(folder, packed(folder, "memory", b"x" * 4096), BadArchive, "^memory: has 4096 bytes and no map, where the manifest wants")
+    refused(folder, packed(folder, "state", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), BadArchive, "^'state' stands where state")
+    refused(folder, packed(folder, "state", b"another"), BadArchive, "^state: is not as it was written")
+    refused(folder, packed(folder, DIGESTS, b"[]"), BadArchive, "^digests.json: Expected `object`, got `array`")
+    refused(folder, packed(folder, DIGESTS, bytes(5000)), BadArchive, "^digests.json: has holes, or 5000 bytes, more than the 4096")
+
+
+def test_a_state_whose_template_had_another_is_refused(folder: Path) -> None:
+    found = manifest(folder.parent, state_sha256="0" * 64)
+    parts = members(packed(folder, "manifest.json", encoded(found)))
+    digests = archive.Digests(
+        manifest=hashlib.sha256(encoded(found)).hexdigest(),
+        state=hashlib.sha256(STATE).hexdigest(),
+        memory=msgspec.json.decode(parts[DIGESTS][BLOCK:].rstrip(b"\0"))["memory"],
+    )
+    info = tarfile.TarInfo(DIGESTS)
+    info.size = len(data := msgspec.json.encode(digests))
+    parts[DIGESTS] = info.tobuf() + data + bytes(-len(data) % BLOCK)
+    refused(folder, b"".join(parts.values()) + bytes(2 * BLOCK), BadArchive, "^state: is not that of the template$")
+
+
+def test_a_state_that_is_too_large_is_refused_on_both_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = exported(folder)
+    monkeypatch.setattr(archive, "MAX_STATE", 100)
+    refused(folder, data, BadArchive, f"^state: has holes, or {len(STATE)} bytes, more than the 100 that it may have$")
+    with pytest.raises(HostError, match=f"^template warm: the state of its devices has {len(STATE)} bytes, and an archive takes 100$"):
+        exported(folder)
+    assert MAX_STATE == 256 << 20
+
+
+def test_a_name_that_is_taken_or_none_is_refused(folder: Path) -> None:
+    data = exported(folder)
+    refused(folder, data, Exists, "^template warm: there is one in ", name="")
+    refused(folder, data, InvalidOptions, r"^'\.\./x' cannot name a template", name="../x")
+
+
+def test_a_disk_that_is_full_is_told_and_nothing_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_fd: int, _data: bytes, _offset: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(archive, "write_all", full)
+    refused(folder, exported(folder), HostError, "^template other: cannot be written in .*: No space left on device$")
+
+
+# -- holes --------------------------------------------------------------------------------------------------------------
+
+PIECES = st.lists(st.tuples(st.integers(0, 4 * SMALLEST_HOLE), st.integers(1, 4 * SMALLEST_HOLE)), max_size=30)
+
+
+@given(PIECES)
+def test_joining_keeps_all_data_and_every_hole_that_is_large_enough(gaps: list[tuple[int, int]]) -> None:
+    pieces, at = [], 0
+    for gap, length in gaps:
+        pieces.append((at + gap, length))
+        at += gap + length
+    joins = joined(pieces)
+    assert all(any(offset <= begin and begin + length <= offset + more for offset, more in joins) for begin, length in pieces)
+    holes = [second - (first + length) for (first, length), (second, _) in pairwise(joins)]
+    assert all(hole >= SMALLEST_HOLE for hole in holes)
+    assert len(holes) == sum(gap >= SMALLEST_HOLE for gap, _ in gaps[1:])
+
+
+def test_where_there_would_be_too_many_pieces_larger_holes_are_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MOST_EXTENTS", 4)
+    pieces = [(number * (SMALLEST_HOLE + 4096), 4096) for number in range(10)]
+    assert joined(pieces) == ((0, pieces[-1][0] + 4096),)
