@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from utilityvm.schema.properties import Properties, PropertyType
     from utilityvm.schema.requests import ProcessorLimits
     from utilityvm.templates.pool import Pool, PoolStats
-    from utilityvm.templates.template import Template, list_templates, open_template
+    from utilityvm.templates.template import Template, import_template, list_templates, open_template
     from utilityvm.vm.compose import create_lcow, create_wcow
     from utilityvm.vm.host_options import (
         default_options_lcow,
@@ -76,6 +76,7 @@ _HOME = {
     "UtilityVM": "vm.uvm",
     "open_template": "templates.template",
     "list_templates": "templates.template",
+    "import_template": "templates.template",
     "Template": "templates.template",
     "Pool": "templates.pool",
     "PoolStats": "templates.pool",
@@ -135,6 +136,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "UtilityVM",
     "open_template",
     "list_templates",
+    "import_template",
     "Template",
     "TemplateConfig",
     "Pool",

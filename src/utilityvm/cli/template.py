@@ -202,10 +202,10 @@ def _export(args: argparse.Namespace) -> int:
     from utilityvm.kit.errors import InvalidOptions
     from utilityvm.kit.ids import check_name
     from utilityvm.store.layout import Layout
-    from utilityvm.templates.archive import export_template
+    from utilityvm.templates.archive import write_template
 
     check_name(args.name, f"{args.name!r} cannot name a template", "$.id", "id")
-    write = partial(export_template, Layout.of_user().templates, args.name)
+    write = partial(write_template, Layout.of_user().templates, args.name)
     if args.file != "-":
         to_file(Path(args.file), f"export {args.name}", write, mode=0o600)
     elif sys.stdout.isatty():
@@ -219,7 +219,7 @@ def _import(args: argparse.Namespace) -> int:
     from utilityvm.images.blobs import telling_what_is_wrong
     from utilityvm.kit.errors import InvalidOptions
     from utilityvm.store.layout import Layout
-    from utilityvm.templates.archive import import_template
+    from utilityvm.templates.archive import read_template
 
     if args.file == "-" and sys.stdin.isatty():
         raise InvalidOptions("standard input is a terminal, which has no archive", hint="uvm template export NAME | uvm template import -")
@@ -228,6 +228,6 @@ def _import(args: argparse.Namespace) -> int:
         telling_what_is_wrong(f"import {args.file}"),
         nullcontext(sys.stdin.buffer) if args.file == "-" else Path(args.file).open("rb") as file,
     ):
-        made = import_template(layout.templates, file, args.name, layout.boot_files)
+        made = read_template(layout.templates, file, args.name, layout.boot_files)
     print(made)
     return 0

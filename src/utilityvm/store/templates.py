@@ -17,6 +17,7 @@ import msgspec
 
 from utilityvm.kit.errors import Corrupt, Exists, HostError, NotFound, Unsupported, UtilityVMError
 from utilityvm.kit.files import FileLock, sync_folder
+from utilityvm.kit.text import printable
 from utilityvm.options.lcow import OptionsLCOW
 
 VERSION: Final = 1
@@ -137,8 +138,8 @@ def manifest_of(data: bytes, name: str) -> Manifest:
         if (found := msgspec.json.decode(data, type=_Version).version) != VERSION:
             raise Unsupported(f"{name}: is of version {found}, and this one knows version {VERSION}")
         return msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise Corrupt(f"{name}: {MANIFEST}: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Corrupt(f"{name}: {MANIFEST}: {printable(str(error), 256)}") from error
 
 
 def _unreadable(folder: Path, template_id: str, error: OSError) -> UtilityVMError:

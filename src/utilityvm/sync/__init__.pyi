@@ -88,7 +88,7 @@ from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 from utilityvm.vm.host_options import options_from_spec as options_from_spec
 
-__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'open_template', 'list_templates', 'Template', 'TemplateConfig', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'NamespaceNetwork', 'BridgeNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'TapUplink', 'UserUplink', 'Files']
+__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'open_template', 'list_templates', 'import_template', 'Template', 'TemplateConfig', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'NamespaceNetwork', 'BridgeNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'TapUplink', 'UserUplink', 'Files']
 
 class GuestStream:
 
@@ -694,6 +694,9 @@ class Template:
     def clone(self, vm_id: str='', *, require_kvm: bool=False, require_jail: bool=False, network: NetworkWish | None=None) -> UtilityVM:
         ...
 
+    def export(self, path: str | PathLike[str]) -> None:
+        ...
+
     def remove(self) -> None:
         ...
 
@@ -737,4 +740,7 @@ def open_template(template_id: str) -> 'Template':
     ...
 
 def list_templates() -> 'tuple[Template, ...]':
+    ...
+
+def import_template(path: str | PathLike[str], template_id: str='') -> 'Template':
     ...

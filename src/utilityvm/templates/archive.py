@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import tarfile
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final
@@ -17,9 +18,10 @@ from msgspec import structs
 from utilityvm.images.feed import Feed
 from utilityvm.images.header import BLOCK, MOST_EXTENTS, Extents
 from utilityvm.images.tar import Entry, TarReader
-from utilityvm.kit.errors import BadArchive, HostError
-from utilityvm.kit.files import extents, pieces, write_all
+from utilityvm.kit.errors import BadArchive, HostError, NotFound
+from utilityvm.kit.files import extents, pieces, settle, write_all
 from utilityvm.kit.ids import check_name
+from utilityvm.kit.text import printable
 from utilityvm.options.rules import refuse_not_built, verify_bounds
 from utilityvm.store.templates import MANIFEST, MAX_MANIFEST, MEMORY, STATE, Draft, Manifest, manifest_of, opened
 
@@ -48,7 +50,7 @@ class Digests(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     memory: str
 
 
-def export_template(folder: Path, template_id: str, stream: IO[bytes]) -> None:
+def write_template(folder: Path, template_id: str, stream: IO[bytes]) -> None:
     """Write a template among those in `folder` to `stream`.
 
     Raises:
@@ -66,8 +68,44 @@ def export_template(folder: Path, template_id: str, stream: IO[bytes]) -> None:
         stream.write(bytes(2 * BLOCK))
 
 
-def import_template(folder: Path, stream: IO[bytes], name: str, boot_files: Path) -> str:
-    """Make a template of an archive that `export_template` has written, and return its id: `name`, or if that is empty the one it had.
+def export_to(folder: Path, template_id: str, path: Path) -> None:
+    """Write a template as the file `path`, which is whole then, and its owner's alone, or as it was before.
+
+    Raises:
+        HostError: it cannot be written.
+        UtilityVMError: as `write_template`.
+    """
+    try:
+        fd, written = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(fd, "wb") as file:
+                write_template(folder, template_id, file)
+                settle(file, Path(written), path, mode=0o600)
+        except BaseException:
+            Path(written).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise HostError(f"template {template_id}: cannot be written to {path}: {error.strerror}") from error
+
+
+def import_from(folder: Path, path: Path, name: str, boot_files: Path) -> str:
+    """Make a template of the file `path`; see `read_template`.
+
+    Raises:
+        NotFound: there is no such file.
+        UtilityVMError: as `read_template`.
+    """
+    try:
+        with path.open("rb") as file:
+            return read_template(folder, file, name, boot_files)
+    except FileNotFoundError as error:
+        raise NotFound(f"{path}: no such file") from error
+    except OSError as error:
+        raise HostError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_template(folder: Path, stream: IO[bytes], name: str, boot_files: Path) -> str:
+    """Make a template of an archive that `write_template` has written, and return its id: `name`, or if that is empty the one it had.
 
     Where its folder of boot files is not on this host, `boot_files` takes its place: a clone compares their digests anyway.
 
@@ -214,13 +252,12 @@ def _checked(manifest: Manifest, name: str, boot_files: Path) -> Manifest:
 def _check_digests(data: bytes, found: Digests) -> None:
     try:
         said = msgspec.json.decode(data, type=Digests)
-    except msgspec.DecodeError as error:
-        raise BadArchive(f"{DIGESTS}: {error}", entry=DIGESTS.encode()) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadArchive(f"{DIGESTS}: {printable(str(error), 256)}", entry=DIGESTS.encode()) from error
     for name in Digests.__struct_fields__:
-        if getattr(said, name) != getattr(found, name):
-            raise BadArchive(
-                f"{name}: is not as it was written: its SHA-256 is {getattr(found, name)}, and {DIGESTS} has {getattr(said, name)}"
-            )
+        ours, theirs = getattr(found, name), printable(getattr(said, name), 64)
+        if ours != theirs:
+            raise BadArchive(f"{name}: is not as it was written: its SHA-256 is {ours}, and {DIGESTS} has {theirs}")
 
 
 def _sha256(data: bytes) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import final
 
@@ -46,6 +47,26 @@ async def list_templates() -> "tuple[Template, ...]":
         except UtilityVMError as error:
             event("template.broken", level=logging.WARNING, error=error.message)
     return tuple(found)
+
+
+async def import_template(path: str | PathLike[str], template_id: str = "") -> "Template":
+    """Make a template of a file that `Template.export` or `uvm template export` has written; `template_id` empty: it is called as it was.
+
+    A cancelled call is carried out. Import only templates of people whose programs you would run: QEMU reads what they have written.
+
+    Raises:
+        NotFound: there is no such file.
+        InvalidOptions: no VM can have this id; or the template's options make no sense here.
+        Exists: there is a template of this id.
+        Corrupt: it is no such file, or not as it was written; the text says what is wrong. Nothing is left of it.
+        Unsupported: another version of this package wrote it.
+        HostError: it cannot be read, or the template not be written.
+    """
+    from utilityvm.templates import archive  # noqa: PLC0415 (what reads archives is slow to load, and few import)
+
+    layout = Layout.of_user()
+    made = await finish(asyncio.to_thread(archive.import_from, layout.templates, Path(path), template_id, layout.boot_files), within=None)
+    return _read(layout.templates, made)
 
 
 @final
@@ -94,6 +115,19 @@ class Template:
         """
         options = self.clone_options(vm_id)
         return await create_lcow(options, require_kvm=require_kvm, require_jail=require_jail, network=network)
+
+    async def export(self, path: str | PathLike[str]) -> None:
+        """Write it as one file, for `import_template` here or on another host: as large as what the guest has touched of its memory.
+
+        The file is whole then, and readable for its owner alone, or as it was before. A cancelled call is carried out.
+
+        Raises:
+            NotFound, Corrupt: it has gone meanwhile, or is not as it was written.
+            HostError: it cannot be read, or the file not be written.
+        """
+        from utilityvm.templates import archive  # noqa: PLC0415 (as in import_template)
+
+        await finish(asyncio.to_thread(archive.export_to, self.folder.parent, self.id, Path(path)), within=None)
 
     async def remove(self) -> None:
         """Remove it. Its clones that run go on. A cancelled call is carried out.

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import random
 import shutil
 import tarfile
 from itertools import pairwise
@@ -19,9 +20,11 @@ from utilityvm.images.header import BLOCK
 from utilityvm.kit.errors import BadArchive, Corrupt, Exists, HostError, InvalidOptions, NotFound, Unsupported, UtilityVMError
 from utilityvm.kit.proc import run_tool
 from utilityvm.options.lcow import OptionsLCOW
-from utilityvm.store.templates import MAX_MANIFEST, Draft, Manifest, opened, read
+from utilityvm.store.layout import Layout
+from utilityvm.store.templates import MAX_MANIFEST, Draft, Manifest, opened, read, remove
 from utilityvm.templates import archive
-from utilityvm.templates.archive import DIGESTS, MAX_MEMORY, MAX_STATE, SMALLEST_HOLE, export_template, import_template, joined
+from utilityvm.templates.archive import DIGESTS, MAX_MEMORY, MAX_STATE, SMALLEST_HOLE, joined, read_template, write_template
+from utilityvm.templates.template import Template, import_template
 
 
 @pytest.fixture
@@ -32,12 +35,12 @@ def folder(tmp_path: Path) -> Path:
 
 def exported(folder: Path) -> bytes:
     out = io.BytesIO()
-    export_template(folder, "warm", out)
+    write_template(folder, "warm", out)
     return out.getvalue()
 
 
 def bring(folder: Path, data: bytes, name: str = "other") -> str:
-    return import_template(folder, io.BytesIO(data), name, Path("/boot/files/of/this/host"))
+    return read_template(folder, io.BytesIO(data), name, Path("/boot/files/of/this/host"))
 
 
 def members(data: bytes) -> dict[str, bytes]:
@@ -87,14 +90,14 @@ def test_where_its_boot_files_are_elsewhere_those_of_this_host_take_their_place(
         os.ftruncate(draft.memory, SIZE)
         draft.keep(manifest(moved / "nowhere", id="away", state_sha256=hashlib.sha256(b"").hexdigest()))
     out = io.BytesIO()
-    export_template(moved, "away", out)
+    write_template(moved, "away", out)
     bring(moved, out.getvalue(), "back")
     assert read(moved, "back").options.boot_files_path == "/boot/files/of/this/host"
 
 
 def test_a_template_that_is_not_there_cannot_be_written(folder: Path) -> None:
     with pytest.raises(NotFound, match="^template absent: there is none in "):
-        export_template(folder, "absent", io.BytesIO())
+        write_template(folder, "absent", io.BytesIO())
 
 
 # -- what is refused ----------------------------------------------------------------------------------------------------
@@ -172,6 +175,9 @@ def encoded(found: Manifest) -> bytes:
     ("wrong", "kind", "said"),
     [
         (b"{}", Corrupt, "^the archive's template: manifest.json: Object missing required field"),
+        (b'{"version": 1, "id": "\xff"}', Corrupt, "^the archive's template: manifest.json: 'utf-8' codec can't decode byte"),
+        (b'{"version": 1, "id": ' + b"[" * 50_000, Corrupt, "^the archive's template: manifest.json: maximum recursion depth"),
+        (b'{"version": 1, "\x1b[2J": 1}', Corrupt, "^the archive's template: manifest.json: [ -~]*$"),
         (b'{"version": 99}', Unsupported, "^the archive's template: is of version 99, and this one knows version 1$"),
         (bytes(MAX_MANIFEST + 1), BadArchive, f"^manifest.json: has holes, or {MAX_MANIFEST + 1} bytes, more than"),
         ({"options": OptionsLCOW()}, BadArchive, "^manifest.json: it is no template's$"),
@@ -196,6 +202,7 @@ def test_other_files_than_ours_are_refused(folder: Path) -> None:
     refused(folder, packed(folder, "state", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), BadArchive, "^'state' stands where state")
     refused(folder, packed(folder, "state", b"another"), BadArchive, "^state: is not as it was written")
     refused(folder, packed(folder, DIGESTS, b"[]"), BadArchive, "^digests.json: Expected `object`, got `array`")
+    refused(folder, packed(folder, DIGESTS, b'{"state": "\xff"}'), BadArchive, "^digests.json: 'utf-8' codec")
     refused(folder, packed(folder, DIGESTS, bytes(5000)), BadArchive, "^digests.json: has holes, or 5000 bytes, more than the 4096")
 
 
@@ -234,6 +241,57 @@ def test_a_disk_that_is_full_is_told_and_nothing_is_left(folder: Path, monkeypat
 
     monkeypatch.setattr(archive, "write_all", full)
     refused(folder, exported(folder), HostError, "^template other: cannot be written in .*: No space left on device$")
+
+
+def test_an_archive_that_was_changed_in_any_byte_is_refused_or_still_the_same_template(folder: Path) -> None:
+    data, whole = exported(folder), (folder / "warm" / "memory").read_bytes()
+    print(f"seed {(seed := int.from_bytes(os.urandom(4)))}")
+    chosen = random.Random(seed)  # noqa: S311 (which bytes are changed)
+    for _ in range(200):
+        changed = bytearray(data)
+        changed[chosen.randrange(len(data))] ^= chosen.randrange(1, 256)
+        try:
+            bring(folder, bytes(changed))
+        except UtilityVMError:
+            assert not (folder / "other").exists()
+        else:
+            assert (folder / "other" / "memory").read_bytes() == whole
+            assert (folder / "other" / "state").read_bytes() == STATE
+            remove(folder, "other")
+    assert [path.name for path in folder.iterdir()] == ["warm"]
+
+
+# -- as files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def warm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Template:
+    own = Layout(folder.parent, folder.parent / "cache", folder.parent)
+    monkeypatch.setattr(Layout, "of_user", lambda: own)
+    made = read(folder, "warm")
+    return Template(made.id, made.options, made.created, folder / "warm")
+
+
+async def test_a_template_is_a_file_and_comes_back_from_it(warm: Template, tmp_path: Path) -> None:
+    await warm.export(tmp_path / "file")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+    other = await import_template(tmp_path / "file", "other")
+    assert (other.id, other.created, other.options.memory_size_in_mb) == ("other", warm.created, warm.options.memory_size_in_mb)
+    await warm.remove()
+    assert await import_template(str(tmp_path / "file")) == warm
+
+
+async def test_a_file_that_cannot_be_written_or_read_is_told_and_nothing_is_left(warm: Template, tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="^template warm: cannot be written to .*/absent/file: No such file or directory$"):
+        await warm.export(tmp_path / "absent" / "file")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(HostError, match="^template warm: cannot be written to .*/folder: Is a directory$"):
+        await warm.export(tmp_path / "folder")
+    with pytest.raises(HostError, match="/folder: cannot be read: Is a directory$"):
+        await import_template(tmp_path / "folder")
+    with pytest.raises(NotFound, match="/absent: no such file$"):
+        await import_template(tmp_path / "absent")
+    assert set(os.listdir(tmp_path)) == {"templates", "folder"}  # noqa: PTH208 (their names alone)
 
 
 # -- holes --------------------------------------------------------------------------------------------------------------
