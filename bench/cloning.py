@@ -6,6 +6,7 @@ Says `ready` when the template is saved, then answers one command a line on stdi
 
     clone N    seconds of each of N clones
     first N    the same of N clones, each as the first of its process: before QEMU 8.2 the template's memory is copied for it
+    acquire N  seconds in which a pool hands out each of N clones, as many in a row as are ready
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import json
 import os
 import sys
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import utilityvm
@@ -23,6 +25,7 @@ from utilityvm.vm import compose
 if TYPE_CHECKING:
     from utilityvm import Template, UtilityVM
 
+READY = 8  # VMs of the pool
 ROUND_TRIPS = 3  # in the template before it is saved, as on the raw side
 
 
@@ -51,6 +54,21 @@ async def first(template: Template) -> float:
     return await clone(template)
 
 
+async def acquire(template: Template, number: int) -> list[float]:
+    took: list[float] = []
+    async with utilityvm.Pool(template, ready=READY, max=2 * READY) as pool:
+        while len(took) < number:
+            async with AsyncExitStack() as lent:
+                for _ in range(READY):
+                    with span("bench.acquire") as measured:
+                        vm = await pool.acquire()
+                    await lent.enter_async_context(vm)
+                    took.append(measured.us / 1e6)
+            while pool.stats().idle < READY:  # noqa: ASYNC110 (that it is full is told to nobody)
+                await asyncio.sleep(0.05)
+    return took[:number]
+
+
 async def main() -> None:
     memory, cpus = map(int, sys.argv[1:3])
     options = utilityvm.default_options_lcow(id=f"bench-{os.getpid()}", is_template=True, memory_size_in_mb=memory, processor_count=cpus)
@@ -64,8 +82,12 @@ async def main() -> None:
         print("ready", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             command, number = line.split()
-            measure = {"clone": clone, "first": first}[command]
-            print(json.dumps([await measure(template) for _ in range(int(number))]), flush=True)
+            if command == "acquire":
+                took = await acquire(template, int(number))
+            else:
+                measure = {"clone": clone, "first": first}[command]
+                took = [await measure(template) for _ in range(int(number))]
+            print(json.dumps(took), flush=True)
     finally:
         await template.remove()
 
