@@ -15,7 +15,7 @@ from utilityvm.kit.ids import new_guid
 from utilityvm.sync.loop import loop_thread
 from utilityvm.vm import compose
 
-from .running import LIMIT, of_vm, sh
+from .running import LIMIT, of_vm, qemu_of, sh
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -79,8 +79,7 @@ async def test_a_vm_that_is_idle_uses_no_processor(template: Template) -> None:
 async def test_a_vm_whose_hypervisor_is_killed_while_it_is_idle_is_replaced(template: Template) -> None:
     async with Pool(template, ready=1, max=1) as pool:
         (idle,) = [member.there for member in pool._idle]
-        for pid in of_vm(idle.id):
-            os.kill(pid, signal.SIGKILL)
+        os.kill(qemu_of(idle.id), signal.SIGKILL)
         async with await pool.acquire(timeout=LIMIT) as vm:
             assert vm is not idle
             assert (await sh(vm, "cat /tmp/warm")).out == b"warm\n"
