@@ -19,7 +19,7 @@ from utilityvm.images.feed import Feed
 from utilityvm.images.header import BLOCK, MOST_EXTENTS, Extents
 from utilityvm.images.tar import Entry, TarReader
 from utilityvm.kit.errors import BadArchive, HostError, NotFound
-from utilityvm.kit.files import extents, pieces, settle, write_all
+from utilityvm.kit.files import extents, filled, pieces, settle, write_all
 from utilityvm.kit.ids import check_name
 from utilityvm.kit.text import printable
 from utilityvm.options.rules import refuse_not_built, verify_bounds
@@ -230,7 +230,8 @@ def _read_memory(reader: TarReader, entry: Entry, target: int, size: int) -> str
             while not left:
                 offset, left = next(places)
             part, piece = piece[:left], piece[left:]  # noqa: PLW2901 (what is left of it)
-            write_all(target, part, offset)
+            for first, last in filled(part):
+                write_all(target, part[first:last], offset + first)
             offset, left = offset + len(part), left - len(part)
     return digest.hexdigest()
 
