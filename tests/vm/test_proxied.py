@@ -1,9 +1,13 @@
 """A guest whose network a proxy in another process sets up, on the real thing."""
 
 import asyncio
+import os
 import shutil
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,38 +19,43 @@ from utilityvm.ttrpc.client import Client
 from utilityvm.wire import ncproxy
 from utilityvm.wire.ncproxy import NETWORK_CONFIG_PROXY, RequestType
 
-pytestmark = pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed")
+from .networks import POD, WORLD, pod, serving, traces
+from .running import LIMIT
+
+NAMED = UnixSockets()
+
+
+@asynccontextmanager
+async def proxy(*words: str) -> AsyncIterator[str]:
+    """`uvm ncproxy` in a process of its own, which must have nothing to say when it is ended."""
+    address = f"@uvm-test-{new_guid()}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "utilityvm", "ncproxy", address, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        await process.stdout.readline()
+        yield address
+        process.send_signal(signal.SIGTERM)
+        _, said = await process.communicate()
+        assert (process.returncode, said) == (0, b"")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
 
 async def adapters(vm: UtilityVM) -> str:
-    return (await vm.run(["sh", "-c", "cd /sys/class/net; echo *; ip -4 addr show | grep -o 'inet 10[^ ]*'"], timeout=60)).stdout.decode()
+    return (
+        await vm.run(["sh", "-c", "cd /sys/class/net; echo *; ip -4 addr show | grep -o 'inet 10[^ ]*'"], timeout=LIMIT)
+    ).stdout.decode()
 
 
+@pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed")
 async def test_an_adapter_is_there_when_the_vm_has_started_and_comes_and_goes_as_the_proxy_is_asked(boot_files: BootFiles) -> None:
-    address = f"@uvm-test-{new_guid()}"
-    proxy = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "utilityvm", "ncproxy", address, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        assert proxy.stdout is not None
-        await proxy.stdout.readline()
-        await _comes_and_goes(boot_files, address)
-        proxy.send_signal(signal.SIGTERM)
-        _, said = await proxy.communicate()
-        assert (proxy.returncode, said) == (0, b"")
-    finally:
-        if proxy.returncode is None:
-            proxy.kill()
-            await proxy.communicate()
-
-
-async def _comes_and_goes(boot_files: BootFiles, address: str) -> None:
-    options = default_options_lcow(
-        boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1, network_config_proxy=address
-    )
-    async with await create_lcow(options) as vm:
+    async with proxy() as address, await created(boot_files, address) as vm:
         await vm.start()
-        shim = await Client.dial(UnixSockets(), address, "proxy")
+        shim = await Client.dial(NAMED, address, "proxy")
 
         async def configure(what: RequestType) -> None:
             request = ncproxy.ConfigureNetworking(container_id=vm.id, request_type=what)
@@ -58,3 +67,23 @@ async def _comes_and_goes(boot_files: BootFiles, address: str) -> None:
             assert (await adapters(vm)).split("\n")[:2] == ["lo", ""]
             await configure(RequestType.SETUP)
         await shim.aclose()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces and taps")
+@pytest.mark.skipif(shutil.which("tc") is None or not Path("/dev/net/tun").exists(), reason="no iproute2, or no /dev/net/tun")
+async def test_a_proxy_gives_a_vm_the_place_in_the_namespace_of_its_name_and_nothing_of_it_is_left(boot_files: BootFiles) -> None:
+    with pod() as (here, there):
+        async with proxy("--endpoint", "ns:/run/netns/{id}") as address:
+            async with await created(boot_files, address, id=here) as vm:
+                await vm.start()
+                assert (await adapters(vm)).split("\n")[:2] == ["eth0 lo", f"inet {POD}/24"]
+                async with serving(there, WORLD, 80, b"hello") as callers:
+                    done = await vm.run(["sh", "-c", f"nc -w 5 {WORLD} 80 </dev/null"], timeout=LIMIT)
+                assert (done.stdout, callers[0][0]) == (b"hello", POD)
+                assert len(traces(here)) == 3
+            assert traces(here) == []
+
+
+async def created(boot_files: BootFiles, address: str, **more: object) -> UtilityVM:
+    options = {"memory_size_in_mb": 256, "processor_count": 1, "network_config_proxy": address, **more}
+    return await create_lcow(default_options_lcow(boot_files_path=str(boot_files.folder), **options))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from utilityvm.network.ncproxy import EndpointsOf
+    from utilityvm.wire.hcn import Dns, HostComputeEndpoint
 
 _LAST_CALLS: Final = 5.0  # seconds that calls have to end once we are told to
 
@@ -24,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--endpoint",
         action="append",
         default=[],
-        metavar="NAME",
-        help="what a VM's adapter is on; may be given again. user (the default): the VM's own host speaks for it, see uvm boot --network",
+        metavar="user|ns:PATH[,INTERFACE]",
+        help="what a VM's adapter is on; may be given again. user (the default): the host's own sockets speak for the guest; ns: the place "
+        "of eth0, or of INTERFACE, in a network namespace, which is root's. {id} in PATH is the VM's id",
     )
     add("--dns", action="append", default=[], metavar="ADDRESS", help="a server that guests ask for names, instead of the host's")
     add("--names", action="store_true", help="ask agents for endpoints by name alone, as those of the first hcsshim with a proxy take them")
@@ -38,19 +40,36 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _endpoints(args: argparse.Namespace) -> "EndpointsOf":
+    from msgspec.structs import replace
+
     from utilityvm.kit.errors import InvalidOptions
     from utilityvm.network.endpoints import USER
-    from utilityvm.wire.hcn import Dns, HostComputeEndpoint
+    from utilityvm.wire.hcn import Dns
 
-    names = args.endpoint or [USER]
-    if len(set(names)) < len(names):
+    words = args.endpoint or [USER]
+    if len(set(words)) < len(words):
         raise InvalidOptions("--endpoint names one twice")
-    if args.names and args.dns:
-        raise InvalidOptions("--dns with --names: a name says nothing of servers")
-    if args.names:
-        return lambda _: names
     dns = Dns(server_list=args.dns) if args.dns else None
-    return lambda _: [HostComputeEndpoint(name=name, dns=dns) for name in names]
+    made = [_endpoint(word, dns) for word in words]
+    if args.names and (dns or any(endpoint.namespace for endpoint in made)):
+        raise InvalidOptions("--names with --dns or ns: a name says nothing of servers and namespaces")
+    if args.names:
+        return lambda _: [endpoint.name for endpoint in made]
+    return lambda container: [replace(endpoint, namespace=endpoint.namespace.replace("{id}", container)) for endpoint in made]
+
+
+def _endpoint(word: str, dns: "Dns | None") -> "HostComputeEndpoint":
+    from utilityvm.kit.errors import InvalidOptions
+    from utilityvm.network.endpoints import USER
+    from utilityvm.wire.hcn import HostComputeEndpoint
+
+    kind, _, where = word.partition(":")
+    if word == USER:
+        return HostComputeEndpoint(name=USER, dns=dns)
+    path, _, interface = where.partition(",")
+    if kind != "ns" or not path.startswith("/"):
+        raise InvalidOptions(f"--endpoint {word}: is neither user nor ns:PATH, with a whole path")
+    return HostComputeEndpoint(name=interface or "eth0", namespace=path, dns=dns)
 
 
 async def _serve(address: str, endpoints: "EndpointsOf") -> None:

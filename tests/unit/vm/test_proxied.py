@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from utilityvm import OptionsLCOW, UserNetwork, create_lcow
-from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, StateError, Unsupported, UtilityVMError
+from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, StateError, UtilityVMError
 from utilityvm.kit.ids import NULL_GUID, VmId, new_guid
 from utilityvm.kit.named import UnixSockets
-from utilityvm.network import endpoints
 from utilityvm.network.user import mac_of
 from utilityvm.testing.compute import FakeComputeService
 from utilityvm.ttrpc.client import Client
@@ -174,7 +173,8 @@ from tests.unit.vm.fake import service
 async def main():
     vm = await created(service()[0], sys.argv[1])
     await vm.start()
-    print(vm.id, *[child.pid for child in vm._links.proxy._endpoints._uplink._children], flush=True)
+    (uplink,) = vm._links.proxy._endpoints._uplinks.values()
+    print(vm.id, *[child.pid for child in uplink._children], flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -308,17 +308,6 @@ async def test_a_proxy_that_falls_silent_holds_up_the_end_of_a_vm_no_longer_than
     assert "no answer to NetworkConfigProxy.ConfigureNetworking within 0.01 s" in caplog.text
 
 
-@pytest.mark.parametrize("name", endpoints._NOT_CARRIED_OUT)
-async def test_what_the_users_network_cannot_be_is_refused_by_name(name: str) -> None:
-    from utilityvm.wire.hcn import HostComputeEndpoint, IpConfig, Route
-
-    value = {"policies": [{}], "ip_configurations": [IpConfig()], "routes": [Route()], "mac_address": "x", "flags": 1}[name]
-    wanted = ncproxy.endpoint(HostComputeEndpoint(name="user", **{name: value}))  # type: ignore[arg-type]
-    async with Played(wanted).served() as address, await created(service()[0], address) as vm:
-        with pytest.raises(Unsupported, match=f"endpoint user: {name}: its network has"):
-            await vm.start()
-
-
 async def test_a_network_is_the_vms_own_or_a_proxys() -> None:
     options = OptionsLCOW(boot_files_path="/boot", network_config_proxy="@x")
     with pytest.raises(InvalidOptions, match="^network and network_config_proxy: the VM's network is the one's or the other's$"):
@@ -329,7 +318,10 @@ async def test_a_network_is_the_vms_own_or_a_proxys() -> None:
     ("words", "why"),
     [
         (("--endpoint", "user", "--endpoint", "user"), "--endpoint names one twice"),
-        (("--names", "--dns", "1.1.1.1"), "--dns with --names: a name says nothing of servers"),
+        (("--names", "--dns", "1.1.1.1"), "--names with --dns or ns: a name says nothing of servers and namespaces"),
+        (("--names", "--endpoint", "ns:/run/netns/a"), "--names with --dns or ns: a name says nothing of servers and namespaces"),
+        (("--endpoint", "eth0"), "--endpoint eth0: is neither user nor ns:PATH, with a whole path"),
+        (("--endpoint", "ns:a"), "--endpoint ns:a: is neither user nor ns:PATH, with a whole path"),
     ],
 )
 def test_flags_of_the_verb_that_contradict_each_other_are_refused(
