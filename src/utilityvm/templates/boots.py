@@ -98,10 +98,12 @@ class BootTemplates:
         Raises:
             UtilityVMError: as `boot`.
         """
-        template = await self._template(options)
+        # A proxy sets up the networks of VMs that run, and is told of no template.
+        template = await self._template(msgspec.structs.replace(options, network_config_proxy=""))
         if template is None:
             return await boot(undo, options, network, self._vms)
-        config = TemplateConfig(uvm_id=template.id, create_options=template.options)
+        created = msgspec.structs.replace(template.options, network_config_proxy=options.network_config_proxy)
+        config = TemplateConfig(uvm_id=template.id, create_options=created)
         try:
             async with asyncio.timeout(CLONE_WITHIN):
                 with span("template.clone", level=logging.DEBUG):

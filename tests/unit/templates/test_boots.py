@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.unit.vm.fake import FACTS, service
+from tests.unit.vm.proxy import Played
 from utilityvm.kit.errors import HostError, NotFound, UtilityVMError
 from utilityvm.kit.files import FileLock
 from utilityvm.kit.ids import VmId
@@ -28,6 +29,7 @@ from utilityvm.testing.compute import FakeComputeService
 from utilityvm.testing.guest import FakeGuest
 from utilityvm.vm.compose import create_planned
 from utilityvm.vm.uvm import UtilityVM
+from utilityvm.wire.ncproxy import RegisterComputeAgent
 
 OPTIONS = OptionsLCOW(boot_files_path="/boot", id="mine")
 KEY = "0123456789abcdef" * 2
@@ -112,6 +114,16 @@ async def test_a_clone_has_its_users_options_and_the_templates(world: World) -> 
     assert clone.template_config is not None
     assert clone.template_config.uvm_id == template.id == TEMPLATE
     assert clone.template_config.create_options == template
+
+
+async def test_a_proxy_of_the_network_hears_of_the_clones_and_of_no_template(world: World) -> None:
+    played = Played()
+    async with played.served() as address:
+        assert await world.start(replace(OPTIONS, network_config_proxy=address)) == "template clone"
+        template, clone = world.asked
+        assert (template.network_config_proxy, clone.network_config_proxy) == ("", address)
+        assert await world.start(OPTIONS) == "clone"
+    assert [asked.container_id for asked in played.asked if isinstance(asked, RegisterComputeAgent)] == [OPTIONS.id]
 
 
 async def test_who_comes_while_it_is_made_boots_and_does_not_wait(world: World) -> None:

@@ -8,37 +8,25 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from utilityvm import OptionsLCOW, UserNetwork, create_lcow
-from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, StateError, UtilityVMError
+from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, StateError
 from utilityvm.kit.ids import NULL_GUID, VmId, new_guid
-from utilityvm.kit.named import UnixSockets
 from utilityvm.network.user import mac_of
 from utilityvm.testing.compute import FakeComputeService
-from utilityvm.ttrpc.client import Client
-from utilityvm.ttrpc.server import Server, Unary
 from utilityvm.vm import proxied
 from utilityvm.vm.compose import create_planned
 from utilityvm.vm.life import State
 from utilityvm.vm.uvm import UtilityVM
 from utilityvm.wire import ncproxy
-from utilityvm.wire.ncproxy import COMPUTE_AGENT, NETWORK_CONFIG_PROXY, RequestType
-from utilityvm.wire.ttrpc import Metadata
+from utilityvm.wire.ncproxy import RequestType
 
 from .fake import FACTS, service
+from .proxy import Played, new_address
 
-if TYPE_CHECKING:
-    from utilityvm.wire.protobuf import Message
-
-NAMED = UnixSockets()
 needs_passt = pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed")
-
-
-def new_address() -> str:
-    return f"@uvm-test-{new_guid()}"
 
 
 async def created(of: FakeComputeService, address: str) -> UtilityVM:
@@ -49,60 +37,6 @@ async def created(of: FakeComputeService, address: str) -> UtilityVM:
 def nics(of: FakeComputeService) -> list[str]:
     """What was asked of the machine about adapters."""
     return [request.request_type for request in of.machines[0].requests if "NetworkAdapters" in request.resource_path]
-
-
-class Played:
-    """A proxy that notes what it is asked, and does as it is told: `gives` are endpoints of the adapters that it adds at once."""
-
-    def __init__(self, *gives: bytes, old: bool = False, fails: UtilityVMError | None = None) -> None:
-        self.asked: list[Message] = []
-        self._gives, self._old, self._fails = gives, old, fails
-        self.agent: Client | None = None
-        self.silent = False
-
-    @asynccontextmanager
-    async def served(self) -> AsyncIterator[str]:
-        methods: dict[str, Unary[Any, Any]] = {
-            "RegisterComputeAgent": Unary(ncproxy.RegisterComputeAgent, self.register),
-            "ConfigureNetworking": Unary(ncproxy.ConfigureNetworking, self.configure),
-            "UnregisterComputeAgent": Unary(ncproxy.UnregisterComputeAgent, self.unregister),
-        }
-        if self._old:
-            del methods["UnregisterComputeAgent"]
-        server, address = Server("played proxy", {NETWORK_CONFIG_PROXY: methods}), new_address()
-        await server.serve(NAMED, address)
-        yield address
-        await server.aclose()
-        if self.agent is not None:
-            await self.agent.aclose()
-
-    async def register(self, request: ncproxy.RegisterComputeAgent, _: Metadata) -> ncproxy.Nothing:
-        self.asked.append(request)
-        if self.agent is not None:
-            await self.agent.aclose()
-        self.agent = await Client.dial(NAMED, request.agent_address, "agent")
-        return ncproxy.Nothing()
-
-    async def configure(self, request: ncproxy.ConfigureNetworking, _: Metadata) -> ncproxy.Nothing:
-        self.asked.append(request)
-        if self._fails is not None:
-            raise self._fails
-        if self.silent:
-            await asyncio.Event().wait()
-        assert self.agent is not None
-        for number, endpoint in enumerate(self._gives):
-            nic = (request.container_id, f"nic{number}", endpoint)
-            if request.request_type == RequestType.SETUP:
-                add = ncproxy.AddNIC(container_id=nic[0], nic_id=nic[1], endpoint=nic[2])
-                await self.agent.call(COMPUTE_AGENT, "AddNIC", add, ncproxy.Nothing)
-            else:
-                delete = ncproxy.DeleteNIC(container_id=nic[0], nic_id=nic[1], endpoint=nic[2])
-                await self.agent.call(COMPUTE_AGENT, "DeleteNIC", delete, ncproxy.Nothing)
-        return ncproxy.Nothing()
-
-    async def unregister(self, request: ncproxy.UnregisterComputeAgent, _: Metadata) -> ncproxy.Nothing:
-        self.asked.append(request)
-        return ncproxy.Nothing()
 
 
 @asynccontextmanager
