@@ -120,6 +120,19 @@ async def test_a_server_that_waits_for_the_end_of_a_question_hears_it(networked:
         await asked.close()
 
 
+async def test_what_comes_and_goes_is_held_to_its_rate_without_loss(boot_files: BootFiles, hosts: tuple[str, str]) -> None:
+    options = default_options_lcow(boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1)
+    rate, size, clock = 4 << 20, 8 << 20, asyncio.get_running_loop().time
+    with inside(hosts[0]):
+        async with serving(hosts[1], WORLD, 80, bytes(size)), await create_lcow(options, network=UserNetwork(rate=rate)) as machine:
+            await machine.start()
+            begin = clock()
+            assert (await sh(machine, f"nc {WORLD} 80 </dev/null | wc -c")).out == b"%d\n" % size
+            assert clock() - begin > 0.9 * size / rate
+            names, values = (await sh(machine, "grep ^TcpExt: /proc/net/netstat")).out.decode().splitlines()
+            assert dict(zip(names.split(), values.split(), strict=True))["TCPOFOQueue"] == "0"
+
+
 async def test_the_host_its_loopback_and_its_network_are_not_reached_and_refused_at_once(
     networked: UtilityVM, hosts: tuple[str, str]
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.options.network import BridgeNetwork, NamespaceNetwork, NetworkWish, UserNetwork
 
-_USER: Final = frozenset({"--allow", "-p", "--dns", "--add-host"})
+_USER: Final = frozenset({"--allow", "-p", "--dns", "--add-host", "--rate"})
 _TAKEN: Final = {
     "": _USER,
     "none": frozenset[str](),
@@ -54,6 +54,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME:ADDRESS",
         help="tell the guest this address when it asks for NAME; may be given again",
     )
+    add("--rate", metavar="SIZE", help="most that may go each way in a second, as 10m")
     add("--dns", action="append", default=[], metavar="ADDRESS", help="a server to ask for names, instead of the host's")
 
 
@@ -66,7 +67,7 @@ def wanted_network(args: argparse.Namespace) -> NetworkWish | None:
     kind, _, where = (args.network or "").partition(":")
     if kind not in _TAKEN or bool(where) != (kind in _PLACED):
         raise InvalidOptions(f"--network {args.network}: is none of none, user, ns:PATH and bridge:NAME")
-    given = {"--allow": args.allow, "-p": args.publish, "--dns": args.dns, "--add-host": args.add_host}
+    given = {"--allow": args.allow, "-p": args.publish, "--dns": args.dns, "--add-host": args.add_host, "--rate": args.rate}
     given |= {"--ip": args.ip, "--gateway": args.gateway}
     asked = [flag for flag, value in given.items() if value]
     if idle := [flag for flag in asked if flag not in _TAKEN[kind]]:
@@ -79,5 +80,17 @@ def wanted_network(args: argparse.Namespace) -> NetworkWish | None:
     if kind != "user" and not asked:
         return None
     return UserNetwork(
-        allow=tuple(args.allow) if args.allow else None, publish=tuple(args.publish), dns=tuple(args.dns), hosts=tuple(args.add_host)
+        allow=tuple(args.allow) if args.allow else None,
+        publish=tuple(args.publish),
+        dns=tuple(args.dns),
+        hosts=tuple(args.add_host),
+        rate=_rate(args.rate),
     )
+
+
+def _rate(text: str | None) -> int | None:
+    if text is None:
+        return None
+    from utilityvm.containers.wish import parse_size  # which verbs without containers need for nothing else
+
+    return parse_size(text)

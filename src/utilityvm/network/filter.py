@@ -198,7 +198,10 @@ class Filter:
             return self._greet(frame, key, flow)
         if flow.scale >= 0 and not frame[at + 13] & SYN:
             self._windows.narrow(frame, at, flow.scale, now)
-        if frame[at + 13] & FIN and not flow.inbound and self._ends.too_early(key, now):
+        if frame[at + 13] & FIN and not flow.inbound and self._ends.too_early(key, now, frame[at + 14] | frame[at + 15]):
+            size = int.from_bytes(frame[16:18]) - 20 if at == 34 else int.from_bytes(frame[18:20])
+            if size <= (frame[at + 12] >> 4) * 4:
+                return DROP  # and not without its flag: passt takes an acknowledgement that says nothing new for a loss
             clear(frame, at, FIN)
         return PASS
 

@@ -16,8 +16,8 @@ class PlaceOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class Orders(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the filter keeps to: `rules` as `policy.parse_rules` reads them (None: the public network), the servers that are asked for
-    names, names that are answered by ourselves, as `policy.parse_hosts` reads them, and the guest's ports that are published. Of later
-    messages the rules and servers count.
+    names, names that are answered by ourselves, as `policy.parse_hosts` reads them, the guest's ports that are published, and how many
+    bytes a second may go each way, 0: however many. Of later messages the rules and servers count.
     """
 
     number: int
@@ -25,6 +25,7 @@ class Orders(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rules: list[str] | None
     servers: list[str]
     hosts: list[str] = []
+    rate: int = 0
     tcp: list[int] = []
     udp: list[int] = []
 

@@ -26,6 +26,7 @@ from utilityvm.kit.errors import UtilityVMError
 from utilityvm.kit.outgoing import send_waiting
 from utilityvm.network import dns
 from utilityvm.network.addresses import HostNetworks
+from utilityvm.network.bucket import Bucket
 from utilityvm.network.filter import DNS_PORT, PASS, Asked, Filter, Place
 from utilityvm.network.frames import ARP, MAX_FRAME, TCP, UDP, arp, link_local, solicit
 from utilityvm.network.orders import Orders, Told
@@ -58,20 +59,25 @@ class EndedError(Exception):
 class Way:
     """One direction: whole frames that `judge` lets pass go from `source` to `target` together, without being copied.
 
-    So many frames wait as fit into `size` bytes; then nothing more is read, and whoever sends too fast waits too.
+    So many frames wait as fit into `size` bytes; then nothing more is read, and whoever sends too fast waits too. So it is when more
+    than `rate` bytes a second have come, 0: however many.
     """
 
-    def __init__(self, source: socket.socket, target: socket.socket, judge: Callable[[memoryview], bool], size: int) -> None:
+    def __init__(self, source: socket.socket, target: socket.socket, judge: Callable[[memoryview], bool], size: int, rate: int = 0) -> None:
         self._source, self._target, self._judge = source, target, judge
+        self._bucket = Bucket(rate) if rate else None
         self._view = memoryview(bytearray(size))
         self._end = 0
         self._rest = 0
         self._out: deque[memoryview] = deque()
 
-    @property
-    def takes(self) -> bool:
-        """Whether more may be read."""
-        return not self._out or self._end + _LONGEST <= len(self._view)
+    def takes(self, now: float) -> bool:
+        """Return whether more may be read."""
+        return (not self._out or self._end + _LONGEST <= len(self._view)) and not self.rests(now)
+
+    def rests(self, now: float) -> float:
+        """Return how many seconds nothing more is to be read because too much was."""
+        return self._bucket.wait(now) if self._bucket is not None else 0.0
 
     @property
     def waits(self) -> bool:
@@ -85,24 +91,27 @@ class Way:
         self._out.append(memoryview(len(frame).to_bytes(4) + frame))
         return True
 
-    def pump(self) -> None:
+    def pump(self, now: float) -> None:
         """Read what is there, judge it, and send.
 
         Raises:
             EndedError: there will be nothing more.
         """
         send_waiting(self._target, self._out)
-        if not self.takes:
+        if not self.takes(now):
             return
         if self._rest and not self._out:
             self._view[: self._end - self._rest] = self._view[self._rest : self._end]
             self._end, self._rest = self._end - self._rest, 0
         try:
-            count = self._source.recv_into(self._view[self._end :])
+            room = self._view[self._end :] if self._bucket is None else self._view[self._end : self._end + _LONGEST]
+            count = self._source.recv_into(room)
         except BlockingIOError:
             return
         if not count:
             raise EndedError
+        if self._bucket is not None:
+            self._bucket.spend(count, now)
         self._end += count
         self._sort()
         send_waiting(self._target, self._out)
@@ -157,12 +166,13 @@ class Relay:
             self._policy(),
             {TCP: frozenset(self._orders.tcp), UDP: frozenset(self._orders.udp)},
             parse_hosts(self._orders.hosts),
-            host.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2,  # as much as what is passt's: half of it is the kernel's own
+            self._room(host),
         )
         for sock in (guest, host):
             sock.setblocking(False)
         self._guest, self._host = guest, host
-        self._out, self._back = Way(guest, host, self._outgoing, _OUT_BYTES), Way(host, guest, self._incoming, _BACK_BYTES)
+        rate = self._orders.rate
+        self._out, self._back = Way(guest, host, self._outgoing, _OUT_BYTES, rate), Way(host, guest, self._incoming, _BACK_BYTES, rate)
         self._greetings, self._sent = list[bytes](), deque[list[bytes]]()
         self._mark = arp(bytes.fromhex(place.mac), IPv4Address(place.four), _NOBODY)
         self._asking: dict[int, _Asking] = {}
@@ -175,6 +185,14 @@ class Relay:
         if self._meet():
             self._tell()
 
+    def _room(self, host: socket.socket) -> int:
+        """Return how much may be on its way to the guest: half of what passt's socket holds, as ours does, and half a second's worth.
+
+        The rest of a socket is the kernel's own, and what takes two seconds is sent by passt again.
+        """
+        room = host.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // 2
+        return min(room, self._orders.rate // 2) if self._orders.rate else room
+
     def run(self) -> None:
         """Relay to the end."""
         with suppress(EndedError, OSError):
@@ -182,8 +200,9 @@ class Relay:
                 pass
 
     def _turn(self) -> bool:
-        self._wait_for(self._guest, reads=self._out.takes, writes=self._back.waits)
-        self._wait_for(self._host, reads=self._back.takes, writes=self._out.waits)
+        self._now = time.monotonic()
+        self._wait_for(self._guest, reads=self._out.takes(self._now), writes=self._back.waits)
+        self._wait_for(self._host, reads=self._back.takes(self._now), writes=self._out.waits)
         ready = self._poll.poll(self._patience())
         self._now = time.monotonic()
         for fd, events in ready:
@@ -208,7 +227,7 @@ class Relay:
 
     def _move(self) -> None:
         for way in (self._out, self._back):
-            way.pump()
+            way.pump(self._now)
         if self._greetings and self._out.put(self._mark):
             self._sent.append(self._greetings)
             self._greetings = []
@@ -221,6 +240,7 @@ class Relay:
 
     def _patience(self) -> int | None:
         times = [asking.until for asking in self._asking.values()] + ([self._tell_at] if self._tell_at else [])
+        times += [self._now + rest for way in (self._out, self._back) if (rest := way.rests(self._now))]
         first = min(*times, self._filter.knocks.due, math.inf)
         return None if first == math.inf else max(0, round((first - time.monotonic()) * 1000) + 1)
 

@@ -191,7 +191,7 @@ def check_addresses(wish: BridgeNetwork) -> None:
         InvalidOptions: there is none, or one makes no sense, or a gateway.
     """
     if not wish.addresses:
-        raise InvalidOptions(f"{describe(wish)}: no address for the guest", hint="addresses=('192.0.2.2/24',)")
+        raise InvalidOptions(f"{describe(wish)}: no address for the guest", hint="--ip 192.0.2.2/24, or addresses=('192.0.2.2/24',)")
     for address in wish.addresses:
         try:
             plain = ip_interface(address).network.prefixlen

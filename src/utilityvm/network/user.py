@@ -24,9 +24,10 @@ from utilityvm.compute.qemu.jail import uid_of
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.child import Child, next_message
 from utilityvm.kit.enclosure import Enclosure
-from utilityvm.kit.errors import DeadlineExceeded, HostError, StateError, Unsupported
+from utilityvm.kit.errors import DeadlineExceeded, HostError, InvalidOptions, StateError, Unsupported
 from utilityvm.kit.ids import RuntimeId, VmId, new_guid
 from utilityvm.kit.trace import event
+from utilityvm.network.bucket import LEAST
 from utilityvm.network.orders import Orders, PlaceOrder, Told
 from utilityvm.network.policy import parse_hosts, parse_rules
 from utilityvm.network.publish import Published, must_be_free, parse_published
@@ -64,7 +65,7 @@ class UserUplink:
     `published` are the guest's ports on this host.
 
     Raises:
-        InvalidOptions: `wish` has a rule, a port, a name or a server that is none.
+        InvalidOptions: `wish` has a rule, a port, a name or a server that is none, or too small a rate.
     """
 
     published: tuple[Published, ...]
@@ -75,6 +76,8 @@ class UserUplink:
         parse_hosts(wish.hosts)
         self.published = parse_published(wish.publish)
         check_servers(wish.dns)
+        if wish.rate is not None and wish.rate < LEAST:
+            raise InvalidOptions(f"rate: {wish.rate} bytes a second: at least {LEAST}", hint="None is however many")
         self.endpoint = HNSEndpoint(
             id=f"{vm_id}-user",
             mac_address=mac_of(vm_id),
@@ -232,6 +235,7 @@ class UserUplink:
             rules=self._allow,
             servers=list(self._wish.dns) or host_servers(),
             hosts=list(self._wish.hosts),
+            rate=self._wish.rate or 0,
             tcp=tcp,
             udp=udp,
         )

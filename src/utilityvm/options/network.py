@@ -11,13 +11,15 @@ class UserNetwork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     that are private, local, of the host's own networks or a cloud's metadata are closed until a rule names them or a network in them.
     `publish` are ports of the guest to be reached on the host, ``[HOST:]PORT:PORT[/udp]`` or ranges of them. `dns` are the servers that
     are asked for names, those of the host when it is empty. `hosts` are addresses of names, ``NAME:ADDRESS``, that the guest is told when
-    it asks for them, and no server is; what it reaches is `allow`'s all the same.
+    it asks for them, and no server is; what it reaches is `allow`'s all the same. `rate` is how many bytes a second may go each way at
+    most, 65 536 at least; None: however many.
     """
 
     allow: tuple[str, ...] | None = None
     publish: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    rate: int | None = None
 
 
 class NamespaceNetwork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -26,6 +26,7 @@ def test_what_only_a_network_makes_sense_with_asks_for_one() -> None:
     assert wanted("--dns", "1.1.1.1", "--allow", "*.a.b", "--allow", "1.2.3.4:5") == UserNetwork(
         allow=("*.a.b", "1.2.3.4:5"), dns=("1.1.1.1",)
     )
+    assert wanted("--rate", "10m") == UserNetwork(rate=10 << 20)
     assert wanted("--add-host", "a:1.2.3.4", "--add-host", "b:::1") == UserNetwork(hosts=("a:1.2.3.4", "b:::1"))
 
 

@@ -24,6 +24,8 @@ needs_passt = pytest.mark.skipif(shutil.which("passt") is None, reason="passt is
         (UserNetwork(allow=("a b",)), "allow"),
         (UserNetwork(publish=("x",)), "publish"),
         (UserNetwork(hosts=("x",)), "hosts"),
+        (UserNetwork(rate=1000), "rate: 1000 bytes a second: at least 65536"),
+        (UserNetwork(rate=0), "rate: 0"),
         (UserNetwork(dns=("localhost",)), "'localhost': a server for names is an address"),
     ],
 )
