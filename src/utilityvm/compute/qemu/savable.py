@@ -55,8 +55,8 @@ def _present(devices: Devices) -> bool:
 def identity_words(template: str) -> Iterator[str]:
     """Give the words for a machine that is not the only one with its memory.
 
-    The firmware is QEMU's own choice: the one for guests that are handed a kernel does not tell QEMU where the guest keeps its
-    generation id.
+    The firmware is QEMU's own choice: the one for guests that are handed a kernel cannot tell QEMU where the guest keeps its
+    generation id, and boots no machine that has one.
     """
     yield from ("-device", "vmgenid,guid=auto")
     if template:
