@@ -37,7 +37,7 @@ PROMISES: Final[Mapping[str, tuple[str, str]]] = {
     "layer_gzip": ("the same, packed with gzip", "≤ 1.5"),
     "version": ("`uvm --version`, raw: `python -c pass`", "≤ 3"),
     "import": ("`import utilityvm`, raw: `python -c pass`", "≤ 3"),
-    "pool_acquire": ("a pool hands out a clone that is ready: the 99th percentile", "≤ 5"),
+    "pool_acquire": ("a pool hands out a clone, when all that it is to have are ready: the 99th percentile", "≤ 5"),
     "plan_lcow": ("options and facts to a document: a Linux guest", "≤ 1"),
     "plan_wcow": ("the same: a Windows guest", "≤ 1"),
     "plan_clone": ("the same: a clone with 8 disks and 8 shared folders", "≤ 1"),
