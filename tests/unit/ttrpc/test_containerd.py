@@ -104,7 +104,8 @@ async def running(bundle: Path) -> AsyncIterator[Shim]:
         stdout=asyncio.subprocess.PIPE,
     )
     said, _ = await starting.communicate()
-    shim.client = await Client.dial(UnixSockets(), said.decode().removeprefix("unix://"), "shim")
+    address = said.decode().removeprefix("unix://")
+    shim.client = await Client.dial(UnixSockets(), address, "shim")
     pid = (await shim.client.call(TASK, "Connect", Task(id=shim.id), Connected, within=20)).shim_pid
     try:
         yield shim
@@ -113,6 +114,8 @@ async def running(bundle: Path) -> AsyncIterator[Shim]:
             os.kill(pid, signal.SIGKILL)
         await shim.client.aclose()
         await server.aclose()
+        with suppress(FileNotFoundError):
+            os.unlink(address)  # noqa: PTH108 (which a shim that is killed leaves)
         os.close(log)
 
 
