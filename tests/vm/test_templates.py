@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -308,7 +309,8 @@ async def test_a_qemu_that_ends_while_it_is_saved_leaves_nothing(boot_files: Boo
             def __init__(self, folder: Path, template_id: str) -> None:
                 super().__init__(folder, template_id)
                 for pid in of_vm(name):
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it has gone with the one before
+                        os.kill(pid, signal.SIGKILL)
 
         monkeypatch.setattr(saving, "Draft", Killing)
         with pytest.raises((ConnectionLost, DeadlineExceeded, HostError)):

@@ -368,7 +368,11 @@ class QemuMachine:
         if self._child is None and isinstance(error, UtilityVMError):
             self._end(ExitStatus(ExitHow.FAILED, error.message))
         self._transport.close()
-        await self.terminate()
+        try:
+            if self._child is not None and isinstance(error, ConnectionLost):
+                await self._end_by_itself()
+        finally:
+            await self.terminate()
 
     # -- changing ---------------------------------------------------------------------------------------------------
 
@@ -450,12 +454,16 @@ class QemuMachine:
     async def _end_after_loss(self, reason: UtilityVMError) -> None:
         """End a machine that its agent has left, unless it is ending by itself."""
         if isinstance(reason, ConnectionLost):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(EXIT_TIMEOUT):
-                    await self._ended.wait()
+            await self._end_by_itself()
         if self._status is None and not self._terminated and self._child is not None:
             self._lost = reason
             self._child.kill()
+
+    async def _end_by_itself(self) -> None:
+        """Give a machine that has ended a connection time to end, and to say why."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(EXIT_TIMEOUT):
+                await self._ended.wait()
 
     async def _release(self) -> None:
         await self._scope.aclose()
