@@ -46,9 +46,9 @@ async def proxy(*words: str) -> AsyncIterator[str]:
 
 
 async def adapters(vm: UtilityVM) -> str:
-    return (
-        await vm.run(["sh", "-c", "cd /sys/class/net; echo *; ip -4 addr show | grep -o 'inet 10[^ ]*'"], timeout=LIMIT)
-    ).stdout.decode()
+    """Return the names of interfaces that are devices, some kernels have others from the start; and their addresses."""
+    script = "cd /sys/class/net; echo $(ls -d */device | cut -d/ -f1); ip -4 addr show | grep -o 'inet 10[^ ]*'"
+    return (await vm.run(["sh", "-c", script], timeout=LIMIT)).stdout.decode()
 
 
 @pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed")
@@ -62,9 +62,9 @@ async def test_an_adapter_is_there_when_the_vm_has_started_and_comes_and_goes_as
             await shim.call(NETWORK_CONFIG_PROXY, "ConfigureNetworking", request, ncproxy.Nothing, within=60)
 
         for _ in range(2):
-            assert (await adapters(vm)).split("\n")[:2] == ["eth0 lo", "inet 10.0.2.15/24"]
+            assert (await adapters(vm)).split("\n")[:2] == ["eth0", "inet 10.0.2.15/24"]
             await configure(RequestType.TEARDOWN)
-            assert (await adapters(vm)).split("\n")[:2] == ["lo", ""]
+            assert (await adapters(vm)).split("\n")[:2] == ["", ""]
             await configure(RequestType.SETUP)
         await shim.aclose()
 
@@ -76,7 +76,7 @@ async def test_a_proxy_gives_a_vm_the_place_in_the_namespace_of_its_name_and_not
         async with proxy("--endpoint", "ns:/run/netns/{id}") as address:
             async with await created(boot_files, address, id=here) as vm:
                 await vm.start()
-                assert (await adapters(vm)).split("\n")[:2] == ["eth0 lo", f"inet {POD}/24"]
+                assert (await adapters(vm)).split("\n")[:2] == ["eth0", f"inet {POD}/24"]
                 async with serving(there, WORLD, 80, b"hello") as callers:
                     done = await vm.run(["sh", "-c", f"nc -w 5 {WORLD} 80 </dev/null"], timeout=LIMIT)
                 assert (done.stdout, callers[0][0]) == (b"hello", POD)
