@@ -140,7 +140,8 @@ func loadSCSI(k sys.Kernel) error {
 }
 
 // findDisk waits for a disk's block device and returns its name. The driver hears of a disk by itself, but not always of
-// one that comes right after another has gone from its place: then it is told to look.
+// one that comes right after another has gone from its place: then it is told to look. One that leaves scans to others
+// (scsi_mod.scan=manual) would scan for a disk with LUN 0, so that it is told of at once.
 func findDisk(k sys.Kernel, d *wire.Disk) (string, error) {
 	host, err := scsiHost(k, d.Controller)
 	if err != nil {
@@ -149,9 +150,11 @@ func findDisk(k sys.Kernel, d *wire.Disk) (string, error) {
 	folder, lun := scsiFolder(host, d), strconv.Itoa(int(d.Lun))
 	look := func() string { return blockDevice(k, folder) }
 	what := "disk at controller " + strconv.Itoa(int(d.Controller)) + " lun " + lun
-	name, err := appearBlock(k, what, maxUnheard, look)
-	if wire.CodeOf(err) != wire.Timeout {
-		return name, err
+	if d.Lun != 0 || look() != "" {
+		name, err := appearBlock(k, what, maxUnheard, look)
+		if wire.CodeOf(err) != wire.Timeout {
+			return name, err
+		}
 	}
 	if err := k.WriteFile(scsiHosts+"/"+host+"/scan", "0 0 "+lun); err != nil {
 		return "", &wire.Error{Code: wire.Fail, Text: "looking for the disk at " + folder, Cause: err}

@@ -84,6 +84,15 @@ func TestTheDriverLooksOnceForDisksThatAreThereAlready(t *testing.T) {
 	same(t, k, "module /scsi.ko", scan9, scan10, "module /scsi.ko", scan9, scan10, "nodes", "nodes")
 }
 
+func TestTheDriverIsToldOfADiskThatItWouldOnlyScanFor(t *testing.T) {
+	k := controllers()
+	appears(k, "/sys/bus/scsi/devices/9:0:0:0/block/sda")
+	if err := addDisk(k, &loop.Once{}, &wire.Disk{}); err != nil {
+		t.Fatal(err)
+	}
+	same(t, k, "module /scsi.ko", scan9, scan10, "write /sys/class/scsi_host/host9/scan 0 0 0", "nodes", "wait")
+}
+
 func TestADiskIsThereWhenItCanBeOpened(t *testing.T) {
 	k := controllers()
 	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sdc"] = ""
