@@ -89,8 +89,14 @@ def _figures(row: Mapping[str, object] | None) -> list[str]:
     if row is None:
         return ["not measured"] * 3
     unit = row["unit"]
-    raw = "" if row["raw"] is None else f"{row['raw']:.3g} {unit}"
-    return [raw, f"{row['ours']:.3g} {unit}", f"{row['ratio']:.2f}" + ("" if row["met"] else " **not met**")]
+    raw = "" if row["raw"] is None else f"{_three(row['raw'])} {unit}"
+    return [raw, f"{_three(row['ours'])} {unit}", f"{row['ratio']:.2f}" + ("" if row["met"] else " **not met**")]
+
+
+def _three(value: object) -> str:
+    """Return a figure with three digits, in full where it has more before its point."""
+    assert isinstance(value, float)  # noqa: S101
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
