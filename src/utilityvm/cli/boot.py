@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from utilityvm.cli import attach, from_template, timeline
-from utilityvm.cli.flags import add_option_flags, refuse_template
+from utilityvm.cli.flags import add_option_flags
 from utilityvm.cli.network import add_network_flags, wanted_network
 from utilityvm.guest.spec import ProcessSpec, parameters
 from utilityvm.kit.errors import InvalidOptions
@@ -56,7 +56,6 @@ def _run(args: argparse.Namespace) -> int:
 async def _boot(args: argparse.Namespace) -> int:
     spec = _spec(args, os.environ)
     options = from_template.options_of(args, await from_template.template_of(args))
-    refuse_template(options)
     if spec is not None and not options.use_guest_connection:
         raise InvalidOptions("a command needs the guest connection, and use_guest_connection is false", hint="leave one of them out")
     vm = await create_lcow(options, require_kvm=args.require_kvm, require_jail=args.require_jail, network=wanted_network(args))

@@ -78,16 +78,6 @@ def given_file(args: argparse.Namespace) -> OptionsFile | None:
     return None if args.options is None else read_options_file(args.options)
 
 
-def refuse_template(options: OptionsLCOW) -> None:
-    """Refuse a VM that is to become a template, of a verb that saves none.
-
-    Raises:
-        InvalidOptions: it is one.
-    """
-    if options.is_template:
-        raise InvalidOptions("is_template: the VM ends with its command and nobody saves it", hint="uvm template create saves one")
-
-
 def wanted_options(args: argparse.Namespace, **usual: object) -> OptionsLCOW:
     """Return the options of a Linux VM on this host: its defaults, then `usual`, then the file's, then the flags'.
 

@@ -37,12 +37,16 @@ def options_of(
     `least` is what its size must be at least, by option, for what is to run in it: a VM that is booted gets that, unless told otherwise.
 
     Raises:
-        InvalidOptions: what was given is not as the template's, or too much for it; `problems` has all of it by name.
+        InvalidOptions: what was given is not as the template's, or too much for it; `problems` has all of it by name. Or it is to become a
+            template, and the verb saves none.
         UtilityVMError: as `wanted_options`.
     """
     named = {"id": vm_id} if vm_id else {}
     if template is None:
-        return wanted_options(args, **(least or {}), **named)
+        options = wanted_options(args, **(least or {}), **named)
+        if options.is_template:
+            raise InvalidOptions("is_template: the VM ends with its command and nobody saves it", hint="uvm template create saves one")
+        return options
     file = given_file(args)
     given = {*given_options(args), *(file.values if file is not None else ())}
     wanted = wanted_options(args, **named)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from utilityvm.cli import attach, from_template, timeline
-from utilityvm.cli.flags import add_option_flags, refuse_template
+from utilityvm.cli.flags import add_option_flags
 from utilityvm.cli.network import add_network_flags, wanted_network
 from utilityvm.cli.progress import Bar
 from utilityvm.cli.registries import access, add_registry_flags
@@ -103,7 +103,6 @@ def plan_of(args: argparse.Namespace, template: "Template | None" = None) -> Pla
         raise InvalidOptions("--from and --no-template contradict each other")
     options = from_template.options_of(args, template, vm_id=args.name, least=vm_size(wanted))
     wanted = replace(wanted, vm_network=network is not None or bool(options.network_config_proxy))
-    refuse_template(options)
     if not options.use_guest_connection:
         raise InvalidOptions("a container needs the guest connection, and use_guest_connection is false")
 
