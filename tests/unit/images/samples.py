@@ -4,8 +4,10 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import random
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,6 +113,19 @@ def write(folder: Path, files: Mapping[str, bytes]) -> Path:
 def archive(path: Path, files: Mapping[str, bytes | tarfile.TarInfo]) -> Path:
     path.write_bytes(tar(files))
     return path
+
+
+def moments_within(whole: float, rounds: int, *, enough: Callable[[], bool]) -> Iterator[float]:
+    """Yield seconds spread over work that takes `whole` on this machine, later ones would find it done: `rounds`, and up to five times as
+    many until there is `enough`.
+    """
+    seed = int.from_bytes(os.urandom(4))
+    print(f"seed {seed}")
+    chance = random.Random(seed)  # noqa: S311
+    for turn in range(5 * rounds):
+        if turn >= rounds and enough():
+            return
+        yield whole * (turn % rounds + chance.random()) / rounds
 
 
 def nobodys(store: ImageStore) -> list[str]:
