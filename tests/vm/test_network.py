@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.pidfds import all_ended
 
 from utilityvm import Exists, HNSEndpoint, InvalidOptions, Namespace, Sandbox, UserNetwork, UtilityVM, create_lcow, default_options_lcow
 from utilityvm.boot.files import BootFiles
@@ -308,12 +309,6 @@ asyncio.run(main())
         assert len(found) == 3
         owner.send_signal(signal.SIGKILL)
         await owner.wait()
-        for pidfd in pidfds:
-            ended = asyncio.Event()
-            asyncio.get_running_loop().add_reader(pidfd, ended.set)
-            async with asyncio.timeout(LIMIT):
-                await ended.wait()
-            asyncio.get_running_loop().remove_reader(pidfd)
-            os.close(pidfd)
+        await all_ended(pidfds)
         with socket.create_server(("127.0.0.1", 8082)):
             pass

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.pidfds import all_ended
 
 from utilityvm import Process, UtilityVM, create_lcow, default_options_lcow
 from utilityvm.boot.files import BootFiles
@@ -184,17 +185,10 @@ async def test_the_group_of_a_killed_owner_is_swept_by_the_next_command_and_a_ru
         async with asyncio.timeout(LIMIT):
             assert await owner.stdout.readline() == b"up\n"
         qemu = os.pidfd_open(qemu_of("uvm-test-orphan"))
-        try:
-            os.kill(owner.pid, signal.SIGKILL)
-            await owner.wait()
-            assert len(groups_of("uvm-test-orphan")) == 1
-            gone = asyncio.Event()
-            asyncio.get_running_loop().add_reader(qemu, gone.set)
-            async with asyncio.timeout(LIMIT):
-                await gone.wait()
-            asyncio.get_running_loop().remove_reader(qemu)
-        finally:
-            os.close(qemu)
+        os.kill(owner.pid, signal.SIGKILL)
+        await owner.wait()
+        assert len(groups_of("uvm-test-orphan")) == 1
+        await all_ended([qemu])
         run_tool([sys.executable, "-m", "utilityvm", "cpugroup", "list"], within=LIMIT)
         assert groups_of("uvm-test-orphan") == []
         assert len(groups_of(other.id)) == 1

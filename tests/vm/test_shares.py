@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import pytest_asyncio
+from tests.pidfds import all_ended
 
 from utilityvm import Exists, GuestError, InvalidOptions, NotFound, Unsupported, UtilityVM, create_lcow, default_options_lcow
 from utilityvm.boot.files import BootFiles
@@ -317,14 +318,7 @@ async def test_nothing_is_left_when_the_owner_is_killed(boot_files: BootFiles, f
     assert len(servers(owner.pid)) == 1
     owner.kill()
     await owner.wait()
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(LIMIT):
-        for pidfd in gone:
-            ended = asyncio.Event()
-            loop.add_reader(pidfd, ended.set)
-            await ended.wait()
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
+    await all_ended(gone)
     assert names(folder) == ["file"]
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.pidfds import all_ended
 
 from utilityvm import (
     BridgeNetwork,
@@ -137,13 +138,7 @@ asyncio.run(main())
         await uplink(names[0]).open()
     owner.send_signal(signal.SIGKILL)
     await owner.wait()
-    for pidfd in pidfds:
-        ended = asyncio.Event()
-        asyncio.get_running_loop().add_reader(pidfd, ended.set)
-        async with asyncio.timeout(LIMIT):
-            await ended.wait()
-        asyncio.get_running_loop().remove_reader(pidfd)
-        os.close(pidfd)
+    await all_ended(pidfds)
     assert [trace for trace in traces(names[0]) if trace.startswith("uvm")] == []
     other = uplink(names[0])
     await other.open()

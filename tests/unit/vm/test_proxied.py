@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.pidfds import all_ended
 
 from utilityvm import OptionsLCOW, UserNetwork, create_lcow
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, StateError
@@ -90,15 +91,6 @@ async def test_two_vms_of_one_proxy_do_not_know_each_other() -> None:
         assert [nic.state for nic in other.network.adapters] == ["attached"]
 
 
-async def ended(process: int) -> None:
-    """Wait for the end of a process that is not ours, by its descriptor."""
-    over = asyncio.Event()
-    asyncio.get_running_loop().add_reader(process, over.set)
-    await over.wait()
-    asyncio.get_running_loop().remove_reader(process)
-    os.close(process)
-
-
 OWNER = """
 import asyncio, sys
 from tests.unit.vm.test_proxied import created
@@ -128,8 +120,7 @@ async def test_nothing_is_left_of_a_vm_whose_owner_was_killed_and_its_proxy_forg
         while f"ncproxy.lost container={vm_id}" not in (line := (await proxy.stderr.readline()).decode()):
             assert line
         assert len(ends) == 2
-        for end in ends:
-            await ended(end)
+        await all_ended(ends)
         assert f"@computeagent-{vm_id}" not in Path("/proc/net/unix").read_text()  # noqa: ASYNC240 (the kernel's own)
 
 
