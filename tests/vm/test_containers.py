@@ -25,7 +25,7 @@ from utilityvm.boot.files import BootFiles
 from utilityvm.containers.volumes import lock_volume, volume_file
 from utilityvm.images.store import ImageStore
 from utilityvm.store.layout import Layout
-from utilityvm.wire.gcs import NotificationType
+from utilityvm.wire.gcs import FILE_NOT_FOUND, PATH_NOT_FOUND, NotificationType
 
 from .counting import assert_nothing_left, count
 from .disks import ext4
@@ -269,20 +269,22 @@ async def test_folders_and_files_of_the_host_are_seen_written_and_protected(vm: 
     folder.mkdir()
     (folder / "file").write_text("of the host")
     (folder / "secret").write_text("not shared")
+    (tmp_path / "link").symlink_to(folder / "file")
     mounts = [
         {"destination": "/rw", "type": "bind", "source": str(folder)},
         {"destination": "/ro", "type": "bind", "source": str(folder), "options": ["rbind", "ro"]},
         {"destination": "/etc/one", "type": "bind", "source": str(folder / "file"), "options": ["bind", "ro"]},
+        {"destination": "/etc/two", "type": "bind", "source": str(tmp_path / "link"), "options": ["ro"]},
         {"destination": "/small", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]},
     ]
     async with running(vm, layers, mounts=mounts) as container:
-        text = "cat /ro/file /etc/one; echo new >/rw/new; touch /ro/x 2>&1; echo x 2>/dev/null >/etc/one || echo protected; "
+        text = "cat /ro/file /etc/one /etc/two; echo new >/rw/new; touch /ro/x 2>&1; echo x 2>/dev/null >/etc/one || echo protected; "
         done = await script(container, text + "df -m /small | tail -1")
         words = done.out.decode()
-        assert words.startswith("of the hostof the hosttouch: /ro/x: Read-only file system\nprotected\n")
+        assert words.startswith("of the hostof the hostof the hosttouch: /ro/x: Read-only file system\nprotected\n")
         assert words.split()[-5] == "1"
         assert (folder / "new").read_text() == "new\n"
-        assert [share.state for share in vm.plan9.shares] == ["attached"] * 3
+        assert [share.state for share in vm.plan9.shares] == ["attached"] * 4
     assert vm.plan9.shares == ()
 
 
@@ -339,8 +341,14 @@ async def test_more_processes_run_in_it_with_its_rights_and_as_others(vm: Utilit
         ]
         assert (await container.run(["cat"], input=b"y" * 300_000, timeout=LIMIT)).stdout == b"y" * 300_000
         assert len(await container.pids()) == 1
-        with pytest.raises(GuestError):
-            await container.exec(["/no/such/program"])
+        for argv, cwd, said, result in (
+            (["/no/program"], None, "/no/program: no such program", FILE_NOT_FOUND),
+            (["pwd"], "/no/folder", "/no/folder: no such folder", PATH_NOT_FOUND),
+            (["pwd"], "/etc/passwd", "/etc/passwd: no such folder", PATH_NOT_FOUND),
+        ):
+            with pytest.raises(GuestError, match=f"^{said} in vm {vm.id}: container {container.id}$") as caught:
+                await container.exec(argv, cwd=cwd)
+            assert caught.value.result == result
         assert len(await container.pids()) == 1
 
 

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from utilityvm import Completed, DeadlineExceeded, GuestError, InvalidOptions, OutputLimitExceeded, Process, UtilityVM
-from utilityvm.wire.gcs import ACCESS_DENIED, FILE_NOT_FOUND
+from utilityvm.wire.gcs import ACCESS_DENIED, FILE_NOT_FOUND, PATH_NOT_FOUND
 
 from .counting import assert_nothing_left, count, short_processes, through_cat
 from .running import LIMIT, Done, ended, line, run, sh, until
@@ -111,7 +111,7 @@ async def test_the_working_directory_is_the_one_that_was_given(vm: UtilityVM) ->
 async def test_a_missing_working_directory_is_told_from_a_missing_program(vm: UtilityVM) -> None:
     with pytest.raises(GuestError, match="working directory /nowhere: no such file") as caught:
         await vm.create_process(["pwd"], cwd="/nowhere")
-    assert caught.value.result != FILE_NOT_FOUND
+    assert caught.value.result == PATH_NOT_FOUND
 
 
 @pytest.mark.parametrize("program", ["no-such-program", "/no/such/program", "./relative"])

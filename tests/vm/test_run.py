@@ -61,6 +61,11 @@ async def test_the_exit_code_and_the_streams_are_the_programs(command: tuple[str
     assert await outcome(*command) == expected
 
 
+async def test_a_folder_to_start_in_that_is_a_file_ends_with_127() -> None:
+    said = b"uvm: /etc/passwd: no such folder in image busybox:latest\n"
+    assert await outcome("true", flags=["-w", "/etc/passwd"]) == Done(127, b"", said)
+
+
 SURROUNDINGS = """
 echo "$A|${B-unset}|$C|$PWD|$(id -u):$(id -g)|$(hostname)|$(ulimit -n)"
 grep CapBnd /proc/self/status | cut -f2

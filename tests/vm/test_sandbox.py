@@ -72,6 +72,9 @@ async def test_a_program_that_does_not_exist_is_told(box: Sandbox) -> None:
     assert "one by one" in caught.value.hint
     with pytest.raises(GuestError, match="/etc/passwd"):
         await box.run("/etc/passwd")
+    for folder in ("/no/such", "/etc/passwd"):
+        with pytest.raises(NotFound, match=f"^sandbox busybox: {folder}: no such folder$"):
+            await box.run("pwd", cwd=folder)
     with pytest.raises(InvalidOptions, match="argv is empty"):
         await box.run()
 

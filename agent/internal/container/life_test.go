@@ -269,6 +269,8 @@ func TestWhatCrunSaysOfAFailureIsToldByItsKind(t *testing.T) {
 		"2026-01-01T00:00:00.000000Z: executable file `x` not found in $PATH: No such file or directory": wire.FileNotFound,
 		"open executable: Permission denied":    wire.AccessDenied,
 		"chdir `/x`: No such file or directory": wire.PathNotFound,
+		"chdir `/x`: Not a directory":           wire.PathNotFound,
+		"chdir `/x`: Permission denied":         wire.Fail,
 		"something else":                        wire.Fail,
 		"":                                      wire.Fail,
 	} {

@@ -169,7 +169,7 @@ func failure(verb string, code int, log string) error {
 		kind = wire.FileNotFound
 	case strings.Contains(text, "open executable"):
 		kind = wire.AccessDenied
-	case strings.Contains(text, "chdir"):
+	case strings.Contains(text, "chdir `") && (strings.HasSuffix(text, "No such file or directory") || strings.HasSuffix(text, "Not a directory")):
 		kind = wire.PathNotFound
 	case code == 128+int(syscall.SIGKILL):
 		text = "did not end within " + strconv.Itoa(patience/1000) + " s, and was killed; " + text

@@ -18,7 +18,7 @@ from utilityvm.guest.process import in_words
 from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import ConnectionLost, GuestError, HostError, InvalidOptions, UtilityVMError
 from utilityvm.vm.uvm import CLEANUP_TIMEOUT
-from utilityvm.wire.gcs import ACCESS_DENIED, BAD_FORMAT, FILE_NOT_FOUND, LOADER_NOT_FOUND
+from utilityvm.wire.gcs import ACCESS_DENIED, BAD_FORMAT, FILE_NOT_FOUND, LOADER_NOT_FOUND, PATH_NOT_FOUND
 
 if TYPE_CHECKING:
     from utilityvm.guest.process import Process
@@ -179,8 +179,8 @@ class Escaped(Exception):
     """The user wants out."""
 
 
-async def outcome(work: Awaitable[int], vm: "UtilityVM", program: str, where: str) -> int:
-    """Return the exit code of `work`, which runs `program` in the VM, or ours for its failure to; `where` it was looked for.
+async def outcome(work: Awaitable[int], vm: "UtilityVM", program: str, cwd: str, where: str) -> int:
+    """Return the exit code of `work`, which runs `program` in the folder `cwd`, or ours for its failure to; `where` they were looked for.
 
     Raises:
         UtilityVMError: the VM ended first, or the program failed of something that has no exit code.
@@ -188,7 +188,7 @@ async def outcome(work: Awaitable[int], vm: "UtilityVM", program: str, where: st
     try:
         return await work
     except GuestError as error:
-        return not_started(in_words(error, program, where))
+        return not_started(in_words(error, program, cwd, where))
     except ConnectionLost as lost:
         raise await _end_of(vm, lost) from lost
     except Escaped:
@@ -220,6 +220,7 @@ def not_started(error: GuestError) -> int:
 
 _NOT_RUN: Final = {
     FILE_NOT_FOUND: NOT_FOUND,
+    PATH_NOT_FOUND: NOT_FOUND,
     LOADER_NOT_FOUND: NOT_FOUND,
     ACCESS_DENIED: NOT_EXECUTABLE,
     BAD_FORMAT: NOT_EXECUTABLE,

@@ -65,7 +65,7 @@ async def _boot(args: argparse.Namespace) -> int:
             async with asyncio.timeout(args.timeout):
                 if spec is None:
                     return await _wait(vm)
-                return await attach.outcome(_command(vm, spec), vm, spec.program, "the guest")
+                return await attach.outcome(_command(vm, spec), vm, spec.program, spec.cwd, "the guest")
         except TimeoutError:
             print(f"uvm: {spec.program if spec else f'vm {vm.id}'} still ran after {args.timeout:g} s", file=sys.stderr)
             return attach.TIMED_OUT

@@ -81,7 +81,7 @@ async def _container(args: argparse.Namespace, signals: attach.Signals) -> int:
         try:
             async with asyncio.timeout(args.timeout):
                 work = _command(opened.container, args, signals)
-                return await attach.outcome(work, opened.vm, opened.program, f"image {opened.image.name.short}")
+                return await attach.outcome(work, opened.vm, opened.program, opened.cwd, f"image {opened.image.name.short}")
         except TimeoutError:
             print(f"uvm: {plan.image}: still ran after {args.timeout:g} s", file=sys.stderr)
             return attach.TIMED_OUT

@@ -18,10 +18,10 @@ from utilityvm.containers.processes import another
 from utilityvm.containers.releases import Releases
 from utilityvm.containers.root import ScratchDisk
 from utilityvm.guest.collect import OUTPUT_LIMIT, Completed, run_process
-from utilityvm.guest.process import Process
+from utilityvm.guest.process import Process, in_words
 from utilityvm.guest.spec import check_bounds, check_signal, check_timeout
 from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, InvalidOptions, ProtocolError, StateError, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, GuestError, InvalidOptions, ProtocolError, StateError, UtilityVMError
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
 from utilityvm.schema.metrics import CgroupMetrics
@@ -176,13 +176,18 @@ class Container:
             StateError: the container does not run.
             InvalidOptions: no guest could start it; or it is an OCI process, and parts of it are given beside it.
             Unsupported: it has members that an OCI process does not have.
-            GuestError: the guest cannot start it; `result` tells a missing program apart.
+            GuestError: the guest cannot start it; `result` tells a missing program or folder apart.
             ConnectionLost, DeadlineExceeded: the guest is gone, or does not answer.
         """
         self._step(Do.EXEC)
         wanted = another(self._process, process, self._name, env=env, cwd=cwd, user=user, console_size=console_size)
         with span("container.exec", level=logging.DEBUG, vm=self._vm.id, container=self.id):
-            return await self._guest.execute(wanted, stdin=stdin, stdout=stdout, stderr=stderr)
+            try:
+                return await self._guest.execute(wanted, stdin=stdin, stdout=stdout, stderr=stderr)
+            except GuestError as error:
+                if (told := in_words(error, wanted.args[0] if wanted.args else "", wanted.cwd, self._name)) is error:
+                    raise
+                raise told from error
 
     async def run(
         self,

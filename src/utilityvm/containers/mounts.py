@@ -21,7 +21,6 @@ from utilityvm.devices.scsi import DiskAccess
 from utilityvm.devices.share import share
 from utilityvm.devices.tables import Tables
 from utilityvm.kit.errors import InvalidOptions, Problem, UtilityVMError
-from utilityvm.options.paths import split
 from utilityvm.wire.oci import Mount
 
 VOLUME: Final = "volume"
@@ -106,7 +105,7 @@ class Mounts:
             raise TypeError(f"{shared} is no 9p share")
         taken.push(f"share of {mount.source}", partial(self.tables.plan9.remove, shared))
         if shared.allowed_names is not None:
-            guest_path = f"{guest_path}/{split(self.owner.host.path_flavour, mount.source)[1]}"
+            guest_path = f"{guest_path}/{shared.allowed_names[0]}"
         return _bound(replace(mount, source=guest_path))
 
 

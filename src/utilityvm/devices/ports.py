@@ -18,11 +18,16 @@ Modify = Callable[[ModifySettingRequest], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a path of the host is: a folder, or a file of `size` bytes. `identity` changes when another file takes its place."""
+    """What a path of the host is: a folder, or a file of `size` bytes. `identity` changes when another file takes its place.
+
+    `special` is neither: a device, a pipe, a socket. `real` is where links lead from the path, ``""`` when that is the path itself.
+    """
 
     folder: bool
     size: int = 0
     identity: Hashable = None
+    special: bool = False
+    real: str = ""
 
 
 Look = Callable[[str], Seen]

@@ -188,10 +188,10 @@ class Streams:
                 end.close()
 
 
-def in_words(error: GuestError, program: str, where: str) -> GuestError:
-    """Return the guest's failure to run `program` in our words, if it is known; `where` the program was looked for."""
-    why = _NOT_RUN.get(error.result)
-    return error if why is None else GuestError(f"{program}: {why} in {where}", call=error.call, result=error.result)
+def in_words(error: GuestError, program: str, cwd: str, where: str) -> GuestError:
+    """Return the guest's failure to run `program` in the folder `cwd` in our words, if it is known; `where` they were looked for."""
+    what, why = (cwd, "no such folder") if error.result == gcs.PATH_NOT_FOUND else (program, _NOT_RUN.get(error.result))
+    return error if why is None else GuestError(f"{what}: {why} in {where}", call=error.call, result=error.result)
 
 
 _NOT_RUN: Final = {

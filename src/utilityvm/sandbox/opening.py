@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from msgspec.structs import replace
 from utilityvm.containers.container import Container
 from utilityvm.containers.scratch import SCRATCH_SIZE, check_size
 from utilityvm.containers.wish import Volume
+from utilityvm.devices.share import check_sharable
 from utilityvm.guest.process import in_words
 from utilityvm.images.depot import Tell, tell_nobody
 from utilityvm.images.formats import Platform
@@ -23,13 +23,14 @@ from utilityvm.images.names import parse
 from utilityvm.images.skopeo import Access
 from utilityvm.images.store import ImageStore
 from utilityvm.kit.aio import finish, together
-from utilityvm.kit.errors import GuestError, HostError, NotFound, Unsupported
+from utilityvm.kit.errors import GuestError, HostError, NotFound, UtilityVMError
 from utilityvm.kit.ids import new_guid
 from utilityvm.kit.trace import span
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.network import NetworkWish
 from utilityvm.store.layout import Layout
 from utilityvm.templates.boots import BootTemplates, VmsOfHost, boot
+from utilityvm.vm.look import look
 from utilityvm.vm.uvm import UtilityVM
 from utilityvm.wire.oci import Spec
 
@@ -77,10 +78,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A VM that runs, and a container in it that was created and not started yet, whose first process is `program`."""
+    """A VM that runs, and a container in it that was created and not started yet, whose first process is `program`, in the folder `cwd`."""
 
     image: Image
     program: str
+    cwd: str
     vm: UtilityVM
     container: Container
 
@@ -128,13 +130,13 @@ async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pu
 
     await together(vm(), image())
     ((held, spec),), (machine,) = found, running
-    program = spec.process.args[0] if spec.process else ""
+    program, cwd = (spec.process.args[0], spec.process.cwd) if spec.process else ("", "")
     try:
         made = await machine.create_container(plan.container_id, spec, layers=held.layers, scratch_size_in_bytes=plan.scratch_size)
     except GuestError as error:
-        told = in_words(error, program, f"image {held.name.short}")
+        told = in_words(error, program, cwd, f"image {held.name.short}")
         raise (error.during(f"image {held.name.short}") if told is error else told) from error
-    return Opened(held, program, machine, made)
+    return Opened(held, program, cwd, machine, made)
 
 
 def at_hand(spec: Spec) -> Spec:
@@ -150,23 +152,17 @@ def real_path(path: str, target: str) -> str:
     Raises:
         NotFound: there is no such thing here.
         HostError: it may not be looked at or read, or its links lead in a circle.
-        Unsupported: it is the root of this host, or neither a file nor a folder.
+        Unsupported: as `devices.share.check_sharable`.
     """
-    where = f"mount {target}: {path}"
     try:
-        real = os.path.realpath(path, strict=True)
-        mode = os.stat(real).st_mode  # noqa: PTH116 (one call for both questions)
-    except FileNotFoundError as error:
-        raise NotFound(f"{where}: no such file or folder on this host") from error
-    except (OSError, ValueError) as error:
-        raise HostError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
-    if real == "/":
-        raise Unsupported(f"{where}: is the whole of this host, which no VM is given", hint="name the folder that is needed")
-    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-        raise Unsupported(f"{where}: is neither a file nor a folder: nothing else can be shared with a VM")
-    if not os.access(real, os.R_OK | (os.X_OK if stat.S_ISDIR(mode) else 0)):
-        raise HostError(f"{where}: may not be read by this user")
-    return real
+        seen = look(path)
+        check_sharable(path, seen)
+        if not os.access(seen.real, os.R_OK | (os.X_OK if seen.folder else 0)):
+            raise HostError(f"{path}: may not be read by this user")
+    except UtilityVMError as error:
+        error.during(f"mount {target}")
+        raise
+    return seen.real
 
 
 async def _held(undo: AsyncExitStack, store: ImageStore, plan: Plan, pulling: Pulling) -> Image:

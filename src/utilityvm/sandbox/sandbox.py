@@ -23,7 +23,7 @@ from utilityvm.guest.spec import check_bounds
 from utilityvm.images.image import Image
 from utilityvm.images.store import ImageStore
 from utilityvm.kit.aio import finish
-from utilityvm.kit.errors import GuestError, InvalidOptions, NotFound
+from utilityvm.kit.errors import GuestError, InvalidOptions, NotFound, UtilityVMError
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import span
 from utilityvm.network.publish import Published, parse_published
@@ -34,7 +34,7 @@ from utilityvm.sandbox.life import LIFE, Do, SandboxState
 from utilityvm.sandbox.opening import Opened, Plan, Pull, new_name, open_container
 from utilityvm.vm.host_options import default_options_lcow
 from utilityvm.vm.uvm import UtilityVM
-from utilityvm.wire.gcs import FILE_NOT_FOUND
+from utilityvm.wire.gcs import FILE_NOT_FOUND, PATH_NOT_FOUND
 from utilityvm.wire.oci import Spec
 
 CLOSE_TIMEOUT: Final = 30.0
@@ -221,7 +221,7 @@ class Sandbox:
 
         Raises:
             StateError: the sandbox is not open.
-            NotFound: it has no such program.
+            NotFound: it has no such program, or no folder `cwd`.
             DeadlineExceeded: it was not done in time; the error has the output so far.
             OutputLimitExceeded: it said more than `limit`; the error has the first `limit` bytes.
             InvalidOptions, GuestError: it cannot be run.
@@ -340,11 +340,17 @@ class Sandbox:
                 argv, env=env, cwd=cwd, user=user, stdin=stdin, stdout=stdout, stderr=stderr, console_size=console_size
             )
         except GuestError as error:
-            if error.result != FILE_NOT_FOUND:
-                told = in_words(error, argv[0], f"sandbox {self.image}")
-                raise (error.during(f"sandbox {self.image}: {argv[0]}") if told is error else told) from error
-            hint = "give the words of a command one by one, or run a shell: run('sh', '-c', '…')" if " " in argv[0] else ""
-            raise NotFound(f"sandbox {self.image}: {argv[0]}: no such program", hint=hint) from error
+            raise _not_run(error, argv[0], cwd or "its working directory", f"sandbox {self.image}") from error
+
+
+def _not_run(error: GuestError, program: str, cwd: str, where: str) -> UtilityVMError:
+    if error.result == PATH_NOT_FOUND:
+        return NotFound(f"{where}: {cwd}: no such folder")
+    if error.result == FILE_NOT_FOUND:
+        hint = "give the words of a command one by one, or run a shell: run('sh', '-c', '…')" if " " in program else ""
+        return NotFound(f"{where}: {program}: no such program", hint=hint)
+    told = in_words(error, program, cwd, where)
+    return error.during(f"{where}: {program}") if told is error else told
 
 
 def _check_bounds(data: object, timeout: float | None, limit: object) -> None:

@@ -208,6 +208,28 @@ async def test_a_linux_guest_mounts_a_folder_or_a_folder_with_one_file(path: str
             await world.vm.share("/none", "/mnt")
 
 
+async def test_a_link_to_a_file_is_the_file_that_it_leads_to() -> None:
+    async with running() as world:
+        world.seen["/d/link"] = Seen(folder=False, real="/e/f")
+        await world.vm.share("/d/link", "/mnt")
+        assert world.requests()[0]["Settings"].items() >= {"Path": "/e/", "AllowedFiles": ["f"]}.items()
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (Seen(folder=True, real="/"), "is the whole of this host, which no VM is given"),
+        (Seen(folder=False, special=True, real="/p"), "is neither a file nor a folder: nothing else can be shared with a VM"),
+    ],
+)
+async def test_what_cannot_be_shared_is_refused_before_anything_is_asked(seen: Seen, said: str) -> None:
+    async with running() as world:
+        world.seen["/p"] = seen
+        with pytest.raises(Unsupported, match=f"^/p: {said}$"):
+            await world.vm.share("/p", "/mnt")
+        assert world.asked == []
+
+
 async def test_each_9p_share_has_a_number_of_its_own_and_is_removed_by_what_was_returned() -> None:
     async with running() as world:
         first, second = [await world.vm.plan9.add("/d", path) for path in ("/a", "/b")]
