@@ -161,6 +161,16 @@ func (s *spec) readRest() (err error) {
 	if err = s.takeFillings(); err != nil {
 		return err
 	}
+	windows, err := s.all.Object("windows")
+	if err != nil {
+		return err
+	}
+	if devices, err := windows.Objects("devices"); err != nil || len(devices) > 0 {
+		if err == nil {
+			err = &wire.Error{Code: wire.NotImpl, Text: "windows.devices: this guest has no VMBus, by which they are found; linux.devices names nodes in /dev"}
+		}
+		return err
+	}
 	hooks, err := s.all.Object("hooks")
 	if err != nil {
 		return err

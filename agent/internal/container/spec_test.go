@@ -72,6 +72,8 @@ func TestAMistakeInASpecificationIsNamed(t *testing.T) {
 		`{"process":{"a":1},"root":{"path":"/"}}`:                                                                "root.path",
 		`{"process":{"terminal":1},"root":{"path":"r"}}`:                                                         "terminal: invalid JSON",
 		`{"process":{"user":[]},"root":{"path":"r"}}`:                                                            "user: invalid JSON",
+		`{"process":{"a":1},"root":{"path":"r"},"windows":{"devices":[{"id":"g","idType":"gpu"}]}}`:              "windows.devices: this guest has no VMBus",
+		`{"process":{"a":1},"root":{"path":"r"},"windows":{"devices":7}}`:                                        "devices: invalid JSON",
 		`{"process":{"a":1},"root":{"path":"r"},"linux":7}`:                                                      "linux: invalid JSON",
 		`{"process":{"a":1},"root":{"path":"r"},"mounts":{}}`:                                                    "mounts: invalid JSON",
 		`{"process":{"a":1},"root":{"path":"r"},"hostname":"a\nb"}`:                                              "hostname",

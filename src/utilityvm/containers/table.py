@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from utilityvm.compute.containers import InGuest
 from utilityvm.containers import document
+from utilityvm.containers.assigned import assign, check_devices
 from utilityvm.containers.container import Container, OfVm
 from utilityvm.containers.document import ContainerId
 from utilityvm.containers.life import ContainerState
@@ -53,7 +54,7 @@ class Containers:
     """The containers of one VM, `vm`, with its devices and the options that it was made with."""
 
     def __init__(self, vm: OfVm, owner: Owner, tables: Tables, options: OptionsLCOW | OptionsWCOW) -> None:
-        self._vm, self._owner, self._options = vm, owner, options
+        self._vm, self._owner, self._vpci, self._options = vm, owner, tables.vpci, options
         self.volumes = Volumes(tables.scsi, owner.host.layout, tables.layers.mount_point, owner.name)
         self._rooms, self._mounts = Rooms(owner, tables), Mounts(owner, tables, self.volumes)
         self._there: dict[ContainerId, Container] = {}
@@ -110,6 +111,8 @@ class Containers:
             root = await self._rooms.mount(name, layers, disk, taken) if layers else None
             scratch_path, ours = root.scratch_path if root else "", self._vm.is_ours()
             spec = replace(spec, mounts=await self._mounts.place(spec.mounts, taken, scratch_path, ours=ours))
+            if spec.windows is not None and spec.windows.devices:
+                spec = replace(spec, windows=replace(spec.windows, devices=await assign(self._vpci, spec.windows.devices, taken)))
             wanted = document.document(spec, name, root=_root(spec, root), scratch_path=scratch_path, ours=ours)
             return self._container(name, await self._in_guest(name, wanted), wanted, taken, root.scratch if root else None)
         except BaseException:
@@ -142,6 +145,7 @@ class Containers:
         document.check(spec, layers=bool(asked.layers), scratch=asked.scratch is not None)
         check_mounts(spec.mounts)
         check_annotations(spec.annotations, self._options)
+        check_devices(self._owner, spec.windows.devices if spec.windows else ())
         return spec
 
     def _scratch(self, asked: Asked) -> ScratchDisk | str | int | None:

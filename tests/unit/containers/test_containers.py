@@ -469,6 +469,32 @@ async def test_our_agent_gets_the_whole_specification_and_others_what_the_origin
             assert "cgroupsPath" not in told["linux"]
 
 
+async def test_devices_of_the_host_are_named_to_the_guest_by_their_places_and_given_back(tmp_path: Path) -> None:
+    devices = [{"id": "PCIP\\1", "idType": "vpci-instance-id"}, {"id": "PCIP\\2", "idType": "vpci"}]
+    async with a_vm(tmp_path, Platform.HYPERV, ours=False) as world:
+        container = await world.vm.create_container("c", spec(windows={"devices": devices}))
+        given = {device.device_id: device.vmbus_guid for device in world.vm.vpci.devices}
+        told = config(world, "c")["OciSpecification"]["windows"]["devices"]
+        assert told == [{"id": given["PCIP\\1"], "idType": "vpci-instance-id"}, {"id": given["PCIP\\2"], "idType": "vpci"}]
+        await container.close()
+        assert world.vm.vpci.devices == ()
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "said"),
+    [
+        (Platform.HYPERV, "gpu", "x: a GPU's own programs and hooks are not in the guest"),
+        (Platform.HYPERV, "class", "specified device x has unsupported type class"),
+        (Platform.QEMU, "vpci-instance-id", "x: a guest on QEMU finds no device by its place on VMBus"),
+    ],
+)
+async def test_a_device_that_no_container_can_be_given_is_refused_by_name(tmp_path: Path, platform: Platform, kind: str, said: str) -> None:
+    async with a_vm(tmp_path, platform) as world:
+        with pytest.raises(Unsupported, match=rf"^\$.windows.devices\[0\]: {said}$"):
+            await world.vm.create_container("c", spec(windows={"devices": [{"id": "x", "idType": kind}]}))
+        assert world.asked == []
+
+
 async def test_a_pods_containers_name_its_sandbox(tmp_path: Path) -> None:
     sandbox = spec(annotations={"io.kubernetes.cri.container-type": "sandbox"})
     async with a_vm(tmp_path) as world:
