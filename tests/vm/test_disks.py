@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from msgspec import structs
 
 from utilityvm import (
     ConnectionLost,
@@ -20,10 +21,11 @@ from utilityvm import (
     default_options_lcow,
 )
 from utilityvm.boot.files import BootFiles
+from utilityvm.devices import resources
 from utilityvm.kit.errors import Exists, InvalidOptions
 
 from .disks import MIB, converted, disk, erofs, ext4, loop_device, pmem, xfs
-from .running import LIMIT, qemu_of, sh
+from .running import LIMIT, qemu_of, sh, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -45,11 +47,21 @@ async def test_a_disk_is_mounted_written_and_keeps_what_was_written(clean: Utili
     assert (await sh(clean, "ls -d /d/a")).code != 0, "the folder was left"
 
 
-async def test_the_driver_of_disks_has_its_parameters_from_the_kernels_line(clean: UtilityVM, tmp_path: Path) -> None:
-    image = ext4(tmp_path / "a.img")
-    await clean.modify(disk("Add", 0, image, "/d/a"))
-    await clean.modify(disk("Remove", 0, image, "/d/a"))
-    assert (await sh(clean, "cat /sys/module/scsi_mod/parameters/scan")).out == b"manual\n"
+@pytest.mark.asyncio(loop_scope="function")
+async def test_the_driver_scans_nothing_when_it_is_loaded_and_hears_of_disks_from_the_first_on(
+    boot_files: BootFiles, tmp_path: Path
+) -> None:
+    options = default_options_lcow(boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1)
+    async with await create_lcow(options) as vm:
+        await vm.start()
+        await vm.modify(resources.drivers())
+        mode = "cat /sys/module/scsi_mod/parameters/scan"
+        assert (await sh(vm, mode)).out == b"manual\n", "the module did not get what the kernel's line has for it"
+        await vm.modify(disk("Add", 1, ext4(tmp_path / "a.img"), "/d/a"))
+        assert (await sh(vm, mode)).out == b"sync\n"
+        unheard = disk("Add", 0, ext4(tmp_path / "b.img"), "")
+        await vm.modify(structs.replace(unheard, guest_request=None))
+        await until(vm, "ls -d /sys/bus/scsi/devices/*:0:0:0/block/sd*")
 
 
 async def test_disks_of_every_format_come_to_their_place_at_the_same_time(clean: UtilityVM, tmp_path: Path) -> None:
@@ -209,6 +221,7 @@ async def test_a_layer_of_an_odd_size_is_refused_with_what_to_do(vm: UtilityVM, 
     assert "SCSI" in refused.value.hint
 
 
+@pytest.mark.asyncio(loop_scope="function")
 @pytest.mark.parametrize("step", ["Add", "Remove"])
 async def test_a_qemu_that_is_killed_is_an_error_and_its_files_are_free(boot_files: BootFiles, tmp_path: Path, step: str) -> None:
     image = ext4(tmp_path / "a.img")

@@ -14,6 +14,7 @@ import (
 const (
 	scsiHosts   = "/sys/class/scsi_host"
 	scsiDevices = "/sys/bus/scsi/devices"
+	scsiScans   = "/sys/module/scsi_mod/parameters/scan"
 )
 
 // mappedDisk mounts a SCSI disk, or takes it off and out; an update says that it has grown.
@@ -122,9 +123,14 @@ func unplug(k sys.Kernel, d *wire.Disk) error {
 }
 
 // loadSCSI loads the driver, with the first disk. It finds out by itself which disks come later, but not which there are.
+// The kernel's line may tell it to leave scans to others (scsi_mod.scan=manual) when it meets its controllers; a disk with LUN 0
+// that comes later it scans for, so that it must be told to by then.
 func loadSCSI(k sys.Kernel) error {
 	if err := sys.LoadModules(k, "scsi"); err != nil {
 		return err
+	}
+	if err := k.WriteFile(scsiScans, "sync"); err != nil {
+		return &wire.Error{Code: wire.Fail, Text: "telling the disks' driver to scan, " + scsiScans, Cause: err}
 	}
 	hosts, err := virtioHosts(k)
 	if err != nil {
@@ -140,8 +146,7 @@ func loadSCSI(k sys.Kernel) error {
 }
 
 // findDisk waits for a disk's block device and returns its name. The driver hears of a disk by itself, but not always of
-// one that comes right after another has gone from its place: then it is told to look. One that leaves scans to others
-// (scsi_mod.scan=manual) would scan for a disk with LUN 0, so that it is told of at once.
+// one that comes right after another has gone from its place: then it is told to look.
 func findDisk(k sys.Kernel, d *wire.Disk) (string, error) {
 	host, err := scsiHost(k, d.Controller)
 	if err != nil {
@@ -150,11 +155,9 @@ func findDisk(k sys.Kernel, d *wire.Disk) (string, error) {
 	folder, lun := scsiFolder(host, d), strconv.Itoa(int(d.Lun))
 	look := func() string { return blockDevice(k, folder) }
 	what := "disk at controller " + strconv.Itoa(int(d.Controller)) + " lun " + lun
-	if d.Lun != 0 || look() != "" {
-		name, err := appearBlock(k, what, maxUnheard, look)
-		if wire.CodeOf(err) != wire.Timeout {
-			return name, err
-		}
+	name, err := appearBlock(k, what, maxUnheard, look)
+	if wire.CodeOf(err) != wire.Timeout {
+		return name, err
 	}
 	if err := k.WriteFile(scsiHosts+"/"+host+"/scan", "0 0 "+lun); err != nil {
 		return "", &wire.Error{Code: wire.Fail, Text: "looking for the disk at " + folder, Cause: err}

@@ -23,6 +23,7 @@ var (
 )
 
 const (
+	scans  = "write /sys/module/scsi_mod/parameters/scan sync"
 	scan9  = "write /sys/class/scsi_host/host9/scan 0 0 -"
 	scan10 = "write /sys/class/scsi_host/host10/scan 0 0 -"
 )
@@ -64,16 +65,18 @@ func TestADiskIsLookedForAndMountedWhenItAppears(t *testing.T) {
 	if err := addDisk(k, &loop.Once{}, &wire.Disk{MountPath: "/run/a/b", Controller: 1, Lun: 7}); err != nil {
 		t.Fatal(err)
 	}
-	same(t, k, "module /scsi.ko", scan9, scan10, "nodes", "wait", "wait",
+	same(t, k, "module /scsi.ko", scans, scan9, scan10, "nodes", "wait", "wait",
 		"module /ext4.ko", "mkdir /run 700", "mkdir /run/a 700", "mkdir /run/a/b 700", "mount /dev/sda ext4 /run/a/b 0 ")
 }
 
-func TestTheDriverLooksOnceForDisksThatAreThereAlready(t *testing.T) {
+func TestTheDriverScansFromTheFirstDiskOnAndLooksOnceForThoseThatAreThereAlready(t *testing.T) {
 	k, driver := controllers(), &loop.Once{}
 	k.Files["/sys/bus/scsi/devices/9:0:0:0/block/sda"] = ""
-	k.Fail = map[string]error{scan10: syscall.EIO}
-	if err := addDisk(k, driver, &wire.Disk{}); err == nil {
-		t.Error("a failed look was not told")
+	for _, step := range []string{scans, scan10} {
+		k.Fail = map[string]error{step: syscall.EIO}
+		if err := addDisk(k, driver, &wire.Disk{}); err == nil {
+			t.Errorf("%q failed and was not told", step)
+		}
 	}
 	k.Fail = nil
 	for i := 0; i < 2; i++ {
@@ -81,16 +84,7 @@ func TestTheDriverLooksOnceForDisksThatAreThereAlready(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	same(t, k, "module /scsi.ko", scan9, scan10, "module /scsi.ko", scan9, scan10, "nodes", "nodes")
-}
-
-func TestTheDriverIsToldOfADiskThatItWouldOnlyScanFor(t *testing.T) {
-	k := controllers()
-	appears(k, "/sys/bus/scsi/devices/9:0:0:0/block/sda")
-	if err := addDisk(k, &loop.Once{}, &wire.Disk{}); err != nil {
-		t.Fatal(err)
-	}
-	same(t, k, "module /scsi.ko", scan9, scan10, "write /sys/class/scsi_host/host9/scan 0 0 0", "nodes", "wait")
+	same(t, k, "module /scsi.ko", scans, "module /scsi.ko", scans, scan9, scan10, "module /scsi.ko", scans, scan9, scan10, "nodes", "nodes")
 }
 
 func TestADiskIsThereWhenItCanBeOpened(t *testing.T) {
@@ -100,7 +94,7 @@ func TestADiskIsThereWhenItCanBeOpened(t *testing.T) {
 	if err := addDisk(k, &loop.Once{}, &wire.Disk{}); err != nil {
 		t.Fatal(err)
 	}
-	same(t, k, "module /scsi.ko", scan9, scan10, "nodes", "events", "wait", "wait")
+	same(t, k, "module /scsi.ko", scans, scan9, scan10, "nodes", "events", "wait", "wait")
 }
 
 func TestADiskWithoutAPlaceIsOnlyMadeVisible(t *testing.T) {
@@ -109,7 +103,7 @@ func TestADiskWithoutAPlaceIsOnlyMadeVisible(t *testing.T) {
 	if err := addDisk(k, &loop.Once{}, &wire.Disk{}); err != nil {
 		t.Fatal(err)
 	}
-	same(t, k, "module /scsi.ko", scan9, scan10, "nodes")
+	same(t, k, "module /scsi.ko", scans, scan9, scan10, "nodes")
 }
 
 func TestOptionsAreTheKernelsTheFileSystemsOrMountsOfTheirOwn(t *testing.T) {
@@ -121,7 +115,7 @@ func TestOptionsAreTheKernelsTheFileSystemsOrMountsOfTheirOwn(t *testing.T) {
 	}
 	flags := syscall.MS_NODEV | syscall.MS_NOEXEC | syscall.MS_RDONLY
 	shared := syscall.MS_SHARED | syscall.MS_REC
-	same(t, k, "module /scsi.ko", scan9, scan10, "nodes", "module /xfs.ko", "mkdir /m 700",
+	same(t, k, "module /scsi.ko", scans, scan9, scan10, "nodes", "module /xfs.ko", "mkdir /m 700",
 		fmt.Sprintf("mount /dev/sdb xfs /m %x logbufs=8,norecovery", flags), fmt.Sprintf("mount   /m %x ", shared))
 }
 
@@ -151,7 +145,7 @@ func TestEveryStepOfMountingThatFailsIsNamed(t *testing.T) {
 func TestADiskThatDoesNotAppearIsAnErrorThatSaysWhich(t *testing.T) {
 	k := controllers()
 	err := addDisk(k, &loop.Once{}, &wire.Disk{MountPath: "/m", Lun: 3})
-	same(t, k, "module /scsi.ko", scan9, scan10, "nodes", "wait", "write /sys/class/scsi_host/host9/scan 0 0 3", "nodes", "wait")
+	same(t, k, "module /scsi.ko", scans, scan9, scan10, "nodes", "wait", "write /sys/class/scsi_host/host9/scan 0 0 3", "nodes", "wait")
 	if wire.CodeOf(err) != wire.Timeout || err.Error() != "disk at controller 0 lun 3 did not appear" {
 		t.Error(err)
 	}
