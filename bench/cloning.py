@@ -6,6 +6,7 @@ Says `ready` when the template is saved, then answers one command a line on stdi
 
     clone N    seconds of each of N clones
     first N    the same of N clones, each as the first of its process: before QEMU 8.2 the template's memory is copied for it
+    many N     seconds from the first of N clones being asked for to the end of the last one's first process; all are alive then
     acquire N  seconds in which a pool hands out each of N clones, one after another when all that are wanted are ready
 """
 
@@ -15,6 +16,7 @@ import asyncio
 import json
 import os
 import sys
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import utilityvm
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from utilityvm import Template, UtilityVM
 
 READY = 4  # VMs of the pool
+AT_ONCE = 4  # of many clones, that start at one time
 ROUND_TRIPS = 3  # in the template before it is saved, as on the raw side
 
 
@@ -51,6 +54,23 @@ async def clone(template: Template) -> float:
 async def first(template: Template) -> float:
     compose._MEMORIES.close()
     return await clone(template)
+
+
+async def many(template: Template, number: int) -> float:
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def one() -> None:
+        async with turn:
+            vm = await alive.enter_async_context(await template.clone())
+            await vm.start()
+            await first_process(vm)
+
+    async with AsyncExitStack() as alive:
+        with span("bench.many") as measured:
+            async with asyncio.TaskGroup() as starting:
+                for _ in range(number):
+                    starting.create_task(one())
+    return measured.us / 1e6
 
 
 async def acquire(template: Template, number: int) -> list[float]:
@@ -82,6 +102,8 @@ async def main() -> None:
             command, number = line.split()
             if command == "acquire":
                 took = await acquire(template, int(number))
+            elif command == "many":
+                took = [await many(template, int(number))]
             else:
                 measure = {"clone": clone, "first": first}[command]
                 took = [await measure(template) for _ in range(int(number))]

@@ -43,6 +43,7 @@ ATTACH_ROUNDS = 6
 ACQUIRED = 100  # VMs of a pool in one run
 CONTAINERS = 4  # of one round
 CLONES = 4  # of one round
+MANY_CLONES = 100  # alive together
 PLANS = 1000  # of each sort in one round
 
 HERE = Path(__file__).resolve().parent
@@ -261,6 +262,17 @@ class Bench:
         first.runs_raw, boot.runs_ours = clone.runs_raw, clone.runs_ours
         return [boot, clone, first]
 
+    def many_clones(self) -> list[Result]:
+        """Many clones, alive together, over as many raw restores one after another: ours may use all processors."""
+        result = Result("many_clones", "s", 1.2)
+        raw_argv = [PYTHON, str(HERE / "raw" / "clone.py"), *self.raw_argv[2:]]
+        with Session(raw_argv) as raw, Session([PYTHON, str(HERE / "cloning.py"), str(MEMORY_MIB), str(CPUS)]) as ours:
+            raw.ask("clone", 1)
+            ours.ask("clone", 1)
+            result.runs_raw.append(sum(raw.ask("clone", MANY_CLONES)))
+            result.runs_ours += ours.ask("many", MANY_CLONES)
+        return [result]
+
     def pool(self) -> list[Result]:
         """How long a pool takes to hand out a VM when all that are wanted are ready, in 99 of 100 times."""
         result = Result("pool_acquire", "ms", 5)
@@ -296,6 +308,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {
     "kernels": Bench.kernels,
     "processes": Bench.processes,
     "clones": Bench.clones,
+    "many_clones": Bench.many_clones,
     "pool": Bench.pool,
     "memory": Bench.memory,
     "version": Bench.version,

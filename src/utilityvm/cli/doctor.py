@@ -17,6 +17,7 @@ from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.jail import Jail, hint
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.kit.errors import EXIT_CODES, Kind, UtilityVMError
+from utilityvm.kit.memory import MEMINFO, total_and_available
 from utilityvm.store.layout import Layout
 
 T = TypeVar("T")
@@ -97,8 +98,8 @@ def _tool(name: str, package: str, purpose: str, *, needed: bool = True) -> Find
 
 
 def _memory() -> Finding:
-    pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return Finding("host", f"{len(os.sched_getaffinity(0))} processors, {pages * size >> 20} MiB of memory free")
+    _, available = total_and_available(MEMINFO.read_text())
+    return Finding("host", f"{len(os.sched_getaffinity(0))} processors, {available >> 20} MiB of memory available")
 
 
 def _boot_files(folder: Path) -> BootFiles | Finding:

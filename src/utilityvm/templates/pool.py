@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
@@ -15,6 +14,7 @@ from utilityvm.guest.spec import check_timeout
 from utilityvm.kit.aio import Scope, finish, together
 from utilityvm.kit.errors import DeadlineExceeded, Exhausted, HostError, InvalidOptions, StateError, UtilityVMError
 from utilityvm.kit.lifecycle import Life
+from utilityvm.kit.memory import MEMINFO
 from utilityvm.kit.trace import event, span
 from utilityvm.options.network import NetworkWish
 from utilityvm.templates import member_life
@@ -50,9 +50,6 @@ FIRST_DELAY: Final = 1.0
 
 LAST_DELAY: Final = 60.0
 """See `FIRST_DELAY`."""
-
-MEMINFO: Final = Path("/proc/meminfo")
-"""What tells how much memory the host has left."""
 
 
 @dataclass(slots=True)

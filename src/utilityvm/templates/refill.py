@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from utilityvm.kit.memory import total_and_available
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -35,6 +37,5 @@ def to_give_up(counts: Counts) -> int:
 
 def is_short(meminfo: str, *, was_short: bool) -> bool:
     """Whether memory is short, by the text of ``/proc/meminfo``: less than a tenth of it is available, and until it is 15 % again."""
-    sizes = dict(line.split(":", 1) for line in meminfo.splitlines())
-    total, available = (int(sizes[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+    total, available = total_and_available(meminfo)
     return available * 100 < total * (15 if was_short else 10)
