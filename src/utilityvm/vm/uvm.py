@@ -37,8 +37,8 @@ from utilityvm.guest.logs import OutputHandler
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec, check_bounds
 from utilityvm.guest.transport import GuestStream, Listener
-from utilityvm.kit.aio import Scope, finish
-from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, UtilityVMError
+from utilityvm.kit.aio import finish
+from utilityvm.kit.errors import DeadlineExceeded, HostError, StateError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
@@ -52,6 +52,7 @@ from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter
 from utilityvm.schema.properties import Properties, PropertyType, property_types
 from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
 from utilityvm.vm import by_id, guest_ports, saving, shares
+from utilityvm.vm.end import End
 from utilityvm.vm.failed_start import Phase, start_failure
 from utilityvm.vm.life import LIFE, Do, State
 from utilityvm.vm.link import NO_LINKS, Adapters, Links, close_machine, join, leave, open_link
@@ -64,9 +65,6 @@ START_TIMEOUT: Final = 120.0
 
 CLEANUP_TIMEOUT: Final = 15.0
 """Seconds that ending a VM may take, whatever it is doing."""
-
-EXIT_TIMEOUT: Final = 2.0
-"""Seconds in which a VM whose connections are gone ends by itself if it does: its own reason says more than their loss."""
 
 DRAIN_TIMEOUT: Final = 2.0
 """Seconds that the log stream's handler has after the VM's end."""
@@ -112,12 +110,10 @@ class UtilityVM:
         self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
         self._links, self.uplink = links, links.uplink
         self._ours, self._life = False, Life(f"vm {vm_id}", LIFE, State.CREATED)
-        self._scope = Scope(f"vm:{vm_id}", self._broken)
+        self._end = End(vm_id, system, self._life)
         self._guest: GuestConnection | None = None
         self._switching = asyncio.Lock()
         self._output: asyncio.Task[None] | None = None
-        self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
-        self._fault: UtilityVMError | None = None
         windows, knows = self.os == "windows", lambda: knows_namespaces(self.properties)
         self._devices = Owner(vm_id, windows, options.fully_physically_backed, host, self.modify, knows)
         made = tables(self._devices, plan)
@@ -172,7 +168,7 @@ class UtilityVM:
             StateError: it has not ended.
         """
         self._life.step(Do.EXIT_ERROR)
-        return self._fault or self._exit.result().error(f"vm {self.id}")
+        return self._end.error
 
     # -- what it does -----------------------------------------------------------------------------------------------
 
@@ -192,12 +188,12 @@ class UtilityVM:
                     await self._start(waiting_for)
         except BaseException as error:
             with suppress(UtilityVMError):  # why the start failed says more
-                await self._finish(self._end_after(error))
+                await self._finish(self._end.after_failed_start(error))
             if (failure := self._start_failure(error, waiting_for)) is not None:
                 raise failure from error
             raise
-        if self._exit.done():  # it ended just now
-            raise self.exit_error or HostError(f"vm {self.id}: ended while starting ({self._exit.result().how.value})")
+        if self._end.exit.done():  # it ended just now
+            raise self.exit_error or HostError(f"vm {self.id}: ended while starting ({self._end.exit.result().how.value})")
         self._life.step(Do.STARTED)
         await join(self._links, Adapters(self.network, self.vpci, self.update_nic), self.terminate)
 
@@ -548,14 +544,14 @@ class UtilityVM:
         """End the VM at once, as by pulling the plug, and wait until it has ended. A VM that has ended stays as it is."""
         self._step(Do.TERMINATE)
         if self._life.state is not State.CLOSED:
-            await self._finish(self._end())
+            await self._finish(self._end.at_once())
 
     async def wait(self) -> ExitStatus:
         """Wait until the VM has ended and its log stream was read to the end."""
         self._step(Do.WAIT)
-        await asyncio.wait([self._exit])
+        await asyncio.wait([self._end.exit])
         await self._drain()
-        return self._exit.result()
+        return self._end.exit.result()
 
     async def close(self) -> None:
         """End the VM if it runs and release all that belongs to it. May be called at any time, and again."""
@@ -592,7 +588,7 @@ class UtilityVM:
 
     def _check_loop(self, do: Do) -> None:
         """Refuse to wait in one event loop for what happens in another: it would be for ever."""
-        if asyncio.get_running_loop() is not self._exit.get_loop():
+        if asyncio.get_running_loop() is not self._end.exit.get_loop():
             hint = "use a VM in the asyncio.run that made it, or make it by utilityvm.sync, which may be called from anywhere"
             raise StateError(f"vm {self.id}", "it belongs to another event loop", do.value, hint=hint)
 
@@ -602,10 +598,10 @@ class UtilityVM:
         await open_link(self._links, self._system, phase)
         with span("machine.start", level=logging.DEBUG) as machine:
             await self._system.start()
-        self._scope.start("exit", self._watch_exit())
+        self._end.scope.start("exit", self._end.watch())
         await guest_ports.feed_entropy(self._listeners, phase)
         if (log := await guest_ports.log_stream(self._listeners, phase)) is not None:
-            self._output = self._scope.start("output", guest_ports.hand_output(self._output_handler, log, self.id))
+            self._output = self._end.scope.start("output", guest_ports.hand_output(self._output_handler, log, self.id))
         told: BootTold | None = None
         if self._hosted:
             phase.now = "the driver to reach the guest agent"
@@ -621,14 +617,14 @@ class UtilityVM:
         """Agree with the guest's agent. A clone's has known its host since it was the template's."""
         phase.now = "the guest agent's answer to the first call"
         cold_start = not self.options.is_clone
-        self._guest = await GuestConnection.open(stream, self._system, f"vm {self.id}", self._bridge_lost, cold_start=cold_start)
+        self._guest = await GuestConnection.open(stream, self._system, f"vm {self.id}", self._end.after_loss, cold_start=cold_start)
         await saving.introduce(self._guest, self.id, self.options, self.runtime_id, phase)
         return self._guest.boot
 
     def _start_failure(self, error: BaseException, phase: Phase) -> UtilityVMError | None:
-        status = self._exit.result() if self._exit.done() else None
+        status = self._end.exit.result() if self._end.exit.done() else None
         tail = self._system.console_tail()
-        return start_failure(error, phase, fault=self._fault, status=status, console=tail)
+        return start_failure(error, phase, fault=self._end.fault, status=status, console=tail)
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -674,44 +670,6 @@ class UtilityVM:
         except TimeoutError as error:
             raise DeadlineExceeded(f"vm {self.id}: {failure} within {CLEANUP_TIMEOUT:g} s") from error
 
-    def _broken(self, error: Exception) -> None:
-        """A watcher of ours failed: the VM may be anywhere, and nobody must wait for it for ever."""
-        self._fault = self._fault or HostError(f"vm {self.id}: out of control: {error}")
-        self._exited(ExitStatus(ExitHow.FAILED, str(error)))
-
-    async def _watch_exit(self) -> None:
-        self._exited(await self._system.wait())
-
-    def _exited(self, status: ExitStatus) -> None:
-        if not self._exit.done():
-            event("vm.exit", vm=self.id, how=status.how.value)
-            self._exit.set_result(status)
-            self._life.step(Do.EXIT)
-
-    def _bridge_lost(self, reason: UtilityVMError) -> None:
-        self._scope.start("bridge-lost", self._end_after_loss(reason))
-
-    async def _end_after_loss(self, reason: UtilityVMError) -> None:
-        """A guest without its agent is of no use: unless it is powering off by itself, it is ended."""
-        await self._exit_by_itself(reason)
-        if not self._exit.done():
-            self._fault = reason
-            await self._system.terminate()
-
-    async def _end_after(self, error: BaseException) -> None:
-        """End a start that failed."""
-        await self._exit_by_itself(error)
-        await self._end()
-
-    async def _exit_by_itself(self, error: BaseException) -> None:
-        """Let a VM that is ending do so: if the loss of a connection is all that was seen of it so far."""
-        if isinstance(error, ConnectionLost):
-            await asyncio.wait([self._exit], timeout=EXIT_TIMEOUT)
-
-    async def _end(self) -> None:
-        await self._system.terminate()
-        self._exited(await self._system.wait())
-
     async def _drain(self) -> None:
         if self._output is not None:
             await asyncio.wait([self._output], timeout=DRAIN_TIMEOUT)
@@ -722,8 +680,8 @@ class UtilityVM:
         settle = self._life.state is State.RUNNING
         self._life.step(Do.CLOSE)
         async with AsyncExitStack() as undo:
-            undo.callback(self._exited, ExitStatus(ExitHow.TERMINATED))  # nothing more will be heard of it
-            undo.push_async_callback(self._scope.aclose)
+            undo.callback(self._end.set, ExitStatus(ExitHow.TERMINATED))  # nothing more will be heard of it
+            undo.push_async_callback(self._end.scope.aclose)
             undo.push_async_callback(self._drain)
             undo.push_async_callback(close_machine, self._system, self._links)
             undo.callback(guest_ports.close_all, self._listeners)
@@ -732,4 +690,4 @@ class UtilityVM:
                 undo.push_async_callback(self._guest.aclose)
             if settle and (guest := self._system if self._hosted else self._guest) is not None:
                 await self._containers.settle(guest.create_process)
-            await self._end()
+            await self._end.at_once()

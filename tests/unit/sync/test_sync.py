@@ -38,7 +38,7 @@ def create(of: FakeComputeService | None = None, **keywords: object) -> sync.Uti
 
 @pytest.fixture(autouse=True)
 def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utilityvm.vm.uvm.EXIT_TIMEOUT", 0.05)
+    monkeypatch.setattr("utilityvm.vm.end.EXIT_TIMEOUT", 0.05)
     monkeypatch.setattr("utilityvm.vm.uvm.DRAIN_TIMEOUT", 0.05)
 
 
