@@ -57,9 +57,9 @@ go-test:
 parity:
 	.venv/bin/python tests/parity/run.py $(if $(VECTORS),--vectors "$(VECTORS)")
 
-# Long campaigns; their files have a name of their own, so that no other lane collects them.
+# Long campaigns; their files have a name of their own, so that no other lane collects them. Memory is counted: pytest shall keep no log.
 soak:
-	$(PYTEST) -s -o python_files='soak_*.py' tests/soak
+	$(PYTEST) -s -p no:logging -o python_files='soak_*.py' tests/soak
 
 bench:
 	.venv/bin/python bench/run.py

@@ -18,7 +18,7 @@ from utilityvm.guest.transport import Transport
 from utilityvm.kit.errors import UtilityVMError
 from utilityvm.testing.compute import FakeComputeService
 from utilityvm.testing.guest import FakeGuest, Program
-from utilityvm.vm import uvm
+from utilityvm.vm import end, uvm
 from utilityvm.vm.life import State
 
 DEADLINE = 0.1
@@ -77,8 +77,8 @@ SILENCE = "the last that is heard"
 
 @pytest.fixture(autouse=True)
 def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("START_TIMEOUT", "EXIT_TIMEOUT", "DRAIN_TIMEOUT"):
-        monkeypatch.setattr(uvm, name, DEADLINE)
+    for module, name in ((uvm, "START_TIMEOUT"), (end, "EXIT_TIMEOUT"), (uvm, "DRAIN_TIMEOUT")):
+        monkeypatch.setattr(module, name, DEADLINE)
     monkeypatch.setattr(guest_process, "DIAL_TIMEOUT", DEADLINE)
     defaults = Bridge.call.__kwdefaults__
     assert defaults is not None

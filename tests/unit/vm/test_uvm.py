@@ -24,7 +24,7 @@ from utilityvm.kit.errors import (
 )
 from utilityvm.testing.compute import RUNTIME_ID, FakeComputeService
 from utilityvm.testing.guest import FakeGuest, Program
-from utilityvm.vm import uvm
+from utilityvm.vm import end, uvm
 from utilityvm.vm.life import State
 from utilityvm.vm.processes import DEFAULT_ENVIRONMENT
 from utilityvm.vm.uvm import UtilityVM
@@ -42,7 +42,7 @@ async def forever(_guest: FakeGuest, _program: Program) -> int:
 @pytest.fixture(autouse=True)
 def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     """What these tests wait for in vain, they wait for briefly."""
-    monkeypatch.setattr(uvm, "EXIT_TIMEOUT", 0.05)
+    monkeypatch.setattr(end, "EXIT_TIMEOUT", 0.05)
     monkeypatch.setattr(uvm, "DRAIN_TIMEOUT", 0.05)
 
 

@@ -11,7 +11,7 @@ from utilityvm.kit.errors import ConnectionLost, InvalidOptions, StateError
 from utilityvm.schema.properties import PropertyType
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.testing.guest import FakeGuest, Program
-from utilityvm.vm import uvm
+from utilityvm.vm import end, uvm
 from utilityvm.vm.life import LIFE, Do, State
 from utilityvm.vm.uvm import UtilityVM
 
@@ -53,7 +53,7 @@ HOSTED = pytest.mark.parametrize("hosted", [False, True], ids=["external", "inte
 
 @pytest.fixture(autouse=True)
 def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uvm, "EXIT_TIMEOUT", 0.05)
+    monkeypatch.setattr(end, "EXIT_TIMEOUT", 0.05)
     monkeypatch.setattr(uvm, "DRAIN_TIMEOUT", 0.05)
 
 
