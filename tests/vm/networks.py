@@ -87,7 +87,7 @@ def traces(name: str) -> list[str]:
     """The taps, and what takes the traffic of interfaces, in a namespace."""
     links = [line.split(":")[1].strip() for line in run_tool(["ip", "-n", name, "-o", "link", "show"], within=20).splitlines()]
     qdiscs = run_tool(["tc", "-n", name, "qdisc", "show"], within=20).splitlines()
-    return [link for link in links if link.startswith("uvm")] + [line for line in qdiscs if "ingress" in line]
+    return [link for link in links if link.startswith(("uvm", "uvr"))] + [line for line in qdiscs if "ingress" in line or "tbf" in line]
 
 
 @contextmanager

@@ -30,7 +30,8 @@ from utilityvm import (
 from utilityvm.boot.files import BootFiles
 from utilityvm.kit.ids import VmId
 from utilityvm.kit.proc import run_tool
-from utilityvm.network.tap import TapUplink
+from utilityvm.network.tap import TapUplink, sweep
+from utilityvm.store.layout import Layout
 
 from .networks import NEXT, NEXT6, POD, POD6, POD_MTU, WORLD, inside, pod, serving, traces
 from .running import LIMIT, sh
@@ -54,12 +55,17 @@ def below(pid: int) -> list[int]:
     return children + [other for child in children for other in below(child)]
 
 
-def place(name: str) -> NamespaceNetwork:
-    return NamespaceNetwork(namespace=f"/run/netns/{name}", dns=(NEXT,))
+def place(name: str, *, rate: int | None = None) -> NamespaceNetwork:
+    return NamespaceNetwork(namespace=f"/run/netns/{name}", dns=(NEXT,), rate=rate)
 
 
-def uplink(name: str, vm_id: str = "a") -> TapUplink:
-    return TapUplink(VmId(vm_id), place(name))
+def uplink(name: str, vm_id: str = "a", *, rate: int | None = None, records: Path | None = None) -> TapUplink:
+    return TapUplink(VmId(vm_id), place(name, rate=rate), records=records)
+
+
+def make_bridge(name: str) -> None:
+    for words in (("link", "add", "br0", "type", "bridge"), ("link", "set", "eth0", "master", "br0"), ("link", "set", "br0", "up")):
+        run_tool(["ip", "-n", name, *words], within=20)
 
 
 async def test_a_guest_has_the_address_ways_and_length_of_packets_of_the_interface_in_whose_place_it_is(
@@ -101,8 +107,7 @@ async def said_at(address: str, port: int) -> bytes:
 
 async def test_a_guest_at_a_bridge_has_the_address_that_it_is_given(boot_files: BootFiles, names: tuple[str, str]) -> None:
     here, there = names
-    for words in (("link", "add", "br0", "type", "bridge"), ("link", "set", "eth0", "master", "br0"), ("link", "set", "br0", "up")):
-        run_tool(["ip", "-n", here, *words], within=20)
+    make_bridge(here)
     options = default_options_lcow(boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1)
     wish = BridgeNetwork(bridge="br0", addresses=("10.88.0.7/24", "fd88::7/64"), gateways=(NEXT,), dns=("1.1.1.1",))
     with inside(here):
@@ -116,14 +121,58 @@ async def test_a_guest_at_a_bridge_has_the_address_that_it_is_given(boot_files: 
     assert traces(here) == []
 
 
-async def test_nothing_is_left_of_a_killed_owner_but_what_the_next_in_its_place_removes(
-    boot_files: BootFiles, names: tuple[str, str]
+@pytest.mark.parametrize("bridged", [False, True], ids=["namespace", "bridge"])
+async def test_what_comes_and_goes_by_a_tap_is_held_to_its_rate(boot_files: BootFiles, names: tuple[str, str], *, bridged: bool) -> None:
+    (here, there), rate, size = names, 4 << 20, 8 << 20
+    options = default_options_lcow(boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1)
+    wish: NamespaceNetwork | BridgeNetwork = place(here, rate=rate)
+    if bridged:
+        make_bridge(here)
+        wish = BridgeNetwork(bridge="br0", addresses=("10.88.0.7/24",), gateways=(NEXT,), rate=rate)
+    clock, came = asyncio.get_running_loop().time, asyncio.get_running_loop().create_future()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        total = 0
+        while data := await reader.read(1 << 16):
+            total += len(data)
+        writer.close()
+        came.set_result(total)
+
+    with inside(here):
+        async with await create_lcow(options, network=wish) as vm:
+            await vm.start()
+            async with serving(there, WORLD, 80, bytes(size)):
+                begin = clock()
+                assert (await sh(vm, f"nc {WORLD} 80 </dev/null | wc -c")).out == b"%d\n" % size
+                assert clock() - begin > 0.9 * size / rate
+            with inside(there):
+                server = await asyncio.start_server(take, WORLD, 81)
+            async with server:
+                begin = clock()
+                await sh(vm, f"dd if=/dev/zero bs=64k count={size >> 16} | nc {WORLD} 81")
+                assert await came == size
+                assert clock() - begin > 0.9 * size / rate
+            assert sum("tbf" in trace for trace in traces(here)) == 2
+    assert traces(here) == []
+
+
+async def test_a_rate_is_refused_where_somebody_has_chosen_how_packets_leave(names: tuple[str, str], tmp_path: Path) -> None:
+    run_tool(["tc", "-n", names[0], "qdisc", "add", "dev", "eth0", "root", "handle", "1:", "pfifo"], within=20)
+    one = uplink(names[0], rate=1 << 20, records=tmp_path / "records")
+    with pytest.raises(Unsupported, match="the rate at eth0 cannot be limited: it has the qdisc pfifo of somebody's choice"):
+        await one.open()
+    assert (traces(names[0]), os.listdir(tmp_path / "records")) == ([], [])  # noqa: PTH208
+
+
+@pytest.mark.parametrize("by", ["the next in its place", "uvm prune"])
+async def test_nothing_is_left_of_a_killed_owner_but_what_the_next_in_its_place_or_a_sweep_removes(
+    boot_files: BootFiles, names: tuple[str, str], by: str
 ) -> None:
     program = f"""
 import asyncio, utilityvm
 async def main():
     options = utilityvm.default_options_lcow(boot_files_path={str(boot_files.folder)!r}, memory_size_in_mb=256, processor_count=1)
-    wish = utilityvm.NamespaceNetwork(namespace="/run/netns/{names[0]}")
+    wish = utilityvm.NamespaceNetwork(namespace="/run/netns/{names[0]}", rate=1 << 20)
     async with await utilityvm.create_lcow(options, network=wish) as vm:
         await vm.start()
         print("running", flush=True)
@@ -136,39 +185,61 @@ asyncio.run(main())
     pidfds = [os.pidfd_open(pid) for pid in below(owner.pid)]
     with pytest.raises(Exists, match="the place of the interface eth0 is taken by uvm"):
         await uplink(names[0]).open()
+    assert await sweep(Layout.of_user().places) == []
+    assert len(traces(names[0])) == 5
     owner.send_signal(signal.SIGKILL)
     await owner.wait()
     await all_ended(pidfds)
     assert [trace for trace in traces(names[0]) if trace.startswith("uvm")] == []
-    other = uplink(names[0])
-    await other.open()
-    await other.aclose()
+    assert len(traces(names[0])) == 2
+    if by == "uvm prune":
+        uvm = await asyncio.create_subprocess_exec(sys.executable, "-m", "utilityvm", "prune", stdout=asyncio.subprocess.PIPE)
+        assert f"removed what was left at eth0 of /run/netns/{names[0]}\n" in (await uvm.communicate())[0].decode()
+    else:
+        other = uplink(names[0])
+        await other.open()
+        await other.aclose()
     assert traces(names[0]) == []
 
 
-@pytest.mark.parametrize("tool", ["ip", "tc"])
-@pytest.mark.parametrize("call", range(1, 8))
-async def test_whatever_step_it_is_killed_at_the_next_one_finds_the_place_free(
-    names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str, call: int
+@pytest.mark.parametrize(
+    ("bridged", "tool", "call"),
+    [
+        (bridged, tool, call)
+        for bridged, tool, calls in ((False, "ip", 7), (False, "tc", 10), (True, "ip", 7), (True, "tc", 4))
+        for call in range(1, calls + 1)
+    ],
+)
+async def test_whatever_step_it_is_killed_at_a_sweep_or_the_next_one_finds_the_place_free(
+    names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bridged: bool, tool: str, call: int
 ) -> None:
-    """The tool kills the program that runs it, in its place or after it has done what it was to do."""
-    count, real = tmp_path / "count", shutil.which(tool)
+    """The tool kills the program that runs it, after it has done what it was to do; and its owner is gone too, as far as anybody sees."""
+    count, real, records = tmp_path / "count", shutil.which(tool), tmp_path / "records"
     count.write_text("0")
     script = f'#!/bin/sh\nread n <{count}; n=$((n + 1)); echo $n >{count}\n[ $n -lt {call} ] && exec {real} "$@"\n'
-    script += f'[ $n -eq {call} ] && {{ {real} "$@"; kill -9 $PPID; exit; }}\nexec {real} "$@"\n'
+    script += f'[ $n -eq {call} ] && {{ {real} "$@"; kill -9 $PPID; exit; }}\nexit 1\n'
     (tmp_path / tool).write_text(script)
     (tmp_path / tool).chmod(0o755)
-    one = uplink(names[0])
-    with monkeypatch.context() as patch:
-        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        with suppress(HostError):  # it was killed, if it came so far
-            await one.open()
-    other = uplink(names[0])
-    await one.aclose()
-    await other.open()
-    assert len(traces(names[0])) == 3
-    await other.aclose()
-    assert traces(names[0]) == []
+    wish: NamespaceNetwork | BridgeNetwork = place(names[0], rate=1 << 20)
+    if bridged:
+        make_bridge(names[0])
+        wish = BridgeNetwork(bridge="br0", addresses=("10.88.0.7/24",), rate=1 << 20)
+    one, other = (TapUplink(VmId("a"), wish, records=records) for _ in range(2))
+    with inside(names[0]):
+        with monkeypatch.context() as patch:
+            patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+            with suppress(HostError):  # it was killed, if it came so far
+                await one.open()
+            with suppress(HostError):  # nor can it undo anything any more
+                await one.aclose()
+        if call % 2:
+            await sweep(records)
+            assert traces(names[0]) == []
+            assert list(records.iterdir()) == []
+        await other.open()
+        assert len(traces(names[0])) == 5
+        await other.aclose()
+    assert (traces(names[0]), list(records.iterdir())) == ([], [])
 
 
 async def test_a_place_that_somebody_else_has_is_left_alone(names: tuple[str, str]) -> None:
@@ -224,6 +295,7 @@ async def test_an_end_is_given_once_and_a_namespace_may_go_before_its_vm(names: 
         (BridgeNetwork(bridge="b", addresses=("10.0.0.2/8",), gateways=("x",)), "gateway"),
         (BridgeNetwork(bridge="b", addresses=("10.0.0.2/8",), gateways=("10.0.0.1", "10.0.0.3")), "several gateways"),
         (NamespaceNetwork(namespace="/x", dns=("x",)), "dns: 'x'"),
+        (NamespaceNetwork(namespace="/x", rate=1), "rate: 1 bytes a second: at least 65536"),
     ],
 )
 async def test_a_wish_that_makes_no_sense_is_refused(wish: NamespaceNetwork | BridgeNetwork, why: str) -> None:

@@ -11,8 +11,8 @@ _TAKEN: Final = {
     "": _USER,
     "none": frozenset[str](),
     "user": _USER,
-    "ns": frozenset({"--dns"}),
-    "bridge": frozenset({"--dns", "--ip", "--gateway"}),
+    "ns": frozenset({"--dns", "--rate"}),
+    "bridge": frozenset({"--dns", "--rate", "--ip", "--gateway"}),
 }
 """The kinds of networks, ``""`` when none is named, and the flags that each takes."""
 
@@ -74,9 +74,10 @@ def wanted_network(args: argparse.Namespace) -> NetworkWish | None:
         raise InvalidOptions(f"{', '.join(idle)}: with --network {kind or 'user'} there is nothing to apply it to")
     match kind:
         case "ns":
-            return NamespaceNetwork(namespace=where, dns=tuple(args.dns))
+            return NamespaceNetwork(namespace=where, dns=tuple(args.dns), rate=_rate(args.rate))
         case "bridge":
-            return BridgeNetwork(bridge=where, addresses=tuple(args.ip), gateways=tuple(args.gateway), dns=tuple(args.dns))
+            addresses, gateways = tuple(args.ip), tuple(args.gateway)
+            return BridgeNetwork(bridge=where, addresses=addresses, gateways=gateways, dns=tuple(args.dns), rate=_rate(args.rate))
     if kind != "user" and not asked:
         return None
     return UserNetwork(

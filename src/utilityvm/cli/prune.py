@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's command line."""
     parser.description = (
-        "Remove what killed commands left in the store of images and among templates. With --keep remove also the images used longest "
-        "ago, until all takes no more room than that, and the templates of boots, which are made again by the next run; what a VM uses "
-        "stays. Volumes and other templates are left alone."
+        "Remove what killed commands left in the store of images, among templates and at network interfaces. With --keep remove also the "
+        "images used longest ago, until all takes no more room than that, and the templates of boots, which are made again by the next "
+        "run; what a VM uses stays. Volumes and other templates are left alone."
     )
     parser.add_argument("--keep", metavar="SIZE", help="remove images until they take no more than SIZE, as 10g; 0: all that no VM uses")
     parser.add_argument("--json", action="store_true", help="print JSON, an object")
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    import asyncio
     from dataclasses import replace
 
     from utilityvm.containers.wish import parse_size
@@ -27,22 +28,29 @@ def _run(args: argparse.Namespace) -> int:
     from utilityvm.store import boots, templates
     from utilityvm.store.layout import Layout
 
-    keep, folder = None if args.keep is None else parse_size(args.keep), Layout.of_user().templates
+    layout = Layout.of_user()
+    keep, folder = None if args.keep is None else parse_size(args.keep), layout.templates
     removed = ImageStore.of_user().prune(keep)
     freed = templates.sweep(folder) + (0 if keep is None else boots.evict(folder, 0))
     removed = replace(removed, freed=removed.freed + freed)
+    places: list[str] = []
+    if layout.places.is_dir():  # where root had VMs with taps
+        from utilityvm.network.tap import sweep
+
+        places = list(map(str, asyncio.run(sweep(layout.places))))
     if args.json:
         import msgspec
 
-        print(msgspec.json.encode({"names": list(map(str, removed.names)), "freed": removed.freed, "in_use": removed.in_use}).decode())
+        told = {"names": list(map(str, removed.names)), "places": places, "freed": removed.freed, "in_use": removed.in_use}
+        print(msgspec.json.encode(told).decode())
     else:
-        print("\n".join(_lines(removed)))
+        print("\n".join(_lines(removed, places)))
     return 0
 
 
-def _lines(removed: "Removed") -> list[str]:
+def _lines(removed: "Removed", places: list[str]) -> list[str]:
     from utilityvm.cli.progress import human
 
-    lines = [f"removed {name.short}" for name in removed.names]
+    lines = [f"removed {name.short}" for name in removed.names] + [f"removed what was left at {place}" for place in places]
     lines += ["some of it is in use, and stays until its VM has ended"] if removed.in_use else []
     return [*lines, f"freed {human(removed.freed)}"]

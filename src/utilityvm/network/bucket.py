@@ -2,11 +2,23 @@
 
 from typing import Final, final
 
+from utilityvm.kit.errors import InvalidOptions
+
 LEAST: Final = 65_536
 """Bytes a second at least: about one of the longest frames."""
 
 _BURST: Final = 0.1  # seconds' worth that is kept while nothing goes
 _LEAST_BURST: Final = 1 << 17
+
+
+def check_rate(rate: int | None) -> None:
+    """Refuse a rate, in bytes a second, that is too small; None is however many.
+
+    Raises:
+        InvalidOptions: it is.
+    """
+    if rate is not None and rate < LEAST:
+        raise InvalidOptions(f"rate: {rate} bytes a second: at least {LEAST}", hint="None is however many")
 
 
 @final

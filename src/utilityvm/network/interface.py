@@ -13,6 +13,9 @@ from utilityvm.network.orders import TapRoute, TapTold
 PREFERENCE: Final = 30_321
 """The number of our filters, by which they are known."""
 
+LIMITER: Final = "7576:"
+"""The handle of what limits the rate at an interface, by which it is known."""
+
 MAX_LISTED: Final = 64
 """Addresses, and ways, that a guest is told: so many its agent takes."""
 
@@ -80,6 +83,8 @@ class Qdisc(Struct, frozen=True):
     """A queueing discipline."""
 
     kind: str = ""
+    handle: str = ""
+    root: bool = False
 
 
 def rows(text: str, kind: type[_Row]) -> list[_Row]:
@@ -128,18 +133,30 @@ def _route(way: Way) -> TapRoute:
     return TapRoute(destination=str(ip_network(way.dst)), gateway=way.gateway, metric=way.metric)
 
 
-def left_behind(interface: str, qdiscs: Sequence[Qdisc], filters: Sequence[TrafficFilter], there: Collection[str]) -> bool:
-    """Return whether what takes the traffic of `interface` was left by a VM that is gone; `there` are the interfaces beside it.
+def left_behind(interface: str, qdiscs: Sequence[Qdisc], filters: Sequence[TrafficFilter], there: Collection[str]) -> list[str]:
+    """Return which qdiscs at `interface` were left by a VM that is gone, as `tc` names their places; `there` are the interfaces beside it.
 
     Raises:
         Exists: a VM has its place, or it is somebody else's.
     """
     kinds = [one.kind for one in qdiscs if one.kind in {_INGRESS, "clsact"}]
+    limits = ["root"] if any(one.root and one.handle == LIMITER for one in qdiscs) else []
     if not kinds:
-        return False
+        return limits
     targets = {action.to_dev for one in filters for action in one.options.actions if action.to_dev}
     if kinds != [_INGRESS] or any(one.pref != PREFERENCE for one in filters):
         raise Exists(f"something else takes the traffic of the interface {interface}", hint=f"tc filter show dev {interface} ingress")
     if taken := targets & set(there):
         raise Exists(f"the place of the interface {interface} is taken by {', '.join(sorted(taken))}", hint="a namespace is one VM's")
-    return True
+    return [_INGRESS, *limits]
+
+
+def check_unchosen(interface: str, qdiscs: Sequence[Qdisc]) -> None:
+    """Refuse to limit what leaves at an interface where somebody has chosen how it leaves: the kernel's own choices have no handle.
+
+    Raises:
+        Unsupported: somebody has.
+    """
+    if chosen := [one.kind for one in qdiscs if one.root and one.handle not in {"0:", LIMITER}]:
+        hint = f"limit it there, or: tc qdisc del dev {interface} root"
+        raise Unsupported(f"the rate at {interface} cannot be limited: it has the qdisc {chosen[0]} of somebody's choice", hint=hint)

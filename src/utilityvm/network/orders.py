@@ -39,13 +39,14 @@ class Told(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class TapOrder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is to be done with a tap: made in the place of `interface`, made a port of `bridge`, or with `leave` its traces at `interface`
-    removed.
+    """What is to be done with a tap: made in the place of `interface` or a port of `bridge`, with at most `rate` bytes a second each way
+    (0: however many); or with `leave` its traces removed.
     """
 
     tap: str
     interface: str = ""
     bridge: str = ""
+    rate: int = 0
     leave: bool = False
 
 

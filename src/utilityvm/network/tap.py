@@ -1,7 +1,8 @@
 """A network by a tap, for which the owner must be root: in the place of an interface in a namespace, or as a port of a bridge.
 
 The tap is a descriptor, which QEMU has and nobody else once the adapter is there: it goes with QEMU. Where a guest takes the place of an
-interface, that interface's traffic is redirected, which a killed owner leaves behind: the next one in its place removes it.
+interface, that interface's traffic is redirected, which a killed owner leaves behind; so it does what limits a rate. A record says where,
+before anything is touched: the next one in the same place removes what is left, and so does `sweep`.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from ipaddress import ip_address, ip_interface
+from pathlib import Path
 from typing import Final, final
 
 import msgspec
@@ -21,16 +23,20 @@ from utilityvm.kit.aio import finish
 from utilityvm.kit.child import Child
 from utilityvm.kit.errors import DeadlineExceeded, Exists, HostError, InvalidOptions, NotFound, StateError, Unsupported, UtilityVMError
 from utilityvm.kit.ids import VmId
+from utilityvm.network.bucket import check_rate
 from utilityvm.network.orders import TapOrder, TapTold
 from utilityvm.network.publish import Published
 from utilityvm.network.resolvers import check_servers, host_servers
 from utilityvm.network.user import mac_of
 from utilityvm.options.network import BridgeNetwork, NamespaceNetwork
 from utilityvm.schema.hns import IpConfiguration, Route, RoutedEndpoint
+from utilityvm.store.layout import Layout
+from utilityvm.store.places import Held, Place, leftovers
 
 START: Final = 10.0
 """Seconds that making a tap may take, and removing its traces."""
 
+_HERE: Final = "/proc/thread-self/ns/net"
 _TOLD_BYTES: Final = 1 << 16
 _SAID_LINES: Final = 5
 _NAME_DIGITS: Final = 12  # with "uvm" as many as the name of an interface can have
@@ -41,19 +47,23 @@ _ERRORS: Final[Mapping[str, type[UtilityVMError]]] = {kind.__name__: kind for ki
 class TapUplink:
     """The network of one guest, by a tap. Ports are not published and nothing is refused: its guest is a neighbour among others.
 
+    `records` is the folder of records of places, that of this user by default.
+
     Raises:
-        InvalidOptions: `wish` has an address or a server that is none.
+        InvalidOptions: `wish` has an address or a server that is none, or too small a rate.
     """
 
     published: tuple[Published, ...] = ()
 
-    def __init__(self, vm_id: VmId, wish: NamespaceNetwork | BridgeNetwork) -> None:
-        self._name, self._id, self._wish = f"vm {vm_id}: {describe(wish)}", vm_id, wish
+    def __init__(self, vm_id: VmId, wish: NamespaceNetwork | BridgeNetwork, *, records: Path | None = None) -> None:
+        self._name, self._id, self._wish, self._records = f"vm {vm_id}: {describe(wish)}", vm_id, wish, records
         check_servers(wish.dns)
+        check_rate(wish.rate)
         if isinstance(wish, BridgeNetwork):
             check_addresses(wish)
         self._tap_name = "uvm" + sha256(vm_id.encode()).hexdigest()[:_NAME_DIGITS]
         self._namespace: int | None = None
+        self._held: Held | None = None
         self._tap: int | None = None
         self._told: TapTold | None = None
 
@@ -93,13 +103,12 @@ class TapUplink:
         """
         if os.geteuid() != 0:
             raise Unsupported(f"{self._name}: only root can make taps", hint="a network of the kind user needs no root")
-        if isinstance(self._wish, BridgeNetwork):
-            order = TapOrder(tap=self._tap_name, bridge=self._wish.bridge)
-        else:
-            self._namespace = self._opened(self._wish.namespace)
-            order = TapOrder(tap=self._tap_name, interface=self._wish.interface)
+        self._namespace = self._opened(self._wish.namespace if isinstance(self._wish, NamespaceNetwork) else _HERE)
         try:
-            self._told, self._tap = await self._ask(order)
+            place = self._place(self._namespace)
+            if place.interface or self._wish.rate:  # otherwise all of it goes with the tap
+                self._held = Held.take(Layout.of_user().places if self._records is None else self._records, place)
+            self._told, self._tap = await ask(self._name, self._namespace, self._order(leave=False))
         except BaseException:
             with suppress(UtilityVMError):  # why it failed says more
                 await self.aclose()
@@ -132,13 +141,37 @@ class TapUplink:
         if self._tap is not None:
             os.close(self._tap)
             self._tap = None
-        if self._namespace is not None and isinstance(self._wish, NamespaceNetwork):
-            try:
+        namespace, self._namespace = self._namespace, None
+        held, self._held = self._held, None
+        if namespace is None:
+            return
+        try:
+            if held is not None:
                 with suppress(Exists):  # somebody else's by now
-                    await finish(self._ask(TapOrder(tap=self._tap_name, interface=self._wish.interface, leave=True)), within=2 * START)
-            finally:
-                os.close(self._namespace)
-                self._namespace = None
+                    await finish(ask(self._name, namespace, self._order(leave=True)), within=2 * START)
+                held.forget()
+        finally:
+            os.close(namespace)
+            if held is not None:
+                held.keep()
+
+    def _order(self, *, leave: bool) -> TapOrder:
+        rate = self._wish.rate or 0
+        if isinstance(self._wish, BridgeNetwork):
+            return TapOrder(tap=self._tap_name, bridge=self._wish.bridge, rate=rate, leave=leave)
+        return TapOrder(tap=self._tap_name, interface=self._wish.interface, rate=rate, leave=leave)
+
+    def _place(self, namespace: int) -> Place:
+        order, known = self._order(leave=False), os.fstat(namespace)
+        path = self._wish.namespace if isinstance(self._wish, NamespaceNetwork) else _HERE
+        return Place(
+            path=str(Path(path).absolute()),
+            device=known.st_dev,
+            inode=known.st_ino,
+            tap=order.tap,
+            interface=order.interface,
+            bridge=order.bridge,
+        )
 
     def _opened(self, path: str) -> int:
         try:
@@ -148,33 +181,79 @@ class TapUplink:
         except OSError as error:
             raise HostError(f"{self._name}: {error.strerror}") from error
 
-    async def _ask(self, order: TapOrder) -> tuple[TapTold, int | None]:
-        """Let a program of ours carry out an order where it is to be, and return its answer and what came with it."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours:
-            with theirs:
-                ours.send(msgspec.json.encode(order))
-                fds = [theirs.fileno()] if self._namespace is None else [theirs.fileno(), self._namespace]
-                enter = [] if self._namespace is None else ["nsenter", f"--net=/proc/self/fd/{self._namespace}", "--"]
-                words = [*enter, sys.executable, "-I", "-m", "utilityvm.network.taps", str(theirs.fileno())]
-                child = Child(words, pass_fds=fds)
-            try:
-                async with asyncio.timeout(START):
-                    await child.wait()
-            except TimeoutError as error:
-                raise DeadlineExceeded(f"{self._name}: was not ready within {START:g} s: {child.output.text(_SAID_LINES)}") from error
-            finally:
-                child.kill()
-                await finish(child.wait(), within=START)
-            said, taps = b"", list[int]()
-            with suppress(ConnectionResetError):  # it has ended before it read its order
-                said, taps, _, _ = socket.recv_fds(ours, _TOLD_BYTES, 1)
-        if not said:
-            raise HostError(f"{self._name}: cannot be made: {child.output.text(_SAID_LINES)}", hint="is that a network namespace?")
-        told = msgspec.json.decode(said, type=TapTold)
-        if told.error:
-            raise _ERRORS.get(told.error, HostError)(f"{self._name}: {told.message}", hint=told.hint)
-        return told, taps[0] if taps else None
+
+async def sweep(records: Path) -> list[Place]:
+    """Remove what killed owners have left at interfaces of this host, and return where; who has a place now keeps it.
+
+    Raises:
+        HostError, NotFound, DeadlineExceeded: something cannot be removed; its record stays.
+    """
+    swept = list[Place]()
+    with leftovers(records) as left:
+        for place, held in left:
+            namespace = _find(place)
+            if namespace is not None:
+                try:
+                    order = TapOrder(tap=place.tap, interface=place.interface, bridge=place.bridge, leave=True)
+                    with suppress(Exists):  # somebody else's by now
+                        await finish(ask(str(place), namespace, order), within=2 * START)
+                        swept.append(place)
+                finally:
+                    os.close(namespace)
+            held.forget()
+    return swept
+
+
+def _find(place: Place) -> int | None:
+    """Open the namespace of a place by whatever path it has now; None: nobody can get into it any more, if it still is."""
+    paths = (Path(place.path), *_children("/run/netns"), *(process / "ns" / "net" for process in _children("/proc")))
+    for path in paths:
+        with suppress(OSError):
+            namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            known = os.fstat(namespace)
+            if (known.st_dev, known.st_ino) == (place.device, place.inode):
+                return namespace
+            os.close(namespace)
+    return None
+
+
+def _children(folder: str) -> list[Path]:
+    try:
+        return [child for child in Path(folder).iterdir() if folder != "/proc" or child.name.isdecimal()]
+    except OSError:
+        return []
+
+
+async def ask(name: str, namespace: int, order: TapOrder) -> tuple[TapTold, int | None]:
+    """Let a program of ours carry out an order in a network namespace, and return its answer and what came with it.
+
+    Raises:
+        UtilityVMError: it could not be carried out; `name` is whose it is.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            ours.send(msgspec.json.encode(order))
+            enter = ["nsenter", f"--net=/proc/self/fd/{namespace}", "--"]
+            words = [*enter, sys.executable, "-I", "-m", "utilityvm.network.taps", str(theirs.fileno())]
+            child = Child(words, pass_fds=[theirs.fileno(), namespace])
+        try:
+            async with asyncio.timeout(START):
+                await child.wait()
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{name}: was not ready within {START:g} s: {child.output.text(_SAID_LINES)}") from error
+        finally:
+            child.kill()
+            await finish(child.wait(), within=START)
+        said, taps = b"", list[int]()
+        with suppress(ConnectionResetError):  # it has ended before it read its order
+            said, taps, _, _ = socket.recv_fds(ours, _TOLD_BYTES, 1)
+    if not said:
+        raise HostError(f"{name}: cannot be made: {child.output.text(_SAID_LINES)}", hint="is that a network namespace?")
+    told = msgspec.json.decode(said, type=TapTold)
+    if told.error:
+        raise _ERRORS.get(told.error, HostError)(f"{name}: {told.message}", hint=told.hint)
+    return told, taps[0] if taps else None
 
 
 def describe(wish: NamespaceNetwork | BridgeNetwork) -> str:

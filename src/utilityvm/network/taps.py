@@ -20,11 +20,25 @@ import msgspec
 
 from utilityvm.kit.errors import Exists, HostError, NotFound, Unsupported, UtilityVMError
 from utilityvm.kit.proc import run_tool
-from utilityvm.network.interface import PREFERENCE, Link, Qdisc, TrafficFilter, Way, left_behind, place_of, rows
+from utilityvm.network.interface import (
+    LIMITER,
+    PREFERENCE,
+    Link,
+    Qdisc,
+    TrafficFilter,
+    Way,
+    check_unchosen,
+    left_behind,
+    place_of,
+    rows,
+)
 from utilityvm.network.orders import TapOrder, TapTold
 
 ORDER_BYTES: Final = 1 << 16
 _TOOL: Final = 5.0  # seconds for each; the kernel answers at once
+_BURST: Final = 0.1  # seconds' worth that may go at once
+_LEAST_BURST: Final = 1 << 17  # two of the longest that a guest hands over as one
+_WAITS: Final = "200ms"  # at most, what goes faster than it may; then it is dropped, and its sender slows down
 _TUN: Final = "/dev/net/tun"
 _TUNSETIFF: Final = 0x400454CA
 _IFF: Final = 0x0002 | 0x1000 | 0x4000 | 0x8000  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_TUN_EXCL
@@ -51,8 +65,12 @@ def join_interface(order: TapOrder) -> tuple[TapTold, int]:
     with ExitStack() as undo:
         tap = _tap(order.tap, found.mtu)
         undo.callback(os.close, tap)
-        _redirect(order.tap, order.interface)
         undo.callback(_sweep, order.interface, order.tap)
+        if order.rate:
+            check_unchosen(order.interface, _qdiscs(order.interface))
+            _limit(order.tap, order.rate)
+            _limit(order.interface, order.rate)
+        _redirect(order.tap, order.interface)
         _redirect(order.interface, order.tap)
         undo.pop_all()
     return found, tap
@@ -68,17 +86,23 @@ def join_bridge(order: TapOrder) -> tuple[TapTold, int]:
     bridge = _link(order.bridge)
     if bridge.linkinfo.info_kind != "bridge":
         raise NotFound(f"{order.bridge} is no bridge", hint="ip link show type bridge")
-    tap = _tap(order.tap, bridge.mtu)
-    try:
+    with ExitStack() as undo:
+        tap = _tap(order.tap, bridge.mtu)
+        undo.callback(os.close, tap)
+        if order.rate:
+            undo.callback(_forget_detour, order.tap)
+            _limit(order.tap, order.rate)
+            _detour(order.tap, order.rate)
         _ip("link", "set", "dev", order.tap, "master", order.bridge)
-    except BaseException:
-        os.close(tap)
-        raise
+        undo.pop_all()
     return TapTold(mtu=bridge.mtu), tap
 
 
 def leave(order: TapOrder) -> None:
-    """Remove what is left at an interface of a tap that is gone. One that is gone itself has nothing left."""
+    """Remove what is left of a tap that is gone: at an interface, or its detour. An interface that is gone itself has nothing left."""
+    if order.bridge:
+        _forget_detour(order.tap)
+        return
     with suppress(NotFound):
         _link(order.interface)
         _sweep(order.interface)
@@ -125,17 +149,62 @@ def _redirect(source: str, target: str) -> None:
     _tc(*words, "action", "mirred", "egress", "redirect", "dev", target)
 
 
+def _qdiscs(interface: str) -> list[Qdisc]:
+    return rows(_tc("-json", "qdisc", "show", "dev", interface), Qdisc)
+
+
+def _limit(interface: str, rate: int) -> None:
+    """Let at most so many bytes a second leave at an interface.
+
+    Raises:
+        Unsupported: the kernel cannot.
+    """
+    burst = max(int(rate * _BURST), _LEAST_BURST)
+    words = ["rate", f"{rate}bps", "burst", str(burst), "latency", _WAITS]
+    try:
+        _tc("qdisc", "replace", "dev", interface, "root", "handle", LIMITER, "tbf", *words)
+    except HostError as error:
+        raise Unsupported(f"the rate at {interface} cannot be limited: {error.message}", hint="load sch_tbf (modprobe sch_tbf)") from error
+
+
+def _detour(tap: str, rate: int) -> None:
+    """Let what arrives at a tap go on at most so fast: by an interface of its own, for only what leaves at one can wait.
+
+    Raises:
+        Unsupported: the kernel cannot.
+    """
+    name = _detour_of(tap)
+    _forget_detour(tap)
+    try:
+        _ip("link", "add", "dev", name, "type", "ifb")
+    except HostError as error:
+        raise Unsupported(f"the rate from {tap} cannot be limited: {error.message}", hint="load ifb (modprobe ifb)") from error
+    _limit(name, rate)
+    _ip("link", "set", "dev", name, "up")
+    _redirect(tap, name)
+
+
+def _forget_detour(tap: str) -> None:
+    with suppress(NotFound):
+        _link(_detour_of(tap))
+        _ip("link", "del", "dev", _detour_of(tap))
+
+
+def _detour_of(tap: str) -> str:
+    return tap.replace("uvm", "uvr", 1)
+
+
 def _sweep(interface: str, own: str = "") -> None:
     """Remove what was left at an interface; `own` is a tap that may be there still.
 
     Raises:
         Exists: see `interface.left_behind`.
     """
-    qdiscs = rows(_tc("-json", "qdisc", "show", "dev", interface), Qdisc)
+    qdiscs = _qdiscs(interface)
     filters = rows(_tc("-json", "filter", "show", "dev", interface, "ingress"), TrafficFilter)
     there = {link.ifname for link in rows(_ip("-json", "link", "show"), Link)} - {own}
-    if left_behind(interface, qdiscs, filters, there):
-        _tc("qdisc", "del", "dev", interface, "ingress")
+    for left in left_behind(interface, qdiscs, filters, there):
+        _tc("qdisc", "del", "dev", interface, left)
 
 
 def carry_out(order: TapOrder) -> tuple[TapTold, int | None]:

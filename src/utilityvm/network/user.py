@@ -24,10 +24,10 @@ from utilityvm.compute.qemu.jail import uid_of
 from utilityvm.kit.aio import Scope, finish
 from utilityvm.kit.child import Child, next_message
 from utilityvm.kit.enclosure import Enclosure
-from utilityvm.kit.errors import DeadlineExceeded, HostError, InvalidOptions, StateError, Unsupported
+from utilityvm.kit.errors import DeadlineExceeded, HostError, StateError, Unsupported
 from utilityvm.kit.ids import RuntimeId, VmId, new_guid
 from utilityvm.kit.trace import event
-from utilityvm.network.bucket import LEAST
+from utilityvm.network.bucket import check_rate
 from utilityvm.network.orders import Orders, PlaceOrder, Told
 from utilityvm.network.policy import parse_hosts, parse_rules
 from utilityvm.network.publish import Published, must_be_free, parse_published
@@ -76,8 +76,7 @@ class UserUplink:
         parse_hosts(wish.hosts)
         self.published = parse_published(wish.publish)
         check_servers(wish.dns)
-        if wish.rate is not None and wish.rate < LEAST:
-            raise InvalidOptions(f"rate: {wish.rate} bytes a second: at least {LEAST}", hint="None is however many")
+        check_rate(wish.rate)
         self.endpoint = HNSEndpoint(
             id=f"{vm_id}-user",
             mac_address=mac_of(vm_id),

@@ -27,25 +27,28 @@ class NamespaceNetwork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     What arrives at `interface` in the namespace at the path `namespace` goes to the guest, and what the guest sends leaves there: its
     hardware address, addresses, ways and MTU become the guest's. `dns` are the servers that the guest asks for names; when it is empty,
-    those of the host that are not on its loopback. What the guest may reach is the namespace's own matter.
+    those of the host that are not on its loopback. `rate` is as in `UserNetwork`. What the guest may reach is the namespace's own matter.
     """
 
     namespace: str
     interface: str = "eth0"
     dns: tuple[str, ...] = ()
+    rate: int | None = None
 
 
 class BridgeNetwork(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A port of a bridge of the host; only root can have it.
 
     `addresses` are the guest's, ``ADDRESS/LENGTH`` of IPv4 or IPv6, one at least: nothing is asked by DHCP. `gateways` are its ways to
-    everything, at most one of each family. `dns` is as in `NamespaceNetwork`. What the guest may reach is the bridge's own matter.
+    everything, at most one of each family. `dns` is as in `NamespaceNetwork`, `rate` as in `UserNetwork`. What the guest may reach is the
+    bridge's own matter.
     """
 
     bridge: str
     addresses: tuple[str, ...]
     gateways: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
+    rate: int | None = None
 
 
 NetworkWish = UserNetwork | NamespaceNetwork | BridgeNetwork

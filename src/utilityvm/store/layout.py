@@ -82,6 +82,11 @@ class Layout:
         return self.state / "templates.lock"
 
     @property
+    def places(self) -> Path:
+        """The folder of records of interfaces that root's VMs are in the place of."""
+        return self.state / "places"
+
+    @property
     def disks(self) -> Path:
         """The folder of empty file systems that new disks are copied from."""
         return self.cache / "disks"

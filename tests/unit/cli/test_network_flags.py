@@ -27,6 +27,9 @@ def test_what_only_a_network_makes_sense_with_asks_for_one() -> None:
         allow=("*.a.b", "1.2.3.4:5"), dns=("1.1.1.1",)
     )
     assert wanted("--rate", "10m") == UserNetwork(rate=10 << 20)
+    assert wanted("--network", "ns:/run/netns/a", "--rate", "1m") == NamespaceNetwork(namespace="/run/netns/a", rate=1 << 20)
+    bridge = BridgeNetwork(bridge="b", addresses=("192.0.2.2/24",), rate=1 << 20)
+    assert wanted("--network", "bridge:b", "--ip", "192.0.2.2/24", "--rate", "1m") == bridge
     assert wanted("--add-host", "a:1.2.3.4", "--add-host", "b:::1") == UserNetwork(hosts=("a:1.2.3.4", "b:::1"))
 
 

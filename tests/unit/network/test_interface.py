@@ -3,7 +3,20 @@
 import pytest
 
 from utilityvm import Exists, HostError, Unsupported
-from utilityvm.network.interface import MAX_LISTED, PREFERENCE, Address, Link, Qdisc, TrafficFilter, Way, left_behind, place_of, rows
+from utilityvm.network.interface import (
+    LIMITER,
+    MAX_LISTED,
+    PREFERENCE,
+    Address,
+    Link,
+    Qdisc,
+    TrafficFilter,
+    Way,
+    check_unchosen,
+    left_behind,
+    place_of,
+    rows,
+)
 from utilityvm.network.orders import TapRoute
 
 LINKS = """[{"ifindex":1,"ifname":"lo","link_type":"loopback","addr_info":[]},
@@ -72,10 +85,21 @@ def test_only_what_a_vm_that_is_gone_has_left_is_removed() -> None:
     ours, ingress = rows(HOOK, TrafficFilter), [Qdisc("noqueue"), Qdisc("ingress")]
     assert ours[1].pref == PREFERENCE
     assert not left_behind("eth0", [Qdisc("noqueue")], [], ["eth0"])
-    assert left_behind("eth0", ingress, ours, ["eth0"])
-    assert left_behind("eth0", ingress, [], ["eth0"])  # killed between the two
+    assert left_behind("eth0", ingress, ours, ["eth0"]) == ["ingress"]
+    assert left_behind("eth0", ingress, [], ["eth0"]) == ["ingress"]  # killed between the two
+    limiter = Qdisc("tbf", LIMITER, root=True)
+    assert left_behind("eth0", [limiter], [], ["eth0"]) == ["root"]
+    assert left_behind("eth0", [limiter, ingress[1]], ours, ["eth0"]) == ["ingress", "root"]
+    assert left_behind("eth0", [Qdisc("tbf", "1:", root=True)], [], ["eth0"]) == []
     with pytest.raises(Exists, match="the place of the interface eth0 is taken by uvm1"):
         left_behind("eth0", ingress, ours, ["eth0", "uvm1"])
     for qdiscs, filters in (([Qdisc("clsact")], []), (ingress, [*ours, TrafficFilter(pref=1)])):
         with pytest.raises(Exists, match="something else takes the traffic of the interface eth0"):
             left_behind("eth0", qdiscs, filters, ["eth0"])
+
+
+def test_where_somebody_has_chosen_how_packets_leave_nothing_is_limited() -> None:
+    check_unchosen("eth0", [Qdisc("noqueue", "0:", root=True), Qdisc("fq_codel", "1:"), Qdisc("ingress", "ffff:")])
+    check_unchosen("eth0", [Qdisc("tbf", LIMITER, root=True)])
+    with pytest.raises(Unsupported, match="the rate at eth0 cannot be limited: it has the qdisc htb of somebody's choice"):
+        check_unchosen("eth0", [Qdisc("htb", "1:", root=True)])
