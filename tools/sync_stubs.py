@@ -35,6 +35,7 @@ TWINS: Final = {
     "Network": "utilityvm.devices.network",
     "TapUplink": "utilityvm.network.tap",
     "UserUplink": "utilityvm.network.user",
+    "Uplinks": "utilityvm.vm.uplinks",
     "Template": "utilityvm.templates.template",
     "Pool": "utilityvm.templates.pool",
 }

@@ -61,21 +61,24 @@ POD_MTU = 1400
 
 
 @contextmanager
-def pod() -> Iterator[tuple[str, str]]:
-    """Make a namespace as a CNI plugin does, with an interface eth0, and beside it the machine that it leads to; return their names."""
-    here, there = f"uvm-test-{os.getpid()}-pod", f"uvm-test-{os.getpid()}-next"
+def pod(number: int = 88) -> Iterator[tuple[str, str]]:
+    """Make a namespace as a CNI plugin does, with an interface eth0, and beside it the machine that it leads to; return their names.
+
+    `number` takes the place of 88 in their addresses.
+    """
+    here, there = f"uvm-test-{os.getpid()}-pod{number}", f"uvm-test-{os.getpid()}-next{number}"
     try:
         for name in (here, there):
             _ip("netns", "add", name)
             _ip("-n", name, "link", "set", "lo", "up")
         _ip("link", "add", "eth0", "mtu", str(POD_MTU), "netns", here, "type", "veth", "peer", "name", "far", "netns", there)
         for name, link, addresses in ((here, "eth0", (f"{POD}/24", f"{POD6}/64")), (there, "far", (f"{NEXT}/24", f"{NEXT6}/64"))):
-            for address in addresses:
+            for address in (address.replace("88", str(number)) for address in addresses):
                 _ip("-n", name, "addr", "add", address, "dev", link, *(["nodad"] if ":" in address else []))
             _ip("-n", name, "link", "set", link, "mtu", str(POD_MTU), "up")
         _ip("-n", there, "addr", "add", f"{WORLD}/32", "dev", "lo")
         for gateway in (NEXT, NEXT6):
-            _ip("-n", here, "route", "add", "default", "via", gateway)
+            _ip("-n", here, "route", "add", "default", "via", gateway.replace("88", str(number)))
         yield here, there
     finally:
         for name in (here, there):

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"utilityvm/agent/internal/loop"
+	"utilityvm/agent/internal/network"
 	"utilityvm/agent/internal/process"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/wire"
@@ -58,15 +59,16 @@ type Table struct {
 	kernel    sys.Kernel
 	loop      *loop.Loop
 	processes *process.Table
+	networks  *network.Table
 	byID      map[string]*Container
 	crun      loop.Once // what makes crunPath
 	crunPath  string
 	calls     int
 }
 
-// NewTable returns an empty table.
-func NewTable(l *loop.Loop, k sys.Kernel, processes *process.Table) *Table {
-	return &Table{kernel: k, loop: l, processes: processes, byID: make(map[string]*Container)}
+// NewTable returns an empty table, of containers whose network namespaces are among networks.
+func NewTable(l *loop.Loop, k sys.Kernel, processes *process.Table, networks *network.Table) *Table {
+	return &Table{kernel: k, loop: l, processes: processes, networks: networks, byID: make(map[string]*Container)}
 }
 
 // Find returns the container that a request is about.
@@ -107,6 +109,9 @@ func (t *Table) ended(c *Container) {
 	if c.streams != nil {
 		c.streams.Close()
 		c.streams = nil
+	}
+	if c.spec.network != "" {
+		t.loop.Beside(func() error { t.disconnect(c); return nil }, func(error) {})
 	}
 }
 

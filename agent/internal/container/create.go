@@ -2,6 +2,7 @@ package container
 
 import (
 	"strings"
+	"syscall"
 
 	"utilityvm/agent/internal/account"
 	"utilityvm/agent/internal/process"
@@ -70,6 +71,9 @@ func (t *Table) admit(id string, d *wire.Document) (*Container, error) {
 	case Sandbox:
 		c.shared = c.bundle + "/sandboxMounts"
 	}
+	if err == nil && s.kind != Workload && s.network != "" && !t.networks.Known(s.network) {
+		err = &wire.Error{Code: wire.NotFound, Text: "namespace '" + s.network + "' not found"}
+	}
 	return c, err
 }
 
@@ -84,6 +88,9 @@ func (t *Table) enter(c *Container) error {
 	}
 	if err := box.must("joined", Created, Starting, Running, Switching, Paused); err != nil {
 		return err
+	}
+	if c.spec.network != "" && c.spec.network != box.spec.network {
+		return invalid("network namespace " + c.spec.network + ": a workload is in that of its sandbox, '" + box.spec.network + "'")
 	}
 	c.shared = box.shared
 	return c.spec.join(box.first.PID())
@@ -125,7 +132,7 @@ func (t *Table) prepare(c *Container) (string, error) {
 	owner := s.sandbox
 	if s.kind != Workload {
 		owner = c.ID
-		if err := writeFiles(k, owner, s.hostname); err != nil {
+		if err := writeFiles(k, owner, s.hostname, t.servers(s)); err != nil {
 			return "", err
 		}
 	}
@@ -171,9 +178,54 @@ func (t *Table) make(c *Container, config string, done, fail func(error)) error 
 			t.sweep(c, func(error) { fail(err) })
 			return
 		}
-		c.first, c.streams, c.said, c.state = p, e.streams, e.said, Created
-		t.processes.Begin(p)
-		done(nil)
+		c.first, c.streams, c.said = p, e.streams, e.said
+		t.processes.Hold(p, func() {})
+		t.connect(c, func(err error) {
+			if err != nil {
+				t.unmake(c, func() { fail(err) })
+				return
+			}
+			c.state = Created
+			t.processes.Begin(p)
+			done(nil)
+		})
 	})
 	return nil
+}
+
+// servers returns the resolv.conf of a container: that of its network namespace, or the machine's.
+func (t *Table) servers(s *spec) string {
+	if s.network != "" {
+		return t.networks.Resolver(s.network)
+	}
+	servers, _ := t.kernel.ReadFile("/etc/resolv.conf") // a machine without a network has none
+	return string(servers)
+}
+
+// connect puts the adapters of the container's network namespace, if it names one, into that of its first process.
+func (t *Table) connect(c *Container, then func(error)) {
+	if c.spec.network == "" || c.spec.kind == Workload {
+		then(nil)
+		return
+	}
+	t.loop.Beside(func() error { return t.networks.Assign(t.kernel, c.spec.network, c.first.PID()) }, then)
+}
+
+// disconnect lets the adapters go that connect has put there; beside the loop.
+func (t *Table) disconnect(c *Container) {
+	if c.spec.network != "" && c.spec.kind != Workload && c.first != nil {
+		t.networks.Release(t.kernel, c.spec.network, c.first.PID())
+	}
+}
+
+// unmake ends a container of which the host was told nothing, and calls then when nothing is left of it.
+func (t *Table) unmake(c *Container, then func()) {
+	c.told = true
+	c.whenOver = append(c.whenOver, func() {
+		t.processes.Forget(c.ID)
+		t.sweep(c, func(error) { then() })
+	})
+	_ = t.kernel.Kill(c.first.PID(), int(syscall.SIGKILL))
+	t.processes.Hurry(c.ID, 0)
+	t.processes.Begin(c.first)
 }

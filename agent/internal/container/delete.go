@@ -48,6 +48,7 @@ func (t *Table) sweep(c *Container, then func(error)) {
 // clear removes what is left of a container.
 func (t *Table) clear(c *Container) error {
 	k := t.kernel
+	t.disconnect(c)
 	if err := k.RemoveGroup(c.cgroup()); err != nil {
 		return &wire.Error{Code: wire.Fail, Text: "removing the control group of container " + c.ID, Cause: err}
 	}

@@ -31,7 +31,7 @@ func hostsFile(hostname string) string {
 }
 
 // writeFiles makes the files of a container that is no workload.
-func writeFiles(k sys.Kernel, id, hostname string) error {
+func writeFiles(k sys.Kernel, id, hostname, servers string) error {
 	if hostname == "" {
 		name, err := k.ReadFile("/proc/sys/kernel/hostname")
 		if err != nil {
@@ -39,8 +39,7 @@ func writeFiles(k sys.Kernel, id, hostname string) error {
 		}
 		hostname = strings.TrimSpace(string(name))
 	}
-	servers, _ := k.ReadFile("/etc/resolv.conf") // a machine without a network has none
-	content := map[string]string{"hostname": hostname + "\n", "hosts": hostsFile(hostname), "resolv.conf": string(servers)}
+	content := map[string]string{"hostname": hostname + "\n", "hosts": hostsFile(hostname), "resolv.conf": servers}
 	for _, name := range ownFiles {
 		if err := k.CreateFile(folder(id)+"/"+name, content[name], 0o644); err != nil {
 			return &wire.Error{Code: wire.Fail, Text: "writing " + name, Cause: err}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"utilityvm/agent/internal/loop"
+	"utilityvm/agent/internal/network"
 	"utilityvm/agent/internal/process"
 	"utilityvm/agent/internal/sys"
 	"utilityvm/agent/internal/sys/systest"
@@ -107,7 +108,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	l.Serve(idle{}, processes.Reap)
-	r := &rig{machine: m, Table: NewTable(l, m, processes), t: t, loop: l}
+	r := &rig{machine: m, Table: NewTable(l, m, processes, &network.Table{}), t: t, loop: l}
 	t.Cleanup(processes.KillAll)
 	return r
 }

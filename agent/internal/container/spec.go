@@ -37,6 +37,7 @@ type spec struct {
 	privileged bool
 	who        string // the user by name, "" when the numbers in the specification count
 	hostname   string
+	network    string // id of the network namespace whose adapters it is to have, in lower case, "" for none
 	root       string // path of the root file system
 	readOnly   bool
 	terminal   bool
@@ -55,7 +56,7 @@ type spec struct {
 func readSpec(all wire.Object, bundle string) (*spec, error) {
 	s := &spec{all: all}
 	root := func() error { return s.readRoot(bundle) }
-	for _, read := range []func() error{s.readAnnotations, root, s.readProcess, s.readLinux, s.readRest} {
+	for _, read := range []func() error{s.readAnnotations, root, s.readProcess, s.readLinux, s.readNetwork, s.readRest} {
 		if err := read(); err != nil {
 			return nil, err
 		}
@@ -152,6 +153,33 @@ func (s *spec) readLinux() (err error) {
 	}
 	s.namespaces, err = s.linux.Objects("namespaces")
 	return err
+}
+
+// readNetwork reads which network namespace of the machine the container has; it is a namespace of the kernel's of its own then.
+func (s *spec) readNetwork() error {
+	windows, err := s.all.Object("windows")
+	if err != nil {
+		return err
+	}
+	network, err := windows.Object("network")
+	if err != nil {
+		return err
+	}
+	id, err := network.String("networkNamespace")
+	if err != nil || id == "" {
+		return err
+	}
+	own, err := s.namespace("network")
+	if err != nil {
+		return err
+	}
+	if s.network = strings.ToLower(id); s.network == wire.NullGUID {
+		return invalid("network namespace " + id + " is the utility VM's own: a container is in it without a namespace of the type network")
+	}
+	if s.kind != Workload && (own == nil || own.Text("path") != "") {
+		return invalid("network namespace " + id + ": the container needs a namespace of the type network of its own for it")
+	}
+	return nil
 }
 
 func (s *spec) readRest() (err error) {

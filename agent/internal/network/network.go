@@ -109,18 +109,23 @@ func (t *Table) Assign(k sys.Kernel, id string, pid int) error {
 }
 
 // Release says that the process of a namespace has ended: the kernel takes its adapters back into the agent's own, and
-// another process may get them.
-func (t *Table) Release(k sys.Kernel, id string) {
+// another process may get them. One that has never had the namespace, or has it no more, changes nothing.
+func (t *Table) Release(k sys.Kernel, id string, pid int) {
 	id = strings.ToLower(id)
 	n := t.find(id)
 	if n == nil || id == Own {
 		return
 	}
 	n.lock.Lock()
-	n.release(k)
+	if n.assigned && n.pid == pid {
+		n.release(k)
+	}
 	n.lock.Unlock()
 	t.forget(id, "")
 }
+
+// Known reports whether there is such a namespace: it is made with its first adapter.
+func (t *Table) Known(id string) bool { return t.find(strings.ToLower(id)) != nil }
 
 func (n *namespace) release(k sys.Kernel) {
 	for _, a := range n.adapters {

@@ -117,16 +117,23 @@ func TestANamespaceBelongsToOneProcessUntilItIsReleased(t *testing.T) {
 	if err := table.Assign(k, "ns", 78); err == nil {
 		t.Error("two processes have it")
 	}
-	table.Release(k, "ns")
+	table.Release(k, "ns", 78)
+	if err := table.Assign(k, "ns", 78); err == nil {
+		t.Error("who never had it has released it")
+	}
+	table.Release(k, "ns", 77)
 	k.Links[0], k.Links[77] = append(k.Links[0], sys.Link{Index: 102, Name: "eth0", Address: mac(2)}), nil
 	done(k)
 	must(t, table.Assign(k, "ns", 78))
 	if got := done(k)[1]; got != "0: move 102 to 78 as eth0" {
 		t.Error(got)
 	}
-	table.Release(k, "ns")
+	table.Release(k, "ns", 78)
+	if !table.Known("NS") {
+		t.Error("the namespace is gone before its adapters")
+	}
 	must(t, table.Remove(k, card("ns", 2)))
-	if len(table.namespaces) != 0 {
+	if len(table.namespaces) != 0 || table.Known("ns") {
 		t.Error("the namespace stays")
 	}
 }
@@ -138,8 +145,8 @@ func TestANamespaceMayHaveItsProcessBeforeItsAdapters(t *testing.T) {
 	if got := done(k); len(got) == 0 || got[1] != "0: move 2 to 77 as eth0" {
 		t.Error(got)
 	}
-	table.Release(k, "ns")
-	table.Release(k, "never heard of")
+	table.Release(k, "ns", 77)
+	table.Release(k, "never heard of", 77)
 }
 
 func TestAnAdapterIsWaitedFor(t *testing.T) {

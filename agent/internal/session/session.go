@@ -70,7 +70,8 @@ func Run(carrier int, endless bool, options Options, log *logs.Logger, kernel sy
 	s.relay = relay.New(l, kernel, s.socket, s.notRelayed)
 	s.processes = table
 	s.machine = &gcs.Machine{Kernel: kernel, Loop: l, Dialler: s.socket, Processes: table, Log: log, PowerOff: s.powerOff, Boot: options.Boot,
-		Shares: share.NewClient(kernel), Containers: container.NewTable(l, kernel, table)}
+		Shares: share.NewClient(kernel)}
+	s.machine.Containers = container.NewTable(l, kernel, table, &s.machine.Networks)
 	l.Serve(s.socket, table.Reap)
 	return l.Run()
 }

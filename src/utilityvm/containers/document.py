@@ -98,6 +98,12 @@ def _mistakes(spec: Spec, *, layers: bool, scratch: bool) -> Iterator[Problem]:
         yield Problem("$.hostname", "pod", f"workload container must not change hostname: {spec.hostname}")
 
 
+def network_of(spec: Spec) -> str:
+    """Return the network namespace of the guest that a container is to have, ``""`` for none: one of a pod is in its sandbox's."""
+    named = spec.windows.network.network_namespace if spec.windows and spec.windows.network else ""
+    return "" if spec.annotations.get(KIND) == "container" else named
+
+
 def in_pod(spec: Spec, pod_id: ContainerId) -> Spec:
     """Return a specification of a container in the pod of this sandbox; our agent gives it the sandbox's namespaces and host name."""
     return replace(spec, annotations=spec.annotations | {KIND: "container", POD: pod_id})

@@ -26,7 +26,7 @@ from utilityvm.guest.collect import run_process
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
 from utilityvm.kit.aio import finish
-from utilityvm.kit.errors import Exists, InvalidOptions, UtilityVMError
+from utilityvm.kit.errors import Exists, InvalidOptions, NotFound, UtilityVMError
 from utilityvm.options.annotations import check_annotations
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.wcow import OptionsWCOW
@@ -55,6 +55,7 @@ class Containers:
 
     def __init__(self, vm: OfVm, owner: Owner, tables: Tables, options: OptionsLCOW | OptionsWCOW) -> None:
         self._vm, self._owner, self._vpci, self._options = vm, owner, tables.vpci, options
+        self._network = tables.network
         self.volumes = Volumes(tables.scsi, owner.host.layout, tables.layers.mount_point, owner.name)
         self._rooms, self._mounts = Rooms(owner, tables), Mounts(owner, tables, self.volumes)
         self._there: dict[ContainerId, Container] = {}
@@ -146,7 +147,14 @@ class Containers:
         check_mounts(spec.mounts)
         check_annotations(spec.annotations, self._options)
         check_devices(self._owner, spec.windows.devices if spec.windows else ())
+        self._check_network(document.network_of(spec))
         return spec
+
+    def _check_network(self, namespace_id: str) -> None:
+        """Refuse a container in a network namespace that the guest does not have: it makes one with its first adapter."""
+        if namespace_id and not any(nic.namespace_id.lower() == namespace_id.lower() for nic in self._network.adapters):
+            hint = f"{self._owner.name} has no adapter in it: add one first, by uplinks.add or network.add_endpoint"
+            raise NotFound(f"network namespace {namespace_id} not found", hint=hint)
 
     def _scratch(self, asked: Asked) -> ScratchDisk | str | int | None:
         if isinstance(asked.scratch, Container):

@@ -33,6 +33,7 @@ from utilityvm.sync.twin import synchronous as _synchronous
 from utilityvm.sync.twin import twin as _twin
 from utilityvm.templates.pool import Pool as _Pool
 from utilityvm.templates.template import Template as _Template
+from utilityvm.vm.uplinks import Uplinks as _Uplinks
 from utilityvm.vm.uvm import UtilityVM as _UtilityVM
 
 GuestStream = _twin(_GuestStream)
@@ -49,6 +50,7 @@ Container = _twin(_Container)
 Network = _twin(_Network)
 TapUplink = _twin(_TapUplink)
 UserUplink = _twin(_UserUplink)
+Uplinks = _twin(_Uplinks)
 UtilityVM = _twin(_UtilityVM)
 Files = _twin(_Files)
 Template = _twin(_Template)
@@ -73,6 +75,7 @@ _OURS = (
     "Network",
     "TapUplink",
     "UserUplink",
+    "Uplinks",
     "Files",
 )
 __all__ = [*utilityvm.__all__, *_OURS]  # noqa: PLE0604 (the same names)

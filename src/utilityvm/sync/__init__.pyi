@@ -21,6 +21,7 @@ from utilityvm.devices.vpci import AssignedDevice
 from utilityvm.devices.vpmem import PMemDevice
 from utilityvm.devices.vsmb import SmbShare
 from utilityvm.guest.collect import OUTPUT_LIMIT
+from utilityvm.kit.ids import NULL_GUID
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.network.publish import Published
@@ -88,7 +89,7 @@ from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 from utilityvm.vm.host_options import options_from_spec as options_from_spec
 
-__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'open_template', 'list_templates', 'import_template', 'Template', 'TemplateConfig', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'NamespaceNetwork', 'BridgeNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'TapUplink', 'UserUplink', 'Files']
+__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'open_template', 'list_templates', 'import_template', 'Template', 'TemplateConfig', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'NamespaceNetwork', 'BridgeNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'TapUplink', 'UserUplink', 'Uplinks', 'Files']
 
 class GuestStream:
 
@@ -264,6 +265,10 @@ class UtilityVM:
 
     @property
     def uplink(self) -> UserUplink | TapUplink | None:
+        ...
+
+    @property
+    def uplinks(self) -> Uplinks:
         ...
 
     @property
@@ -657,6 +662,21 @@ class UserUplink:
         ...
 
     def allow(self, rules: Sequence[str] | None) -> None:
+        ...
+
+    def aclose(self) -> None:
+        ...
+
+class Uplinks:
+
+    @property
+    def there(self) -> tuple[UserUplink | TapUplink, ...]:
+        ...
+
+    def add(self, wish: NetworkWish, namespace_id: str=NULL_GUID) -> UserUplink | TapUplink:
+        ...
+
+    def remove(self, uplink: UserUplink | TapUplink) -> None:
         ...
 
     def aclose(self) -> None:

@@ -15,6 +15,7 @@ from utilityvm.network.uplink import Uplink
 from utilityvm.schema.devices import NetworkAdapter
 from utilityvm.schema.hns import Namespace
 from utilityvm.vm.failed_start import Phase
+from utilityvm.vm.uplinks import Uplinks
 
 if TYPE_CHECKING:
     from utilityvm.vm.proxied import ProxiedNetwork  # what few VMs have
@@ -79,12 +80,13 @@ async def leave(links: Links) -> None:
         await links.proxy.tear_down()
 
 
-async def close_machine(system: Machine, links: Links) -> None:
-    """Close the machine, and after it its network, whatever becomes of the machine."""
+async def close_machine(system: Machine, links: Links, more: Uplinks) -> None:
+    """Close the machine, and after it its networks, whatever becomes of the machine."""
     try:
         with span("machine.close", level=logging.DEBUG):
             await system.close()
     finally:
+        await more.aclose()
         if links.uplink is not None:
             await links.uplink.aclose()
         if links.proxy is not None:

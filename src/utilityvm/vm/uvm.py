@@ -42,7 +42,6 @@ from utilityvm.kit.errors import DeadlineExceeded, HostError, StateError, Utilit
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
-from utilityvm.network.uplink import TapUplink, UserUplink
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.lcow import LcowPlan
@@ -57,6 +56,7 @@ from utilityvm.vm.failed_start import Phase, start_failure
 from utilityvm.vm.life import LIFE, Do, State
 from utilityvm.vm.link import NO_LINKS, Adapters, Links, close_machine, join, leave, open_link
 from utilityvm.vm.processes import spec_of
+from utilityvm.vm.uplinks import TapUplink, Uplinks, UserUplink
 from utilityvm.wire import gcs, services
 from utilityvm.wire.oci import Spec
 
@@ -78,7 +78,7 @@ class UtilityVM:
     asked for, `plan` what was made of them. What it is given while it runs is in tables: `scsi` (disks), `vpmem` (images on persistent
     memory), `layers` (images on either), `plan9` and `vsmb` (folders, for Linux and for Windows guests), `vpci` (devices of the host),
     `pipes`, and `network` (namespaces and adapters). `uplink` is its own network, as it was wanted: its published ports, what was refused
-    to the guest, and what it may reach from now on.
+    to the guest, and what it may reach from now on. `uplinks` are more networks that it was given.
     """
 
     id: VmId
@@ -94,6 +94,7 @@ class UtilityVM:
     pipes: Pipes
     network: Network
     uplink: UserUplink | TapUplink | None
+    uplinks: Uplinks
 
     def __init__(
         self,
@@ -109,15 +110,15 @@ class UtilityVM:
         self.id, self.owner, self.options, self.plan = vm_id, options.owner, options, plan
         self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
         self._links, self.uplink = links, links.uplink
-        self._ours, self._life = False, Life(f"vm {vm_id}", LIFE, State.CREATED)
+        self._ours, self._life, self._switching = False, Life(f"vm {vm_id}", LIFE, State.CREATED), asyncio.Lock()
         self._end = End(vm_id, system, self._life)
         self._guest: GuestConnection | None = None
-        self._switching = asyncio.Lock()
         self._output: asyncio.Task[None] | None = None
         windows, knows = self.os == "windows", lambda: knows_namespaces(self.properties)
         self._devices = Owner(vm_id, windows, options.fully_physically_backed, host, self.modify, knows)
         made = tables(self._devices, plan)
         self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes, self.network = made
+        self.uplinks = Uplinks(vm_id, self.network, system.offer, lambda: self._step(Do.USE))
         self._containers = Containers(self._as_host(), self._devices, made, options)
 
     # -- what it is -------------------------------------------------------------------------------------------------
@@ -506,7 +507,8 @@ class UtilityVM:
         path in the guest.
 
         `pod` is a container whose annotation ``io.kubernetes.cri.container-type`` is ``sandbox``: the new one shares its network, IPC and
-        host name.
+        host name. A container, or a sandbox, whose specification names a network namespace (``windows.network.networkNamespace``) has the
+        adapters that are in that: see `uplinks`.
 
         `spec` may also be the whole document in the guest's own shape (it has a ``SchemaVersion``), as the original hands it over: it is
         passed on as it is, and layers, disks and mounts are the caller's matter.
@@ -518,7 +520,7 @@ class UtilityVM:
             InvalidOptions: `container_id` or `spec` make no sense; `problems` has all of it.
             Unsupported: `spec` has members that no specification of a Linux container has, or is for a guest of another system.
             Exists: the VM has a container of this id; or a volume is another VM's.
-            NotFound: a file of the host is not there.
+            NotFound: a file of the host, or an adapter in the network namespace, is not there.
             Exhausted: there is no place for a disk.
             GuestError: the guest could not make it.
             HostError, ConnectionLost, DeadlineExceeded: host or guest failed.
@@ -683,7 +685,7 @@ class UtilityVM:
             undo.callback(self._end.set, ExitStatus(ExitHow.TERMINATED))  # nothing more will be heard of it
             undo.push_async_callback(self._end.scope.aclose)
             undo.push_async_callback(self._drain)
-            undo.push_async_callback(close_machine, self._system, self._links)
+            undo.push_async_callback(close_machine, self._system, self._links, self.uplinks)
             undo.callback(guest_ports.close_all, self._listeners)
             undo.callback(self._containers.abandon)
             if self._guest is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from utilityvm import HNSEndpoint, Namespace
 from utilityvm.containers.life import ContainerState
 from utilityvm.kit.errors import (
     ConnectionLost,
@@ -16,6 +17,7 @@ from utilityvm.kit.errors import (
     GuestError,
     HostError,
     InvalidOptions,
+    NotFound,
     StateError,
     Unsupported,
     UtilityVMError,
@@ -460,6 +462,11 @@ async def test_our_agent_gets_the_whole_specification_and_others_what_the_origin
     )
     for ours in (True, False):
         async with a_vm(tmp_path, ours=ours) as world:
+            with pytest.raises(NotFound, match="network namespace ns not found") as caught:
+                await world.vm.create_container("c", wanted)
+            assert "has no adapter in it: add one first" in caught.value.hint
+            await world.vm.network.add_namespace(Namespace(id="NS"))
+            await world.vm.network.add_endpoint("ns", HNSEndpoint(id="e", mac_address="02-00-00-00-00-01"))
             await world.vm.create_container("c", wanted)
             told = config(world, "c")["OciSpecification"]
             assert told["windows"] == {"network": {"networkNamespace": "ns"}}
