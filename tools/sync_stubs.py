@@ -36,6 +36,7 @@ TWINS: Final = {
     "TapUplink": "utilityvm.network.tap",
     "UserUplink": "utilityvm.network.user",
     "Uplinks": "utilityvm.vm.uplinks",
+    "Forked": "utilityvm.vm.fork",
     "Template": "utilityvm.templates.template",
     "Pool": "utilityvm.templates.pool",
 }

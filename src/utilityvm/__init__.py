@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from utilityvm.templates.pool import Pool, PoolStats
     from utilityvm.templates.template import Template, import_template, list_templates, open_template
     from utilityvm.vm.compose import create_lcow, create_wcow
+    from utilityvm.vm.fork import Forked
     from utilityvm.vm.host_options import (
         default_options_lcow,
         default_options_wcow,
@@ -74,6 +75,7 @@ _HOME = {
     "load_options_wcow": "vm.host_options",
     "options_from_spec": "vm.host_options",
     "UtilityVM": "vm.uvm",
+    "Forked": "vm.fork",
     "open_template": "templates.template",
     "list_templates": "templates.template",
     "import_template": "templates.template",
@@ -134,6 +136,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "OptionsWCOW",
     "options_from_spec",
     "UtilityVM",
+    "Forked",
     "open_template",
     "list_templates",
     "import_template",

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from utilityvm import HostError, NotFound, NoVPMem, UtilityVM, UtilityVMError, create_lcow, default_options_lcow
 from utilityvm.boot.files import BootFiles
+from utilityvm.compute.ports import Frozen
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.errors import Exists
@@ -111,7 +112,9 @@ class WithDevices:
         self.disk = Attachment(type="VirtualDisk", path=str(disk))
         self.layer = VirtualPMemDevice(host_path=str(layer), read_only=True, image_format="Vhd1")
 
-    async def create(self, system_id: VmId, document: ComputeSystem, *, savable: bool = False) -> QemuMachine:
+    async def create(
+        self, system_id: VmId, document: ComputeSystem, *, savable: bool = False, forkable: bool = False, frozen: Frozen | None = None
+    ) -> QemuMachine:
         vm = document.virtual_machine
         assert vm is not None
         assert vm.devices is not None
@@ -119,7 +122,7 @@ class WithDevices:
         memory = replace(vm.devices.virtual_pmem, devices=vm.devices.virtual_pmem.devices | {"33": self.layer})
         devices = replace(vm.devices, virtual_pmem=memory, scsi={"0": Scsi(attachments={"7": self.disk})})
         changed = replace(document, virtual_machine=replace(vm, devices=devices))
-        return await QemuService().create(system_id, changed, savable=savable)
+        return await QemuService().create(system_id, changed, savable=savable, forkable=forkable, frozen=frozen)
 
 
 async def planned(folder: Path, service: WithDevices) -> UtilityVM:

@@ -25,7 +25,8 @@ class Do(StrEnum):
     INSPECT = "report properties"
     MEASURE = "report statistics"
     MODIFY = "change a resource"
-    SAVE = "be saved as a template"
+    SAVE = "be saved"
+    FREEZE = "be copied"
     END = "end"
     CLOSE = "close"
 
@@ -40,6 +41,7 @@ LIFE: Final[Mapping[tuple[State, Do], State]] = {
     (State.RUNNING, Do.MEASURE): State.RUNNING,
     (State.RUNNING, Do.MODIFY): State.RUNNING,
     (State.RUNNING, Do.SAVE): State.RUNNING,
+    (State.RUNNING, Do.FREEZE): State.RUNNING,
     (State.RUNNING, Do.END): State.STOPPED,
     (State.PAUSED, Do.RESUME): State.RUNNING,
     (State.PAUSED, Do.INSPECT): State.PAUSED,

@@ -255,8 +255,39 @@ class Jailed(Protocol):
         ...
 
 
+class Frozen(Protocol):
+    """A machine as it stood still, for others to go on from. It runs on, and what it does from then on is not in here."""
+
+    @property
+    def pause(self) -> float:
+        """How long it stood still for this, in seconds."""
+        ...
+
+    @property
+    def technique(self) -> str:
+        """How its memory was taken: ``copy``, or ``migrate`` where only who runs it could write it down, which takes longer."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; those that were made of it go on. A second call does nothing."""
+        ...
+
+
 class Savable(Protocol):
-    """What can become a template."""
+    """What others can go on from."""
+
+    async def freeze(self) -> Frozen:
+        """Return a copy of it, for others to go on from. It stands still for a moment, and runs on, also when this fails.
+
+        A cancelled call is carried out, and leaves nothing.
+
+        Raises:
+            StateError: it does not run.
+            Unsupported: it has what others could not have; each is named.
+            HostError, DeadlineExceeded: it could not be copied.
+            ConnectionLost: it ended meanwhile.
+        """
+        ...
 
     async def save_as_template(self, options: OptionsLCOW) -> None:
         """Pause it and save it as a template of its id, for VMs of these `options` to go on from; it has ended when this returns.
@@ -336,9 +367,12 @@ class HostFiles(Grants, Protocol):
 class ComputeService(Protocol):
     """Makes compute systems of documents."""
 
-    async def create(self, system_id: VmId, document: Document, *, savable: bool = False) -> Machine:
-        """Prepare a compute system; nothing runs yet. `savable` is for one that may be saved as a template, which costs some services
-        something.
+    async def create(
+        self, system_id: VmId, document: Document, *, savable: bool = False, forkable: bool = False, frozen: Frozen | None = None
+    ) -> Machine:
+        """Prepare a compute system; nothing runs yet. `savable` is for one that may be saved as a template, `forkable` for one that is
+        frozen quickly; both cost some services something. `frozen` is what it goes on from, where the document says that it goes on from
+        another (None: a template of that id); the caller closes it.
 
         Raises:
             Unsupported: parts of the document that cannot be honoured, each by its path; or the host lacks something; or it goes on from a

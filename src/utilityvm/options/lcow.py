@@ -78,6 +78,9 @@ class OptionsLCOW(Options, frozen=True, kw_only=True, forbid_unknown_fields=True
             value="DEVICE",
         ),
     ] = ()
+    forkable: Annotated[
+        bool, option("Fork the VM quickly: a VM that goes on from another gets its memory as a whole, and its guest learns of a fork.")
+    ] = False
     is_template: Annotated[bool, option("The VM will be saved as a template for clones.")] = False
     is_clone: Annotated[bool, option("Create the VM from a template.")] = False
     template_config: Annotated["TemplateConfig | None", option("The template that a clone is made from.")] = None

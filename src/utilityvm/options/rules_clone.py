@@ -1,6 +1,6 @@
 """Rules of templates and clones, the same for both sorts of guests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from utilityvm.kit.errors import Problem
@@ -11,7 +11,7 @@ from utilityvm.options.wcow import OptionsWCOW
 
 Cloneable = OptionsLCOW | OptionsWCOW
 
-_OF_ONE_VM: Final = frozenset({"id", "is_template", "is_clone", "template_config"})
+_OF_ONE_VM: Final = frozenset({"id", "is_template", "is_clone", "template_config", "forkable"})
 _MOST_SHOWN: Final = 64  # characters of a value, in messages
 
 
@@ -80,39 +80,33 @@ def _of_template(option: str, text: str, broken: Callable[[OptionsLCOW], bool]) 
     return Rule(option, f"{option}: {text}", lambda options, _: options.is_template and broken(options), reads=("is_template",))
 
 
+def _of_forkable(option: str, text: str, broken: Callable[[OptionsLCOW], bool]) -> Rule[OptionsLCOW]:
+    return Rule(option, f"{option}: {text}", lambda options, _: options.forkable and broken(options), reads=("forkable",))
+
+
+def _of_originals() -> Iterator[Rule[OptionsLCOW]]:
+    """Give the rules for what others go on from: templates, and VMs that are forked."""
+    originals = ((_of_template, "a template", "clone", "clones"), (_of_forkable, "a forkable VM", "child", "children"))
+    for rule, one, other, others in originals:
+        yield rule("allow_overcommit", f"must be true in {one}: its {others} share memory", lambda options: not options.allow_overcommit)
+        given_back = f"must be false in {one}: memory that one {other} gives back would be another's too"
+        yield rule("enable_cold_discard_hint", given_back, lambda options: options.enable_cold_discard_hint)
+        still = f"must be true in {one}: its guest's agent is asked to stand still"
+        yield rule("use_guest_connection", still, lambda options: not options.use_guest_connection)
+        yield rule("external_guest_connection", still, lambda options: not options.external_guest_connection)
+        yield rule(
+            "preferred_root_fs_type",
+            f"must be initrd in {one}: disks that are there from the start are not in it",
+            lambda options: options.preferred_root_fs_type != RootFSType.INITRD,
+        )
+        pipe = f"not in {one}: its {others} would all want that socket"
+        yield rule("console_pipe", pipe, lambda options: bool(options.console_pipe))
+        yield rule("graphics_pipe", pipe, lambda options: bool(options.graphics_pipe))
+
+
 TEMPLATE_LCOW: tuple[Rule[OptionsLCOW], ...] = (
     _of_template("is_clone", "a clone cannot become a template", lambda options: options.is_clone),
-    _of_template("allow_overcommit", "must be true in a template: its clones share memory", lambda options: not options.allow_overcommit),
-    _of_template(
-        "enable_cold_discard_hint",
-        "must be false in a template: memory that one clone gives back would be another's too",
-        lambda options: options.enable_cold_discard_hint,
-    ),
-    _of_template(
-        "use_guest_connection",
-        "must be true in a template: its guest's agent is asked to stand still",
-        lambda options: not options.use_guest_connection,
-    ),
-    _of_template(
-        "external_guest_connection",
-        "must be true in a template: its guest's agent is asked to stand still",
-        lambda options: not options.external_guest_connection,
-    ),
-    _of_template(
-        "preferred_root_fs_type",
-        "must be initrd in a template: disks that are there from the start are not in it",
-        lambda options: options.preferred_root_fs_type != RootFSType.INITRD,
-    ),
-    _of_template(
-        "console_pipe",
-        "not in a template: its clones would all want that socket",
-        lambda options: bool(options.console_pipe),
-    ),
-    _of_template(
-        "graphics_pipe",
-        "not in a template: its clones would all want that socket",
-        lambda options: bool(options.graphics_pipe),
-    ),
+    *_of_originals(),
 )
 """Rules of ours: what cannot be saved, or would not be one VM's alone."""
 

@@ -43,7 +43,8 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class MachineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a machine must have to go on from the template: `qemu` of this version, accelerated so, on such a processor (``""``: any),
-    with this `topology` in QEMU's words, booted from these `files`.
+    with this `topology` in QEMU's words, booted from these `files`. `memory_in_state`: its memory is in the state of its devices, and not
+    beside it.
     """
 
     qemu: str
@@ -52,6 +53,7 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     topology: tuple[str, ...]
     files: dict[str, FileRecord]
     memory_bytes: int
+    memory_in_state: bool = False
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

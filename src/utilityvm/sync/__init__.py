@@ -33,6 +33,7 @@ from utilityvm.sync.twin import synchronous as _synchronous
 from utilityvm.sync.twin import twin as _twin
 from utilityvm.templates.pool import Pool as _Pool
 from utilityvm.templates.template import Template as _Template
+from utilityvm.vm.fork import Forked as _Forked
 from utilityvm.vm.uplinks import Uplinks as _Uplinks
 from utilityvm.vm.uvm import UtilityVM as _UtilityVM
 
@@ -52,6 +53,7 @@ TapUplink = _twin(_TapUplink)
 UserUplink = _twin(_UserUplink)
 Uplinks = _twin(_Uplinks)
 UtilityVM = _twin(_UtilityVM)
+Forked = _twin(_Forked)
 Files = _twin(_Files)
 Template = _twin(_Template)
 Pool = _twin(_Pool, called=True)

@@ -21,7 +21,6 @@ from utilityvm.devices.vpci import AssignedDevice
 from utilityvm.devices.vpmem import PMemDevice
 from utilityvm.devices.vsmb import SmbShare
 from utilityvm.guest.collect import OUTPUT_LIMIT
-from utilityvm.kit.ids import NULL_GUID
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.network.publish import Published
@@ -89,7 +88,7 @@ from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 from utilityvm.vm.host_options import options_from_spec as options_from_spec
 
-__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'open_template', 'list_templates', 'import_template', 'Template', 'TemplateConfig', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'NamespaceNetwork', 'BridgeNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'TapUplink', 'UserUplink', 'Uplinks', 'Files']
+__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'Forked', 'open_template', 'list_templates', 'import_template', 'Template', 'TemplateConfig', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'NamespaceNetwork', 'BridgeNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'TapUplink', 'UserUplink', 'Files']
 
 class GuestStream:
 
@@ -268,10 +267,6 @@ class UtilityVM:
         ...
 
     @property
-    def uplinks(self) -> Uplinks:
-        ...
-
-    @property
     def is_oci(self) -> bool:
         ...
 
@@ -326,6 +321,9 @@ class UtilityVM:
         ...
 
     def save_as_template(self) -> TemplateConfig:
+        ...
+
+    def fork(self, count: int=1, *, forkable: bool=False, network: NetworkWish | None=None) -> Forked:
         ...
 
     def properties(self, *wanted: PropertyType) -> Properties:
@@ -667,19 +665,27 @@ class UserUplink:
     def aclose(self) -> None:
         ...
 
-class Uplinks:
+class Forked:
 
     @property
-    def there(self) -> tuple[UserUplink | TapUplink, ...]:
+    def children(self) -> 'tuple[UtilityVM, ...]':
         ...
 
-    def add(self, wish: NetworkWish, namespace_id: str=NULL_GUID) -> UserUplink | TapUplink:
+    @property
+    def pause(self) -> float:
         ...
 
-    def remove(self, uplink: UserUplink | TapUplink) -> None:
+    @property
+    def technique(self) -> str:
         ...
 
-    def aclose(self) -> None:
+    def close(self) -> None:
+        ...
+
+    def __enter__(self) -> Self:
+        ...
+
+    def __exit__(self, *args: object) -> None:
         ...
 
 class Template:
@@ -708,10 +714,10 @@ class Template:
     def size(self) -> int:
         ...
 
-    def clone_options(self, vm_id: str='') -> OptionsLCOW:
+    def clone_options(self, vm_id: str='', *, forkable: bool=False) -> OptionsLCOW:
         ...
 
-    def clone(self, vm_id: str='', *, require_kvm: bool=False, require_jail: bool=False, network: NetworkWish | None=None) -> UtilityVM:
+    def clone(self, vm_id: str='', *, require_kvm: bool=False, require_jail: bool=False, network: NetworkWish | None=None, forkable: bool=False) -> UtilityVM:
         ...
 
     def export(self, path: str | PathLike[str]) -> None:

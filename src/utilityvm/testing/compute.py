@@ -10,7 +10,7 @@ from utilityvm.compute.hosted import HostedGuest
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.nic import Wire
-from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, MachineStatistics
+from utilityvm.compute.ports import ExitHow, ExitStatus, Frozen, JailStatus, MachineStatistics
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.container import GuestContainer
 from utilityvm.guest.process import Process
@@ -46,10 +46,23 @@ async def idle_guest(sock: socket.socket) -> None:
 
 
 @final
+class FakeFrozen:
+    """A `compute.ports.Frozen` of nothing; `closed` says that it was let go of."""
+
+    def __init__(self) -> None:
+        self.pause, self.technique, self.closed = 0.01, "copy", False
+
+    def close(self) -> None:
+        """See `compute.ports.Frozen.close`."""
+        self.closed = True
+
+
+@final
 class FakeMachine:
     """A `compute.ports.Machine`. `ports` are those that were listened to, in order; `console` is what the guest said there.
 
     `saved` are the options that it was saved with as a template, None while it was not; the template is in the service's folder, if any.
+    `copies` are those that were made of it; `freeze_fails` is raised instead. `frozen` is what it goes on from, None for no copy.
     `requests` are the host's halves of changes, in order; `refuses` says of each, before it is carried out, with what it fails, or None.
     """
 
@@ -64,10 +77,15 @@ class FakeMachine:
         start_fails: UtilityVMError | None,
         *,
         savable: bool = False,
+        forkable: bool = False,
+        frozen: Frozen | None = None,
         templates: Path | None = None,
     ) -> None:
         self.system_id, self.document, self.savable, self._templates = system_id, document, savable, templates
+        self.forkable, self.frozen = forkable, frozen
         self.saved: OptionsLCOW | None = None
+        self.freeze_fails: UtilityVMError | None = None
+        self.copies: list[FakeFrozen] = []
         self.ports: list[int] = []
         self.console: list[str] = []
         self.wires: dict[str, Wire] = {}
@@ -139,6 +157,15 @@ class FakeMachine:
                 draft.keep(Manifest(id=self.system_id, created=0.0, options=options, machine=FAKE_RECORD, state_sha256=""))
         self.saved = options
         await self.terminate()
+
+    async def freeze(self) -> FakeFrozen:
+        """See `compute.ports.Savable.freeze`; raises what the service was told to."""
+        self._life.check(Do.FREEZE)
+        await asyncio.sleep(0)
+        if self.freeze_fails is not None:
+            raise self.freeze_fails
+        self.copies.append(FakeFrozen())
+        return self.copies[-1]
 
     async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
         """See `compute.ports.Inspected.properties`."""
@@ -249,10 +276,21 @@ class FakeComputeService:
         """The documents of `machines`."""
         return [machine.document for machine in self.machines]
 
-    async def create(self, system_id: VmId, document: ComputeSystem, *, savable: bool = False) -> FakeMachine:
+    async def create(
+        self, system_id: VmId, document: ComputeSystem, *, savable: bool = False, forkable: bool = False, frozen: Frozen | None = None
+    ) -> FakeMachine:
         """See `compute.ports.ComputeService.create`."""
         if self.create_fails is not None:
             raise self.create_fails
-        machine = FakeMachine(system_id, document, self.guest, self.start_fails, savable=savable, templates=self.templates)
+        machine = FakeMachine(
+            system_id,
+            document,
+            self.guest,
+            self.start_fails,
+            savable=savable,
+            forkable=forkable,
+            frozen=frozen,
+            templates=self.templates,
+        )
         self.machines.append(machine)
         return machine

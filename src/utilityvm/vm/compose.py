@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
-from utilityvm.compute.ports import ComputeService, Grants, HostFiles, Machine
+from utilityvm.compute.ports import ComputeService, Frozen, Grants, HostFiles, Machine
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.jail import hint
 from utilityvm.compute.qemu.kept import identity
-from utilityvm.compute.qemu.origin import Memories, depends_on
+from utilityvm.compute.qemu.origin import Memories
+from utilityvm.compute.qemu.records import depends_on
 from utilityvm.compute.qemu.service import QemuService
 from utilityvm.devices.ports import HostSide, Look
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
@@ -143,11 +144,13 @@ async def create_planned(
     *,
     uplink: Uplink | None = None,
     node: Node = UNIX,
+    frozen: Frozen | None = None,
 ) -> UtilityVM:
     """Plan and create with facts and a service that are given; what `create_lcow` does on a real host.
 
     `grants` lets the VM open files where it opens them itself, `looking` looks at what it is given while it runs, `layout` says where
-    disks of its containers are made, `uplink` is its network, `node` is where a proxy of the host's network is found.
+    disks of its containers are made, `uplink` is its network, `node` is where a proxy of the host's network is found; `frozen` is what
+    it goes on from where its options say that it is a clone (None: a template).
 
     Raises:
         UtilityVMError: as `create_lcow`, but for the bounds on single options, which belong to the doors.
@@ -158,10 +161,18 @@ async def create_planned(
     except NotFound as error:
         error.hint = error.hint or BUILD_HINT
         raise
-    system, listeners = await _create(vm_id, plan, service, savable=options.is_template)
+
+    async def bear(of_child: OptionsLCOW, parent: Frozen, network: NetworkWish | None) -> UtilityVM:
+        child = VmId(new_guid())
+        its_own = None if network is None else uplink_of(child, network)
+        return await create_planned(
+            of_child, child, facts, service, output_handler, grants, looking, layout, uplink=its_own, node=node, frozen=parent
+        )
+
+    system, listeners = await _create(vm_id, plan, service, savable=options.is_template, forkable=options.forkable, frozen=frozen)
     proxy = await _proxied(options, vm_id, system, node)
-    host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, grants, layout)
-    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host, Links(uplink, proxy))
+    host, links = HostSide(facts.platform, facts.build, facts.path_flavour, looking, grants, layout), Links(uplink, proxy)
+    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host, links, bear=bear)
 
 
 async def create_wcow(options: OptionsWCOW) -> UtilityVM:
@@ -191,8 +202,8 @@ async def create_lcow_on_hcs(
     """
     verify_bounds(options)
     refuse_not_built(options)
-    if options.is_template or options.is_clone:
-        raise Unsupported("is_template, is_clone: the driver for Windows' host service has templates of Windows guests alone")
+    if options.is_template or options.is_clone or options.forkable:
+        raise Unsupported("is_template, is_clone, forkable: the driver for Windows' host service has templates of Windows guests alone")
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
     paths = boot_file_paths(options, Platform.HYPERV, PathFlavour.WINDOWS)
     facts = await _hcs_facts(service, build, paths.all)
@@ -253,11 +264,17 @@ async def create_planned_wcow(
 
 
 async def _create(
-    vm_id: VmId, plan: LcowPlan | WcowPlan, service: ComputeService, *, savable: bool = False
+    vm_id: VmId,
+    plan: LcowPlan | WcowPlan,
+    service: ComputeService,
+    *,
+    savable: bool = False,
+    forkable: bool = False,
+    frozen: Frozen | None = None,
 ) -> tuple[Machine, dict[int, Listener]]:
     try:
         with span("machine.create", level=logging.DEBUG, vm=vm_id):
-            system = await service.create(vm_id, plan.document, savable=savable)
+            system = await service.create(vm_id, plan.document, savable=savable, forkable=forkable, frozen=frozen)
     except HostError as error:
         raise HostError(f"error while creating the compute system: {error.message}", hint=error.hint) from error
     return system, {port: system.listen(port, once=True) for port in plan.listen_ports}

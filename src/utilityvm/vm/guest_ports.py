@@ -8,9 +8,11 @@ from utilityvm.guest.logs import OutputHandler
 from utilityvm.guest.transport import GuestStream, Listener
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.kit.trace import event
+from utilityvm.plan.lcow import LcowPlan
+from utilityvm.plan.wcow import WcowPlan
 from utilityvm.vm.failed_start import Phase
 from utilityvm.wire import services
-from utilityvm.wire.gcs import ENTROPY_BYTES, ENTROPY_PORT, LOG_PORT
+from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_BYTES, ENTROPY_PORT, LOG_PORT
 
 _LAST: Final = 0xFFFF_FFFE  # the one after it means any port
 
@@ -26,6 +28,13 @@ def check(port: object) -> None:
     if why := services.needed_for(port):
         hint = f"take another; ports below {services.AGENTS.start:#x} are free but for {', '.join(map(str, sorted(services.NEEDED)))}"
         raise InvalidOptions(f"port {port:#x} is for {why}", hint=hint)
+
+
+def way_to_guest(plan: LcowPlan | WcowPlan) -> tuple[bool, int]:
+    """Say whether the compute service keeps the guest connection, and on which port the guest's agent dials when it does not."""
+    machine = plan.document.virtual_machine
+    hosted = machine is not None and machine.guest_connection is not None
+    return hosted, services.WINDOWS_BRIDGE_PORT if isinstance(plan, WcowPlan) else BRIDGE_PORT
 
 
 async def feed_entropy(listeners: dict[int, Listener], phase: Phase) -> None:

@@ -30,6 +30,7 @@ class Do(StrEnum):
     STATISTICS = "report statistics"
     MODIFY = "change a resource"
     SAVE = "save as a template"
+    FORK = "fork"
     DUMP_STACKS = "dump stacks"
     CLOSE_GCS = "close the guest connection"
     WAIT = "wait"
@@ -50,6 +51,7 @@ _STAYS: Final = {
         Do.STATISTICS,
         Do.MODIFY,
         Do.SAVE,
+        Do.FORK,
         Do.DUMP_STACKS,
         Do.CLOSE_GCS,
         Do.WAIT,

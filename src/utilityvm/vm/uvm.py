@@ -43,6 +43,7 @@ from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
+from utilityvm.options.network import NetworkWish
 from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
@@ -53,11 +54,12 @@ from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
 from utilityvm.vm import by_id, guest_ports, saving, shares
 from utilityvm.vm.end import End
 from utilityvm.vm.failed_start import Phase, start_failure
+from utilityvm.vm.fork import Bear, Forked, Wish, barren, fork
 from utilityvm.vm.life import LIFE, Do, State
 from utilityvm.vm.link import NO_LINKS, Adapters, Links, close_machine, join, leave, open_link
 from utilityvm.vm.processes import spec_of
 from utilityvm.vm.uplinks import TapUplink, Uplinks, UserUplink
-from utilityvm.wire import gcs, services
+from utilityvm.wire import gcs
 from utilityvm.wire.oci import Spec
 
 START_TIMEOUT: Final = 120.0
@@ -106,12 +108,15 @@ class UtilityVM:
         output_handler: OutputHandler,
         host: HostSide,
         links: Links = NO_LINKS,
+        *,
+        bear: Bear = barren,
     ) -> None:
         self.id, self.owner, self.options, self.plan = vm_id, options.owner, options, plan
         self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
-        self._links, self.uplink = links, links.uplink
+        self._links, self.uplink, self._bear = links, links.uplink, bear
         self._ours, self._life, self._switching = False, Life(f"vm {vm_id}", LIFE, State.CREATED), asyncio.Lock()
         self._end = End(vm_id, system, self._life)
+        self._hosted, self._bridge_port = guest_ports.way_to_guest(plan)
         self._guest: GuestConnection | None = None
         self._output: asyncio.Task[None] | None = None
         windows, knows = self.os == "windows", lambda: knows_namespaces(self.properties)
@@ -190,7 +195,8 @@ class UtilityVM:
         except BaseException as error:
             with suppress(UtilityVMError):  # why the start failed says more
                 await self._finish(self._end.after_failed_start(error))
-            if (failure := self._start_failure(error, waiting_for)) is not None:
+            status, tail = self._end.exit.result() if self._end.exit.done() else None, self._system.console_tail()
+            if (failure := start_failure(error, waiting_for, fault=self._end.fault, status=status, console=tail)) is not None:
                 raise failure from error
             raise
         if self._end.exit.done():  # it ended just now
@@ -315,6 +321,27 @@ class UtilityVM:
         await self.wait()
         return config
 
+    async def fork(self, count: int = 1, *, forkable: bool = False, network: NetworkWish | None = None) -> Forked:
+        """Fork the running VM: `count` children are created that go on from where it is, each on its own, when they are started.
+
+        The VM runs on with its connection and its programs; it stands still for a moment, which is measured. A child is a VM like a
+        template's clone: its memory is that of the VM, of which it keeps what it changes, its time, names and random numbers are its
+        own, and programs run in it whose streams have ended. It can be forked again. `forkable` children do that quickly, and share no
+        memory. `network` is what each has; the VM's own adapters are no part of it.
+
+        A call that fails leaves no child, and the VM runs on; so does one that is cancelled, which ends when the VM runs on.
+
+        Raises:
+            StateError: it does not run.
+            InvalidOptions: `count` is not 1 to `MOST_CHILDREN`; or the network makes no sense.
+            Unsupported: the VM has what no child could have, each by its name.
+            DeadlineExceeded: its guest did not fall silent, or QEMU does not answer.
+            HostError, ConnectionLost: it could not be copied, or it ended.
+        """
+        self._step(Do.FORK)
+        with span("vm.fork", vm=self.id):
+            return await fork(self.id, self.options, self._system, self._bear, Wish(count, forkable, network))
+
     async def properties(self, *wanted: PropertyType) -> Properties:
         """Say who and in what state the VM is, and what was agreed with its guest; `wanted` is asked of the guest.
 
@@ -328,9 +355,7 @@ class UtilityVM:
         if self._hosted:
             return await self._system.properties(asked)
         told = await self._system.properties()
-        if self._guest is None and not asked:
-            return told
-        return await self._connected(Do.ASK).add_to(told, asked)
+        return told if self._guest is None and not asked else await self._connected(Do.ASK).add_to(told, asked)
 
     async def stats(self) -> MachineStatistics:
         """Say what the host spends on the VM, and, while it runs and has a guest connection, what its guest makes of its memory.
@@ -623,22 +648,7 @@ class UtilityVM:
         await saving.introduce(self._guest, self.id, self.options, self.runtime_id, phase)
         return self._guest.boot
 
-    def _start_failure(self, error: BaseException, phase: Phase) -> UtilityVMError | None:
-        status = self._end.exit.result() if self._end.exit.done() else None
-        tail = self._system.console_tail()
-        return start_failure(error, phase, fault=self._end.fault, status=status, console=tail)
-
     # -- running ----------------------------------------------------------------------------------------------------
-
-    @property
-    def _hosted(self) -> bool:
-        """Whether the compute service keeps the guest connection."""
-        machine = self.plan.document.virtual_machine
-        return machine is not None and machine.guest_connection is not None
-
-    @property
-    def _bridge_port(self) -> int:
-        return services.WINDOWS_BRIDGE_PORT if isinstance(self.plan, WcowPlan) else gcs.BRIDGE_PORT
 
     def _connected(self, do: Do) -> GuestConnection:
         if self._guest is None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from utilityvm.compute.qemu import origin
+from utilityvm.compute.qemu import origin, records
 from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.lower import Fd, Launch
-from utilityvm.compute.qemu.origin import KEPT, Memories, record_of
+from utilityvm.compute.qemu.origin import KEPT, Memories
+from utilityvm.compute.qemu.records import record_of
 from utilityvm.compute.qemu.share import Share
 from utilityvm.kit.errors import Corrupt, HostError, NotFound, Unsupported
 from utilityvm.options.lcow import OptionsLCOW
@@ -27,7 +28,9 @@ NEW = msgspec.structs.replace(OLD, version=(8, 2, 0))
 def launch(kernel: Path, template_id: str = "one", smp: str = "1") -> Launch:
     files = {Fd.KERNEL: str(kernel)}
     argv = ("qemu", "-smp", smp)
-    return Launch(argv=argv, memory_bytes=SIZE, files=files, console_path="", share=Share(count=1), rules={}, template=template_id)
+    return Launch(
+        argv=argv, memory_bytes=SIZE, files=files, console_path="", share=Share(count=1), rules={}, template=template_id, own_memory=False
+    )
 
 
 def descriptors() -> int:
@@ -98,7 +101,7 @@ async def test_a_copy_that_fails_is_told_and_tried_again_by_the_next(tmp_path: P
     memories = Memories()
     first, second = [await memories.take(tmp_path, launch(kernel), OLD) for _ in range(2)]
     with monkeypatch.context() as patch:
-        patch.setattr(origin, "copy_sparse", full)
+        patch.setattr(origin, "copy_memory", full)
         with pytest.raises(HostError, match="template one: its memory cannot be copied: Cannot allocate memory"):
             await first.whole()
     memories.close()  # as when its place is needed for others
@@ -147,7 +150,7 @@ async def test_what_differs_is_told(tmp_path: Path, kernel: Path, monkeypatch: p
     other.write_bytes(b"kernel")
     (await memories.take(tmp_path, launch(other), OLD)).close()
     template(tmp_path / "kvm", kernel, facts=kvm)
-    monkeypatch.setattr(origin, "_processor", lambda: "another")
+    monkeypatch.setattr(records, "_processor", lambda: "another")
     with pytest.raises(Unsupported, match="was made on another processor"):
         await memories.take(tmp_path / "kvm", launch(kernel), kvm)
     with pytest.raises(NotFound):

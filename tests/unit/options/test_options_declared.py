@@ -12,7 +12,7 @@ from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.shared import Options
 from utilityvm.options.wcow import OptionsWCOW
 
-OURS = {"graphics_pipe", "is_template", "is_clone", "template_config", "assigned_devices"}
+OURS = {"forkable", "graphics_pipe", "is_template", "is_clone", "template_config", "assigned_devices"}
 
 
 def test_every_option_has_a_meaning_of_its_own() -> None:

@@ -95,6 +95,23 @@ def test_independent_problems_are_all_reported_in_the_order_of_the_rules() -> No
     assert caught.value.problems[0].path == "$.scsi_controller_count"
 
 
+ORIGINALS: list[tuple[dict[str, Any], str]] = [
+    ({"allow_overcommit": False}, "allow_overcommit: must be true in {}: its {others} share memory"),
+    (
+        {"enable_cold_discard_hint": True},
+        "enable_cold_discard_hint: must be false in {}: memory that one {one} gives back would be another's too",
+    ),
+    ({"use_guest_connection": False}, "use_guest_connection: must be true in {}: its guest's agent is asked to stand still"),
+    ({"external_guest_connection": False}, "external_guest_connection: must be true in {}: its guest's agent is asked to stand still"),
+    (
+        {"preferred_root_fs_type": RootFSType.VHD},
+        "preferred_root_fs_type: must be initrd in {}: disks that are there from the start are not in it",
+    ),
+    ({"console_pipe": "/run/c"}, "console_pipe: not in {}: its {others} would all want that socket"),
+    ({"graphics_pipe": "/run/s", "enable_graphics_console": True}, "graphics_pipe: not in {}: its {others} would all want that socket"),
+]
+"""What others that go on from a VM rule out."""
+
 BOUNDS_CASES: list[tuple[dict[str, Any], str]] = [
     ({"graphics_pipe": "/run/screen"}, "graphics_pipe offers a screen, which needs enable_graphics_console"),
     (
@@ -128,27 +145,13 @@ BOUNDS_CASES: list[tuple[dict[str, Any], str]] = [
         "network_config_proxy needs use_guest_connection: the guest is told of its adapters over it",
     ),
     ({"is_template": True, "is_clone": True, "template_config": TEMPLATE}, "is_clone: a clone cannot become a template"),
-    ({"is_template": True, "allow_overcommit": False}, "allow_overcommit: must be true in a template: its clones share memory"),
-    (
-        {"is_template": True, "enable_cold_discard_hint": True},
-        "enable_cold_discard_hint: must be false in a template: memory that one clone gives back would be another's too",
-    ),
-    (
-        {"is_template": True, "use_guest_connection": False},
-        "use_guest_connection: must be true in a template: its guest's agent is asked to stand still",
-    ),
-    (
-        {"is_template": True, "external_guest_connection": False},
-        "external_guest_connection: must be true in a template: its guest's agent is asked to stand still",
-    ),
-    (
-        {"is_template": True, "preferred_root_fs_type": RootFSType.VHD},
-        "preferred_root_fs_type: must be initrd in a template: disks that are there from the start are not in it",
-    ),
-    ({"is_template": True, "console_pipe": "/run/c"}, "console_pipe: not in a template: its clones would all want that socket"),
-    (
-        {"is_template": True, "graphics_pipe": "/run/s", "enable_graphics_console": True},
-        "graphics_pipe: not in a template: its clones would all want that socket",
+    *(
+        ({option: True, **asked}, text.format(original, one=one, others=others))
+        for option, original, one, others in (
+            ("is_template", "a template", "clone", "clones"),
+            ("forkable", "a forkable VM", "child", "children"),
+        )
+        for asked, text in ORIGINALS
     ),
 ]
 

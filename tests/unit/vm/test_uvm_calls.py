@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from utilityvm.compute.ports import ExitHow
-from utilityvm.kit.errors import ConnectionLost, InvalidOptions, StateError
+from utilityvm.kit.errors import ConnectionLost, InvalidOptions, StateError, Unsupported
 from utilityvm.schema.properties import PropertyType
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.testing.guest import FakeGuest, Program
@@ -20,6 +20,12 @@ from .fake import create, echo, service
 
 async def exit_error(vm: UtilityVM) -> object:
     return vm.exit_error
+
+
+async def fork(vm: UtilityVM) -> None:
+    with suppress(Unsupported):  # a guest connection of the service's own
+        async with await vm.fork() as forked:
+            assert [child.state for child in forked.children] == [State.CREATED]
 
 
 async def listen(vm: UtilityVM) -> None:
@@ -37,6 +43,7 @@ CALLS: dict[Do, Callable[[UtilityVM], Awaitable[object]]] = {
     Do.STATISTICS: UtilityVM.stats,
     Do.MODIFY: lambda vm: vm.modify(ModifySettingRequest(resource_path="VirtualMachine/Devices/Scsi/0/Attachments/0", request_type="Add")),
     Do.SAVE: UtilityVM.save_as_template,
+    Do.FORK: fork,
     Do.DUMP_STACKS: UtilityVM.dump_stacks,
     Do.CLOSE_GCS: UtilityVM.close_gcs_connection,
     Do.WAIT: UtilityVM.wait,

@@ -18,7 +18,7 @@ from utilityvm.compute.hcs.system import HcsSystem, Started
 from utilityvm.compute.hcs.vmmem import MemoryProcess, Processes
 from utilityvm.compute.life import LIFE, Do, State
 from utilityvm.compute.nic import Wire
-from utilityvm.compute.ports import ExitHow, ExitStatus, JailStatus, MachineStatistics
+from utilityvm.compute.ports import ExitHow, ExitStatus, Frozen, JailStatus, MachineStatistics
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
@@ -148,6 +148,14 @@ class HcsMachine:
 
     async def save_as_template(self, options: OptionsLCOW) -> None:  # noqa: ARG002 (there are none)
         """See `compute.ports.Savable.save_as_template`.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported(f"{self._name}: {NO_TEMPLATES}")
+
+    async def freeze(self) -> Frozen:
+        """See `compute.ports.Savable.freeze`.
 
         Raises:
             Unsupported: always.

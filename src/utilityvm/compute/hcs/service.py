@@ -18,6 +18,7 @@ from utilityvm.compute.hcs.system import HcsSystem, Host
 from utilityvm.compute.hcs.timeouts import Timeouts, timeouts_of
 from utilityvm.compute.hcs.vmmem import Processes, windows_processes
 from utilityvm.compute.hcs.workers import Workers
+from utilityvm.compute.ports import Frozen
 from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import Unsupported, UtilityVMError
 from utilityvm.kit.ids import VmId
@@ -71,16 +72,18 @@ class HcsService:
         """Endpoints of the host's networks."""
         return WindowsEndpoints(self._calls, self._host.work)
 
-    async def create(self, system_id: VmId, document: ComputeSystem, *, savable: bool = False) -> HcsMachine:
+    async def create(
+        self, system_id: VmId, document: ComputeSystem, *, savable: bool = False, forkable: bool = False, frozen: Frozen | None = None
+    ) -> HcsMachine:
         """See `compute.ports.ComputeService.create`. The service itself checks the document.
 
         Raises:
-            Unsupported: it is to be `savable`.
+            Unsupported: it is to be `savable` or `forkable`.
             Exists: there is a system of this id.
             HcsError: the service refuses.
             DeadlineExceeded: it does not say that it has done it.
         """
-        if savable:
+        if savable or forkable or frozen is not None:
             raise Unsupported(f"vm {system_id}: {NO_TEMPLATES}")
         console = PipeConsole(self._pipes, _console_name(document))
         document = await console.open(document)

@@ -14,7 +14,7 @@ from utilityvm.compute.qemu.graphics import screen_path, screen_words, wrong_scr
 from utilityvm.compute.qemu.modify import SLOTS, pmem_place
 from utilityvm.compute.qemu.present import assigned, present, root_slot, wrong_present
 from utilityvm.compute.qemu.qos import group_words, is_bounded, wrong_qos
-from utilityvm.compute.qemu.savable import BACKEND, check_savable, identity_words, memory_words, template_of
+from utilityvm.compute.qemu.savable import BACKEND, Basis, check_savable, identity_words, memory_words, template_of
 from utilityvm.compute.qemu.services import rules_of, wrong_rule
 from utilityvm.compute.qemu.share import Share, share_of, wrong_share
 from utilityvm.compute.qemu.treatment import LACKS, NOT_YET, TREATMENT
@@ -88,7 +88,8 @@ class Launch:
     of hvsocket services; `screen_path` is the socket that offers the screen, ``""`` for a machine without; `present` is to be plugged in
     before the guest runs, for which QEMU waits; `root` is the slot of the device that the guest's root file system is on, ``""`` for none;
     `assigned` are the addresses of the host's devices among those, by their paths in the document; `savable` says that the machine may
-    be saved as a template, `template` is the id of the one that it goes on from, ``""`` for none.
+    be saved as a template, `template` is the id of what it goes on from, ``""`` for a machine that boots; `own_memory` that the file behind
+    `Fd.MEMORY` is the machine's own, and not one that it changes for itself alone.
     """
 
     argv: tuple[str | FdWord, ...]
@@ -106,6 +107,7 @@ class Launch:
     assigned: Mapping[str, str] = field(default_factory=dict)
     savable: bool = False
     template: str = ""
+    own_memory: bool = True
 
     def words(self, numbers: Mapping[Fd, int | str]) -> list[str]:
         """Return the command line with the descriptors' numbers and the files' names in it."""
@@ -130,8 +132,9 @@ def check(document: ComputeSystem, address_bits: int | None = None) -> None:
     raise Unsupported(message)
 
 
-def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts, *, savable: bool = False) -> Launch:
-    """Return how to start QEMU for `document`; `savable` is for a machine that may become a template.
+def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts, *, savable: bool = False, basis: Basis | None = None) -> Launch:
+    """Return how to start QEMU for `document`; `savable` is for a machine that may become a template; `basis` None: that of such a
+    machine, of a template's clone, or of one that boots, whichever it is.
 
     Raises:
         Unsupported, InvalidOptions: see `check`.
@@ -141,7 +144,7 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts, *, savable
     kernel, memory, processor = _needed(vm)
     devices = tuple(request for _, request in present(vm))
     template = template_of(document)
-    identity = _identity(vm, template, savable=savable)
+    basis = basis or Basis(generation=savable or bool(template), own_memory=not template)
     files = {Fd.KERNEL: kernel.kernel_file_path} | ({Fd.INITRD: kernel.init_rd_path} if kernel.init_rd_path else {})
     argv: list[str | FdWord] = [
         facts.qemu,
@@ -150,8 +153,8 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts, *, savable
         *("-sandbox", SANDBOX),
         *_machine(memory, devices),
         *_cpu(facts, processor.count),
-        *_memory(vm, memory, facts, template),
-        *identity,
+        *_memory(vm, memory, facts, basis),
+        *_identity(vm, template, basis, savable=savable),
         *_boot(files, kernel.kernel_cmd_line),
         *("-chardev", FdWord("socket,id=monitor,fd=", Fd.MONITOR), "-mon", "chardev=monitor,mode=control"),
         *("-chardev", FdWord("socket,id=console,fd=", Fd.CONSOLE), "-serial", "chardev:console"),
@@ -173,15 +176,16 @@ def lower(system_id: VmId, document: ComputeSystem, facts: HostFacts, *, savable
         assigned=assigned(vm),
         savable=savable,
         template=template,
+        own_memory=basis.own_memory,
     )
 
 
-def _identity(vm: VirtualMachine, template: str, *, savable: bool) -> list[str]:
+def _identity(vm: VirtualMachine, template: str, basis: Basis, *, savable: bool) -> list[str]:
     """Return the words about the firmware, and who the machine is where there are others like it."""
-    if not (savable or template):
-        return ["-bios", FIRMWARE]
-    check_savable(vm, savable=savable)
-    return list(identity_words(template))
+    if savable or template or basis.generation:
+        check_savable(vm, savable=savable)
+    firmware = identity_words() if basis.generation else ("-bios", FIRMWARE)
+    return [*firmware, *(("-incoming", "defer") if template else ())]
 
 
 def _needed(vm: VirtualMachine) -> tuple[LinuxKernelDirect, Memory, Processor]:
@@ -194,8 +198,8 @@ def _needed(vm: VirtualMachine) -> tuple[LinuxKernelDirect, Memory, Processor]:
     return vm.chipset.linux_kernel_direct, vm.compute_topology.memory, vm.compute_topology.processor
 
 
-def _memory(vm: VirtualMachine, memory: Memory, facts: HostFacts, template: str) -> Iterator[str | FdWord]:
-    size, share = f"{memory.size_in_mb}M", memory_words(facts.version) if template else "share=on"
+def _memory(vm: VirtualMachine, memory: Memory, facts: HostFacts, basis: Basis) -> Iterator[str | FdWord]:
+    size, share = f"{memory.size_in_mb}M", "share=on" if basis.own_memory else memory_words(facts.version)
     words = ("" if memory.allow_overcommit else ",prealloc=on") + (",reserve=off" if memory.enable_deferred_commit else "")
     yield from ("-m", f"{size}{_room(vm, memory.size_in_mb, facts.address_bits, memory.high_mmio_gap_in_mb)}")
     yield from ("-object", FdWord(f"{BACKEND},size={size},mem-path=/proc/self/fd/", Fd.MEMORY, f",{share}{words}"))

@@ -1,31 +1,25 @@
-"""What a clone goes on from: its template's memory, which no clone can change, and the state of its devices."""
+"""What a machine goes on from: another's memory, which it cannot change, and the state of its devices."""
 
 import asyncio
 import hashlib
 import os
-import sys
 import threading
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, final
 
-from utilityvm.compute.qemu.facts import Accel, HostFacts
-from utilityvm.compute.qemu.kept import identity
+from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.lower import Launch
-from utilityvm.compute.qemu.savable import READS_ONLY_SINCE, difference, topology
+from utilityvm.compute.qemu.memory import copy_memory, new_memory, seal
+from utilityvm.compute.qemu.records import compare
+from utilityvm.compute.qemu.savable import READS_ONLY_SINCE
 from utilityvm.kit.aio import finish
-from utilityvm.kit.errors import Corrupt, HostError, Unsupported
-from utilityvm.kit.files import copy_sparse, digest
-from utilityvm.store.templates import FileRecord, MachineRecord, Opened, opened
-
-if sys.platform != "win32":  # where no machine of ours runs
-    import fcntl
+from utilityvm.kit.errors import Corrupt, HostError
+from utilityvm.store.templates import MachineRecord, Opened, opened
 
 KEPT: Final = 4
 """Templates whose memory a process keeps for its next clones; the one used longest ago goes."""
-
-_HINT: Final = "make the template again on this host"
 
 
 @final
@@ -33,30 +27,29 @@ class _Kept:
     """A memfd that has, once it is `whole`, a template's memory. Machines may map it before: QEMU looks at nothing until it is told to."""
 
     def __init__(self, name: str, size: int) -> None:
-        self.fd = os.memfd_create(f"uvm-template-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(self.fd, size)
-        except BaseException:
-            os.close(self.fd)
-            raise
+        self.fd = new_memory(f"uvm-template-{name}", size)
         self._filling, self._whole = threading.Lock(), False
 
     def fill(self, source: int, fd: int) -> None:
         """Copy `source` to it and seal it, unless another has. `fd` is the caller's descriptor, since ours may be closed meanwhile."""
         with self._filling:
             if not self._whole:
-                copy_sparse(source, fd)
-                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+                copy_memory(source, fd)
+                seal(fd)
                 self._whole = True
 
 
 @final
 class Origin:
-    """Descriptors of a template's memory and state, a clone's own; `close` lets go of them. The memory is there when it is `whole`."""
+    """What one machine goes on from, `name`: descriptors of its own of a memory and of a state, each with a place of its own in the file
+    behind it; `close` lets go of them. `machine` says what else they go with.
 
-    def __init__(self, template: Opened, kept: _Kept | None) -> None:
-        self._name, self._kept = f"template {template.manifest.id}", kept
-        self._fds = [os.dup(template.memory), os.dup(template.state)]
+    The memory is `whole` before QEMU looks at it. It is in `kept` where QEMU must not have the file itself.
+    """
+
+    def __init__(self, name: str, machine: MachineRecord, memory: int, state: int, kept: _Kept | None = None) -> None:
+        self.name, self.machine, self._kept = name, machine, kept
+        self._fds = [os.dup(memory), os.dup(state)]
         if kept is not None:
             self._fds.append(os.dup(kept.fd))
         self.memory, self.state = self._fds[-1 if kept is not None else 0], self._fds[1]
@@ -67,12 +60,23 @@ class Origin:
         Raises:
             HostError: it cannot be copied; another may try again.
         """
-        if self._kept is None:
-            return
+        if self._kept is not None:
+            await self._copy(self._kept.fill, self.memory)
+
+    async def fill(self, memory: int) -> None:
+        """Copy the memory to an empty file, a machine's own. A cancelled call is carried out.
+
+        Raises:
+            HostError: as `whole`.
+        """
+        if not self.machine.memory_in_state:
+            await self._copy(copy_memory, memory)
+
+    async def _copy(self, copy: Callable[[int, int], None], target: int) -> None:
         try:
-            await finish(asyncio.to_thread(self._kept.fill, self._fds[0], self.memory), within=None)
+            await finish(asyncio.to_thread(copy, self._fds[0], target), within=None)
         except OSError as error:
-            raise HostError(f"{self._name}: its memory cannot be copied: {error.strerror}") from error
+            raise HostError(f"{self.name}: its memory cannot be copied: {error.strerror}") from error
 
     def close(self) -> None:
         """Let go of all. A second call does nothing."""
@@ -116,13 +120,14 @@ class Memories:
 
     def _take(self, folder: Path, launch: Launch, facts: HostFacts) -> Origin:
         with opened(folder, launch.template) as template:
-            _compare(template.manifest.machine, launch, facts, f"template {launch.template}")
+            name, machine = f"template {launch.template}", template.manifest.machine
+            compare(machine, launch, facts, name)
             _check(template)
-            if facts.version >= READS_ONLY_SINCE:
-                return Origin(template, None)
+            if launch.own_memory or facts.version >= READS_ONLY_SINCE:
+                return Origin(name, machine, template.memory, template.state)
             try:
                 with self._busy:
-                    return Origin(template, self._of(template.memory, launch.template))
+                    return Origin(name, machine, template.memory, template.state, self._of(template.memory, launch.template))
             except OSError as error:
                 raise HostError(f"template {launch.template}: there is no memory for it: {error.strerror}") from error
 
@@ -137,46 +142,6 @@ class Memories:
         return kept
 
 
-def record_of(launch: Launch, facts: HostFacts) -> MachineRecord:
-    """Return what a template of this machine goes with. Reads all of the files that it boots from.
-
-    Raises:
-        OSError: one of them cannot be read.
-    """
-    files = {str(fd): FileRecord(sha256=digest(Path(path)), identity=identity(Path(path))) for fd, path in launch.files.items()}
-    return MachineRecord(
-        qemu=_version(facts),
-        accel=facts.accel.value,
-        processor=_processor() if facts.accel is Accel.KVM else "",
-        topology=topology(launch.argv),
-        files=files,
-        memory_bytes=launch.memory_bytes,
-    )
-
-
-def depends_on(facts: HostFacts) -> tuple[str, ...]:
-    """Name what a machine's state depends on beside its document and the files that it boots from."""
-    return (identity(Path(facts.qemu)), _version(facts), facts.accel.value, _processor() if facts.accel is Accel.KVM else "")
-
-
-def _compare(theirs: MachineRecord, launch: Launch, facts: HostFacts, name: str) -> None:
-    """Refuse a machine that cannot go on from the template: the first that differs says why."""
-    ours = {"QEMU": _version(facts), "acceleration": facts.accel.value}
-    of_template = {"QEMU": theirs.qemu, "acceleration": theirs.accel}
-    for what, value in ours.items():
-        if value != of_template[what]:
-            raise Unsupported(f"{name}: was made with {what} {of_template[what]}, and here is {value}", hint=_HINT)
-    if theirs.processor and theirs.processor != _processor():
-        raise Unsupported(f"{name}: was made on another processor: {theirs.processor}", hint=_HINT)
-    files = {str(fd): path for fd, path in launch.files.items()}
-    for what, path in files.items():
-        record = theirs.files.get(what)
-        if record is None or (record.identity != identity(Path(path)) and record.sha256 != digest(Path(path))):
-            raise Unsupported(f"{name}: was made with another {what} than {path}", hint=_HINT)
-    if differs := difference(topology(launch.argv), theirs.topology):
-        raise Unsupported(f"{name}: is of another machine: {differs}", hint="a clone has the options of its template")
-
-
 def _check(template: Opened) -> None:
     name, record = f"template {template.manifest.id}", template.manifest.machine
     if (size := os.fstat(template.memory).st_size) != record.memory_bytes:
@@ -184,16 +149,3 @@ def _check(template: Opened) -> None:
     found = hashlib.sha256(os.pread(template.state, os.fstat(template.state).st_size, 0)).hexdigest()
     if found != template.manifest.state_sha256:
         raise Corrupt(f"{name}: the state of its devices is not as it was written")
-
-
-def _version(facts: HostFacts) -> str:
-    return ".".join(map(str, facts.version))
-
-
-def _processor() -> str:
-    """Name the host's processor with all that it can do: under KVM a guest sees it."""
-    told = ""
-    with suppress(OSError):
-        told = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    wanted = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in told.splitlines()}
-    return f"{wanted.get('model name', '')}, {hashlib.sha256(wanted.get('flags', '').encode()).hexdigest()[:16]}"

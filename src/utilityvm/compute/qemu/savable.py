@@ -1,6 +1,7 @@
 """Machines that are saved as templates, and those that go on from one: what must be alike, in QEMU's words. Pure."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from utilityvm.kit.errors import Unsupported
@@ -13,6 +14,9 @@ BACKEND: Final = "memory-backend-file,id=ram0"
 READS_ONLY_SINCE: Final = (8, 2, 0)
 """The first QEMU that has memory of its own over a file which it can only read."""
 
+GENERATION: Final = "vmgenid,guid=auto"
+"""The device by which a guest learns that it goes on as another."""
+
 _ITS_OWN: Final = {"-name": 1, "-incoming": 1, "-S": 0}  # options in which two machines of one topology differ, and how many words follow
 
 
@@ -23,15 +27,15 @@ def template_of(document: ComputeSystem) -> str:
 
 
 def check_savable(vm: VirtualMachine, *, savable: bool) -> None:
-    """Refuse a machine that is to be `savable`, or goes on from a template, with all in its document that cannot be so.
+    """Refuse a machine that is to be `savable`, or forked, or goes on from another, with all in its document that cannot be so.
 
     Raises:
         Unsupported: the text says what, by its path, and why.
     """
     machine = "$.VirtualMachine"
-    why = "" if savable else f"{machine}.RestoreState.TemplateSystemId: "
+    why = "" if savable or vm.restore_state is None else f"{machine}.RestoreState.TemplateSystemId: "
     if lacks := [f"  {why}{path}: {reason}" for path, reason in _lacks(vm, machine, savable=savable)]:
-        raise Unsupported("\n".join(["a template and its clones cannot have this document:", *lacks]))
+        raise Unsupported("\n".join(["a machine that others go on from, and they, cannot have this document:", *lacks]))
 
 
 def _lacks(vm: VirtualMachine, machine: str, *, savable: bool) -> Iterator[tuple[str, str]]:
@@ -52,15 +56,23 @@ def _present(devices: Devices) -> bool:
     return bool(disks or devices.virtual_pci or devices.network_adapters or (devices.plan9 and devices.plan9.shares))
 
 
-def identity_words(template: str) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """How a machine is begun from which others go on, or that goes on from another: whether it has a `generation` id, by which its guest
+    learns of it, and memory of its own, which is a copy, rather than another's that it changes for itself alone (`own_memory`).
+    """
+
+    generation: bool
+    own_memory: bool
+
+
+def identity_words() -> Iterator[str]:
     """Give the words for a machine that is not the only one with its memory.
 
     The firmware is QEMU's own choice: the one for guests that are handed a kernel cannot tell QEMU where the guest keeps its
     generation id, and boots no machine that has one.
     """
-    yield from ("-device", "vmgenid,guid=auto")
-    if template:
-        yield from ("-incoming", "defer")
+    yield from ("-device", GENERATION)
 
 
 def memory_words(version: tuple[int, int, int]) -> str:

@@ -1,5 +1,5 @@
-"""A running machine is saved as a template: its guest stands still between two packets, QEMU writes the state of the devices to a
-descriptor, and what the guest has in its memory is copied. A clone's QEMU reads that state back.
+"""A running machine is saved, or copied: its guest stands still between two packets, QEMU writes the state of the devices to a
+descriptor, and what the guest has in its memory is copied. The QEMU of another machine reads that state back.
 """
 
 import asyncio
@@ -7,19 +7,24 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
 from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.lower import Launch
+from utilityvm.compute.qemu.memory import copy_memory, new_memory
 from utilityvm.compute.qemu.monitor import ANSWER_TIMEOUT, Monitor
-from utilityvm.compute.qemu.origin import Origin, record_of
+from utilityvm.compute.qemu.origin import Origin
+from utilityvm.compute.qemu.records import record_of
+from utilityvm.compute.qemu.snapshot import Snapshot
 from utilityvm.guest.transport import Transport
 from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import DeadlineExceeded, HostError, QmpError, Unsupported, UtilityVMError
 from utilityvm.kit.files import copy_sparse
 from utilityvm.kit.ids import VmId
+from utilityvm.kit.locked import LockedMemory
 from utilityvm.kit.text import printable
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.store.templates import Draft, MachineRecord, Manifest
@@ -28,34 +33,52 @@ _GO_ON: Final = 5.0
 _STATE: Final = "state"
 _DONE: Final = "completed"
 _OVER: Final = (_DONE, "failed", "cancelled")
-_CAPABILITIES: Final = [
-    {"capability": "x-ignore-shared", "state": True},  # the guest's memory is left where it is
-    {"capability": "events", "state": True},
-]
+_FINISHING: Final = "finish-migrate"
+_BANDWIDTH: Final = 1 << 40  # bytes a second: as fast as it can, to memory of this host
 
 
 @final
 class Saving:
-    """What one machine, `system_id`, has to do with templates: `folder` is where it is saved, `origin` what it goes on from, which is
-    closed with it.
+    """What one machine, `system_id`, has to do with others that go on from it: `folder` is where it is saved as a template, `origin` what
+    it goes on from itself, which is closed with it.
     """
 
     def __init__(self, system_id: VmId, launch: Launch, facts: HostFacts, folder: Path, origin: Origin | None = None) -> None:
         self._id, self._launch, self._facts, self._folder, self._origin = system_id, launch, facts, folder, origin
-        self.memory = -1 if origin is None else origin.memory
-        """A descriptor of the guest's memory: the one to begin with, or, once it is set, the one to be saved."""
+        self._own = -1  # the machine's own memory, where it does not change another's for itself alone
 
-    async def record(self) -> MachineRecord:
-        """Return what a template of the machine goes with. Reads all of the files that it was booted from.
+    async def begin(self, held: ExitStack) -> int:
+        """Return a descriptor of the memory to start with: the machine's own, which `held` closes, or another's that it must not change.
+
+        It is locked if that was asked for: QEMU does not start before the host has given it all.
 
         Raises:
-            Unsupported: it was not made to be saved.
+            HostError: there is none, or it cannot be locked.
+        """
+        if self._origin is not None and not self._launch.own_memory:
+            return self._origin.memory
+        try:
+            self._own = new_memory(f"uvm-{self._id}", self._launch.memory_bytes)
+            held.callback(os.close, self._own)
+            if self._launch.locked:
+                locked = LockedMemory(self._own, self._launch.memory_bytes)
+                held.callback(locked.close)
+                await locked.lock()
+        except OSError as error:
+            raise HostError(f"vm {self._id}: cannot prepare QEMU's memory: {error}") from error
+        except HostError as error:
+            raise error.during(f"vm {self._id}: AllowOvercommit false") from error
+        return self._own
+
+    async def record(self, *, kept: bool = True) -> MachineRecord:
+        """Return what its state goes with. Reads all of the files that it was booted from, if the record is to be `kept`.
+
+        Raises:
             HostError: a file cannot be read.
         """
-        if not self._launch.savable:
-            raise Unsupported(f"vm {self._id}: was not made to be saved as a template", hint="is_template=True")
+        make = partial(record_of, self._launch, self._facts, memory_in_state=self._own < 0, kept=kept)
         try:
-            return await finish(asyncio.to_thread(record_of, self._launch, self._facts), within=None)
+            return await finish(asyncio.to_thread(make), within=None)
         except OSError as error:
             raise HostError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
@@ -66,29 +89,51 @@ class Saving:
 
         Raises:
             Exists: there is a template of its id.
-            Unsupported: it has what its clones could not have.
+            Unsupported: it was not made for it, or has what its clones could not have.
             HostError, QmpError, ConnectionLost, DeadlineExceeded: it cannot be saved.
         """
-        if attached:
-            hint = "remove what can be removed, and save then; persistent memory stays in a machine, a SCSI disk does not"
-            raise Unsupported(f"vm {self._id}: cannot be saved as a template: it has {', '.join(attached)}", hint=hint)
+        if not self._launch.savable or self._own < 0:
+            raise Unsupported(f"vm {self._id}: was not made to be saved as a template", hint="is_template=True")
+        self._refuse(attached, "saved as a template")
         with await finish(asyncio.to_thread(Draft, self._folder, self._id), within=None) as draft:
             async with _standing_still(monitor, transports):
-                await _carry_out(monitor, "migrate", draft.state)
-                await finish(asyncio.to_thread(_write, draft, self.memory, self._id, options, machine), within=None)
+                await _carry_out(monitor, "migrate", draft.state, memory=False)
+                await finish(asyncio.to_thread(_write, draft, self._own, self._id, options, machine), within=None)
+
+    async def snapshot(self, monitor: Monitor, transports: Sequence[Transport], attached: Sequence[str]) -> Snapshot:
+        """Return a copy of the machine, which runs on; it stood still meanwhile, whether this fails or not.
+
+        Raises:
+            Unsupported: it has what others could not have.
+            HostError, QmpError, ConnectionLost, DeadlineExceeded: it cannot be copied.
+        """
+        self._refuse(attached, "forked")
+        snapshot = Snapshot(f"vm {self._id}", await self.record(kept=False))
+        try:
+            async with _standing_still(monitor, transports) as still:
+                await _carry_out(monitor, "migrate", snapshot.state, memory=snapshot.machine.memory_in_state)
+                if not snapshot.machine.memory_in_state:
+                    await finish(asyncio.to_thread(_copy, self._own, snapshot.memory, self._id), within=None)
+                snapshot.seal()
+                await finish(still.go_on(), within=_GO_ON)
+        except BaseException:
+            snapshot.close()
+            raise
+        snapshot.pause = still.pause
+        return snapshot
 
     async def go_on(self, monitor: Monitor) -> bool:
-        """Let a QEMU that waits for it read the state of the devices, and run: the template stood still when it was saved. False, and
+        """Let a QEMU that waits for it read the state of the devices, and run: the original stood still when it was saved. False, and
         nothing happens, when the machine boots.
 
         Raises:
-            HostError: the template's memory cannot be copied.
+            HostError: the original's memory cannot be copied.
             QmpError, ConnectionLost, DeadlineExceeded: it cannot; one that ends says why at its end.
         """
         if self._origin is None:
             return False
-        await self._origin.whole()
-        await _carry_out(monitor, "migrate-incoming", self._origin.state)
+        await (self._origin.fill(self._own) if self._launch.own_memory else self._origin.whole())
+        await _carry_out(monitor, "migrate-incoming", self._origin.state, memory=self._origin.machine.memory_in_state)
         self.close()
         await monitor.execute("cont")
         return True
@@ -98,32 +143,62 @@ class Saving:
         if self._origin is not None:
             self._origin.close()
 
+    def _refuse(self, attached: Sequence[str], done: str) -> None:
+        if attached:
+            hint = "remove what can be removed, and try again; persistent memory stays in a machine, a SCSI disk does not"
+            raise Unsupported(f"vm {self._id}: cannot be {done}: it has {', '.join(attached)}", hint=hint)
+
+
+@final
+class _Still:
+    """A guest that stands still, with nothing under way between it and its host, since `stop`. `pause` is how long it did, in seconds."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor, self._quiet = monitor, list[Transport]()
+        self._since, self.pause = 0.0, 0.0
+
+    async def stop(self, transports: Sequence[Transport]) -> None:
+        for transport in transports:
+            await transport.quiesce()
+            self._quiet.append(transport)
+        self._since = time.perf_counter()
+        await self._monitor.execute("stop")
+
+    async def go_on(self) -> None:
+        """Let it run, and its host speak to it. A second call does nothing more."""
+        try:
+            while await _run_state(self._monitor) == _FINISHING:  # QEMU says that a migration is over a moment before it is
+                pass
+            await self._monitor.execute("cont")
+            self.pause = time.perf_counter() - self._since
+        finally:
+            while self._quiet:
+                self._quiet.pop().speak()
+
 
 @asynccontextmanager
-async def _standing_still(monitor: Monitor, transports: Sequence[Transport]) -> AsyncIterator[None]:
-    """Let the guest stand still, with nothing under way between it and its host. When what is done meanwhile fails, it goes on.
+async def _standing_still(monitor: Monitor, transports: Sequence[Transport]) -> AsyncIterator[_Still]:
+    """Let the guest stand still. When what is done meanwhile fails, it goes on.
 
     Raises:
         DeadlineExceeded: its agent did not fall silent.
         QmpError, ConnectionLost: QEMU does not stop it, or has ended.
     """
-    quiet: list[Transport] = []
+    still = _Still(monitor)
     try:
-        for transport in transports:
-            await transport.quiesce()
-            quiet.append(transport)
-        await monitor.execute("stop")
-        yield
+        await still.stop(transports)
+        yield still
     except BaseException:
-        await finish(_go_on(monitor, quiet), within=_GO_ON)
+        with suppress(UtilityVMError, TimeoutError):  # why it was not saved says more
+            await finish(still.go_on(), within=_GO_ON)
         raise
 
 
-async def _go_on(monitor: Monitor, transports: Sequence[Transport]) -> None:
-    with suppress(UtilityVMError):  # why it was not saved says more
-        await monitor.execute("cont")
-    for transport in transports:
-        transport.speak()
+def _copy(source: int, target: int, name: VmId) -> None:
+    try:
+        copy_memory(source, target)
+    except OSError as error:
+        raise HostError(f"vm {name}: its memory cannot be copied: {error.strerror}") from error
 
 
 def _write(draft: Draft, memory: int, template_id: VmId, options: OptionsLCOW, machine: MachineRecord) -> None:
@@ -136,9 +211,13 @@ def _write(draft: Draft, memory: int, template_id: VmId, options: OptionsLCOW, m
     draft.keep(Manifest(id=template_id, created=time.time(), options=options, machine=machine, state_sha256=digest))
 
 
-async def _carry_out(monitor: Monitor, command: str, fd: int) -> None:
-    """Let QEMU write the state of its devices to a descriptor, or read it, and wait until it has."""
-    await monitor.execute("migrate-set-capabilities", {"capabilities": _CAPABILITIES})
+async def _carry_out(monitor: Monitor, command: str, fd: int, *, memory: bool) -> None:
+    """Let QEMU write the state of its devices to a descriptor, or read it, with its `memory` or without, and wait until it has."""
+    capabilities = {"x-ignore-shared": not memory, "events": True}  # shared memory is left where it is
+    named = [{"capability": name, "state": state} for name, state in capabilities.items()]
+    await monitor.execute("migrate-set-capabilities", {"capabilities": named})
+    if memory:
+        await monitor.execute("migrate-set-parameters", {"max-bandwidth": _BANDWIDTH})
     await monitor.execute("getfd", {"fdname": _STATE}, fds=[fd])
     await monitor.execute(command, {"uri": f"fd:{_STATE}"})
     try:
@@ -150,6 +229,11 @@ async def _carry_out(monitor: Monitor, command: str, fd: int) -> None:
     if told["status"] != _DONE:
         why = printable(told.get("error-desc", told["status"]))
         raise QmpError(f"QEMU did not {command} its devices' state: {why}", error_class=told["status"], command=command)
+
+
+async def _run_state(monitor: Monitor) -> object:
+    told = await monitor.execute("query-status")
+    return told.get("status") if isinstance(told, dict) else None
 
 
 async def _status(monitor: Monitor) -> dict[str, str]:

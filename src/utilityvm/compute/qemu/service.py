@@ -5,18 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
+from utilityvm.compute.ports import Frozen
 from utilityvm.compute.qemu.assign import OnHost, check_device, shown
 from utilityvm.compute.qemu.cgroup import Cgroups
 from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.graphics import screen_path
 from utilityvm.compute.qemu.lower import Launch, check, lower
-from utilityvm.compute.qemu.origin import Memories
+from utilityvm.compute.qemu.origin import Memories, Origin
 from utilityvm.compute.qemu.pci import look_at
 from utilityvm.compute.qemu.pins import PIN_HINT, why_not_pinned
 from utilityvm.compute.qemu.probe import probe
 from utilityvm.compute.qemu.processors import Processors
+from utilityvm.compute.qemu.savable import Basis
 from utilityvm.compute.qemu.saving import Saving
 from utilityvm.compute.qemu.screen import require_screen
+from utilityvm.compute.qemu.snapshot import Snapshot
 from utilityvm.compute.qemu.system import QemuMachine
 from utilityvm.kit.errors import NotFound, Unsupported, UtilityVMError
 from utilityvm.kit.ids import VmId
@@ -48,7 +51,9 @@ class QemuService:
         """Find what a machine that boots `kernel` will run on; `anew` tries KVM again. See `probe.probe` for what it costs and raises."""
         return await probe(self._cache, kernel, self._environ, anew=anew)
 
-    async def create(self, system_id: VmId, document: ComputeSystem, *, savable: bool = False) -> QemuMachine:
+    async def create(
+        self, system_id: VmId, document: ComputeSystem, *, savable: bool = False, forkable: bool = False, frozen: Frozen | None = None
+    ) -> QemuMachine:
         """See `compute.ports.ComputeService.create`. Refuses what cannot be honoured before it looks for QEMU.
 
         Raises:
@@ -64,7 +69,9 @@ class QemuService:
         facts = await probe(self._cache, kernel, self._environ)
         if screen_path(document):
             require_screen(facts.qemu, kernel)
-        launch = lower(system_id, document, facts, savable=savable)
+        assert frozen is None or isinstance(frozen, Snapshot)  # noqa: S101 (this service made it)
+        basis = Basis(generation=True, own_memory=True) if forkable else None
+        launch = lower(system_id, document, facts, savable=savable, basis=basis if frozen is None else frozen.basis(forkable=forkable))
         if savable:
             refuse_existing(self._templates, system_id)
         for file in launch.files.values():
@@ -78,10 +85,15 @@ class QemuService:
         given = shown(_given(launch, facts), facts.jail)
         cgroups = Cgroups()
         cgroups.check(launch.share)
-        origin = await self._memories.take(self._templates, launch, facts) if launch.template else None
+        origin = await self._origin(launch, facts, frozen) if launch.template else None
         shares = Processors(system_id, launch.share, cgroups)
         saving = Saving(system_id, launch, facts, self._templates, origin)
         return QemuMachine(system_id, document, launch, facts, shares, given, saving)
+
+    async def _origin(self, launch: Launch, facts: HostFacts, frozen: Snapshot | None) -> Origin:
+        if frozen is not None:
+            return frozen.origin(launch, facts)
+        return await self._memories.take(self._templates, launch, facts)
 
 
 def _given(launch: Launch, facts: HostFacts) -> dict[str, OnHost]:

@@ -36,6 +36,7 @@ from utilityvm.compute.qemu.resources import modify_memory, modify_processors
 from utilityvm.compute.qemu.saving import Saving
 from utilityvm.compute.qemu.screen import Screen
 from utilityvm.compute.qemu.services import Services
+from utilityvm.compute.qemu.snapshot import Snapshot
 from utilityvm.compute.qemu.usage import PAGE, qemu_below, storage_of, usage_of
 from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.container import GuestContainer
@@ -48,7 +49,6 @@ from utilityvm.kit.enclosure import Enclosure
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, StateError, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId, new_guid
 from utilityvm.kit.lifecycle import Life
-from utilityvm.kit.locked import LockedMemory
 from utilityvm.kit.trace import event
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.schema.document import ComputeSystem
@@ -144,7 +144,7 @@ class QemuMachine:
         try:
             async with self._opening:
                 with ExitStack() as theirs:
-                    memory = await self._memory(theirs)
+                    memory = await self._saving.begin(self._ours)
                     sockets, shares = self._spawn(memory, theirs)
                     await self._transport.open(sockets)
                     await self._share_transport.open(shares)
@@ -176,6 +176,18 @@ class QemuMachine:
         """See `compute.ports.Savable.save_as_template`."""
         self._life.check(Do.SAVE)
         await finish(self._save(options), within=None)
+
+    async def freeze(self) -> Snapshot:
+        """See `compute.ports.Savable.freeze`."""
+        self._life.check(Do.FREEZE)
+        taken: list[Snapshot] = []
+        try:
+            await finish(self._freeze(taken), within=None)
+        except BaseException:
+            for snapshot in taken:
+                snapshot.close()
+            raise
+        return taken[0]
 
     async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
         """See `compute.ports.Inspected.properties`."""
@@ -257,27 +269,6 @@ class QemuMachine:
         await finish(self._release(), within=CLEANUP)
         self._life.step(Do.CLOSE)
 
-    async def _memory(self, theirs: ExitStack) -> int:
-        """Make the guest's memory, and lock it if that was asked for: QEMU does not start before the host has given it all."""
-        if self._launch.template:
-            return self._saving.memory
-        try:
-            memory = os.memfd_create(f"uvm-{self._id}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            (self._ours if self._launch.savable else theirs).callback(os.close, memory)
-            self._saving.memory = memory
-            os.truncate(memory, self._launch.memory_bytes)
-            if self._launch.locked:
-                locked = LockedMemory(memory, self._launch.memory_bytes)
-                self._ours.callback(locked.close)
-                await locked.lock()
-        except OSError as error:
-            raise HostError(f"{self._name}: cannot prepare QEMU's memory: {error}") from error
-        except HostError as error:
-            raise error.during(f"{self._name}: AllowOvercommit false") from error
-        if self._status is not None:
-            raise ConnectionLost(f"{self._name}: was ended while it was started")
-        return memory
-
     async def _begin(self) -> None:
         """Plug in what is there from the start, and let the guest run. Nobody pauses it meanwhile."""
         assert self._monitor is not None  # noqa: S101 (QEMU was started)
@@ -291,6 +282,8 @@ class QemuMachine:
 
     def _spawn(self, memory: int, theirs: ExitStack) -> tuple[socket.socket, socket.socket]:
         """Start QEMU and the loops around it, and return our ends of the guest connection and of the one for shares."""
+        if self._status is not None:
+            raise ConnectionLost(f"{self._name}: was ended while it was started")
         try:
             monitor, console, sockets, shares = (self._pair(theirs) for _ in range(4))
             numbers: dict[Fd, int] = {
@@ -420,12 +413,21 @@ class QemuMachine:
     async def _save(self, options: OptionsLCOW) -> None:
         machine = await self._saving.record()
         async with self._switching:
-            self._life.check(Do.SAVE)
-            if self._monitor is None or self._hotplug is None or self._growth is None:
-                raise StateError(self._name, "starting", Do.SAVE.value)
-            there = [*self._hotplug.there, *self._nics.there, *self._shares.there, *self._growth.there]
-            await self._saving.save(options, machine, self._monitor, (self._transport, self._share_transport), there)
+            monitor, transports, attached = self._at_rest(Do.SAVE)
+            await self._saving.save(options, machine, monitor, transports, attached)
         await self.terminate()
+
+    async def _freeze(self, taken: list[Snapshot]) -> None:
+        async with self._switching:
+            taken.append(await self._saving.snapshot(*self._at_rest(Do.FREEZE)))
+
+    def _at_rest(self, do: Do) -> tuple[Monitor, tuple[Transport, ...], list[str]]:
+        """Return what a machine is stopped by that is to be saved, and what it has been given."""
+        self._life.check(do)
+        if self._monitor is None or self._hotplug is None or self._growth is None:
+            raise StateError(self._name, "starting", do.value)
+        there = [*self._hotplug.there, *self._nics.there, *self._shares.there, *self._growth.there]
+        return self._monitor, (self._transport, self._share_transport), there
 
     # -- ending -----------------------------------------------------------------------------------------------------
 
@@ -469,7 +471,7 @@ class QemuMachine:
         await self._scope.aclose()
         await self._guest.aclose()
         await self._shares.aclose()
-        async with self._opening:  # a `start` that is under way sees its end first
+        async with self._opening, self._switching:  # a `start` that is under way sees its end first, and a copy its memory
             self._transport.close()
             self._share_transport.close()
             self._ours.close()
