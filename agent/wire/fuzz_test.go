@@ -78,6 +78,7 @@ func parseAll(body []byte) {
 	_, _ = ParseRequest(body)
 	_, _ = ParseNegotiate(body)
 	_, _ = ParseProcessRequest(body)
+	_, _ = ParseAttach(body)
 	if q, err := ParseExecute(body); err == nil {
 		_, _ = ParseParameters(q.Parameters)
 	}

@@ -20,6 +20,7 @@ const (
 	NegotiateProtocol    MessageType = 0x10100b01
 	DumpStacks           MessageType = 0x10100c01
 	DeleteContainerState MessageType = 0x10100d01
+	AttachProcess        MessageType = 0x10180101 // ours
 )
 
 // Exited is the notification of a container's end.
@@ -104,19 +105,22 @@ func ParseNegotiate(body []byte) (q Negotiate, err error) {
 	return q, r.end()
 }
 
-// Execute is the body of ExecuteProcess. Parameters is itself JSON; port 0 is a stream that is not relayed.
+// Execute is the body of ExecuteProcess. Parameters is itself JSON.
 type Execute struct {
 	Request
+	Stdio
 	Parameters string
-	StdIn      uint32
-	StdOut     uint32
-	StdErr     uint32
 }
 
-// ParseExecute reads the body of ExecuteProcess.
-func ParseExecute(body []byte) (q Execute, err error) {
-	r := newJSONReader(string(body))
-	ports := func(key string) {
+// Stdio are the ports of a process's standard streams; 0 for one that is not relayed.
+type Stdio struct {
+	StdIn  uint32
+	StdOut uint32
+	StdErr uint32
+}
+
+func (q *Stdio) read(r *jsonReader) {
+	r.object(func(key string) {
 		switch key {
 		case "StdIn":
 			q.StdIn = r.uint32()
@@ -127,13 +131,18 @@ func ParseExecute(body []byte) (q Execute, err error) {
 		default:
 			r.skip()
 		}
-	}
+	})
+}
+
+// ParseExecute reads the body of ExecuteProcess.
+func ParseExecute(body []byte) (q Execute, err error) {
+	r := newJSONReader(string(body))
 	settings := func(key string) {
 		switch key {
 		case "ProcessParameters":
 			q.Parameters = r.str()
 		case "VsockStdioRelaySettings":
-			r.object(ports)
+			q.Stdio.read(r)
 		default:
 			r.skip()
 		}
@@ -246,6 +255,36 @@ func ParseProcessRequest(body []byte) (q ProcessRequest, err error) {
 	return q, r.end()
 }
 
+// Attach is the body of AttachProcess.
+type Attach struct {
+	Request
+	Stdio
+	ProcessID uint32
+}
+
+// ParseAttach reads the body of AttachProcess.
+func ParseAttach(body []byte) (q Attach, err error) {
+	r := newJSONReader(string(body))
+	r.object(func(key string) {
+		switch key {
+		case "ProcessId":
+			q.ProcessID = r.uint32()
+		case "VsockStdioRelaySettings":
+			q.Stdio.read(r)
+		default:
+			q.member(r, key)
+		}
+	})
+	return q, r.end()
+}
+
+// ProcessState is what the success of AttachProcess tells.
+type ProcessState struct {
+	Terminal bool
+	Ended    bool
+	ExitCode uint32 // once it has ended
+}
+
 // Response is the body of a response: success with what the message adds, or a failure.
 type Response struct {
 	Err       error  // nil for success
@@ -253,6 +292,7 @@ type Response struct {
 	Number    uint32
 	Text      string // instead of Number, unless it is empty
 	Negotiate bool   // the success of NegotiateProtocol
+	State     *ProcessState
 	Boot      BootTimes
 }
 
@@ -261,7 +301,7 @@ type Response struct {
 type BootTimes struct{ Started, Prepared, Now int64 }
 
 const capabilities = `,"Version":4,"Capabilities":{"SupportedSchemaVersions":[{"Major":2,"Minor":1}],"RuntimeOsType":"Linux",` +
-	`"GuestDefinedCapabilities":{"NamespaceAddRequestSupported":true,"SignalProcessSupported":true,"DumpStacksSupported":true,"DeleteContainerStateSupported":true}}`
+	`"GuestDefinedCapabilities":{"NamespaceAddRequestSupported":true,"SignalProcessSupported":true,"DumpStacksSupported":true,"DeleteContainerStateSupported":true,"AttachProcessSupported":true}}`
 
 // AppendResponse appends the JSON text of s, which answers a request with activity, to b.
 func AppendResponse(b []byte, s Response, activity string) []byte {
@@ -279,6 +319,10 @@ func AppendResponse(b []byte, s Response, activity string) []byte {
 		b = appendFailure(b, code, s.Err.Error())
 	case s.Negotiate:
 		b = appendBoot(append(b, capabilities...), s.Boot)
+	case s.State != nil:
+		b = strconv.AppendBool(append(b, `,"ProcessState":{"Terminal":`...), s.State.Terminal)
+		b = strconv.AppendBool(append(b, `,"Ended":`...), s.State.Ended)
+		b = append(strconv.AppendUint(append(b, `,"ExitCode":`...), uint64(s.State.ExitCode), 10), '}')
 	case s.Text != "":
 		b = append(AppendString(append(b, ','), s.Member), ':')
 		b = appendWithin(b, s.Text, MaxText)

@@ -45,6 +45,7 @@ type messageFields struct {
 	ErrorMessage string           `json:"error_message"`
 	Version      uint32           `json:"version"`
 	ExitCode     uint32           `json:"exit_code"`
+	Process      stateFields      `json:"process_state"`
 	GuestStacks  string           `json:"guest_stacks"`
 	Properties   propertiesFields `json:"properties"`
 	BootTimes    [3]int64         `json:"boot_times"`
@@ -65,10 +66,26 @@ type told struct {
 	ResultInfo      string `json:"result_info"`
 }
 
+type stateFields struct {
+	Terminal bool   `json:"terminal"`
+	Ended    bool   `json:"ended"`
+	ExitCode uint32 `json:"exit_code"`
+}
+
+type detachedFields struct {
+	PID         int    `json:"process_id"`
+	Name        string `json:"name"`
+	ContainerID string `json:"container_id"`
+	Terminal    bool   `json:"terminal"`
+	Ended       bool   `json:"ended"`
+}
+
 type propertiesFields struct {
 	AvailableMemory uint64 `json:"available_memory"`
 	AssignedMemory  uint64 `json:"assigned_memory"`
 	ProcessList     []int  `json:"process_list"`
+
+	Detached []detachedFields `json:"detached_processes"`
 
 	Metrics *metricsFields `json:"metrics"`
 }
@@ -205,6 +222,11 @@ func readRequest(kind MessageType, body []byte) (messageFields, error) {
 	case GetProperties:
 		q, err := ParseQuery(body)
 		return messageFields{ContainerID: q.ContainerID, ActivityID: q.ActivityID, PropertyTypes: q.Types}, err
+	case AttachProcess:
+		q, err := ParseAttach(body)
+		return messageFields{
+			ContainerID: q.ContainerID, ActivityID: q.ActivityID, ProcessID: q.ProcessID, StdIn: q.StdIn, StdOut: q.StdOut, StdErr: q.StdErr,
+		}, err
 	case WaitForProcess, SignalProcess, ResizeConsole:
 		q, err := ParseProcessRequest(body)
 		return messageFields{
@@ -270,10 +292,16 @@ func TestGoldenResponsesAreWritten(t *testing.T) {
 		case m.Type == GetProperties.Response():
 			f := m.Fields.Properties
 			p := Properties{Listed: f.ProcessList != nil, Processes: f.ProcessList, Metrics: f.Metrics.metrics()}
+			for _, d := range f.Detached {
+				p.Detached = append(p.Detached, Detached(d))
+			}
 			if f.AssignedMemory != 0 {
 				p.Memory = &Memory{Available: f.AvailableMemory, Assigned: f.AssignedMemory}
 			}
 			s.Member, s.Text = "Properties", string(AppendProperties(nil, &p))
+		case m.Type == AttachProcess.Response():
+			state := ProcessState(m.Fields.Process)
+			s.State = &state
 		case m.Type == DumpStacks.Response():
 			s.Member, s.Text = "GuestStacks", m.Fields.GuestStacks
 		}
@@ -324,7 +352,7 @@ func FuzzMessages(f *testing.F) {
 			return
 		}
 		common, commonErr := ParseRequest(body)
-		for _, kind := range []MessageType{NegotiateProtocol, Create, ExecuteProcess, WaitForProcess, GetProperties, ShutdownForced} {
+		for _, kind := range []MessageType{NegotiateProtocol, Create, ExecuteProcess, WaitForProcess, AttachProcess, GetProperties, ShutdownForced} {
 			q, err := readRequest(kind, body)
 			if err != nil && CodeOf(err) != InvalidJSON {
 				t.Fatalf("%s: %v", Hex(uint32(kind)), err)

@@ -40,12 +40,26 @@ func ParseQuery(body []byte) (q Query, err error) {
 // Memory of the machine in pages of 4096 bytes: what programs could still use, and what there is.
 type Memory struct{ Available, Assigned uint64 }
 
-// Properties is what a system tells of itself. Memory, Metrics, and Processes while Listed is false, are not told.
+// MaxDetached is how many processes one answer tells of that can be attached; they fit into MaxText likewise, with the longest names.
+const MaxDetached = 128
+
+// Detached is a process that can be attached. Name is its program's, which the kernel keeps to 15 bytes, and ContainerID "" without one.
+type Detached struct {
+	PID         int
+	Name        string
+	ContainerID string
+	Terminal    bool
+	Ended       bool
+}
+
+// Properties is what a system tells of itself. Memory, Metrics, and Processes while Listed is false, are not told; nor is Detached while
+// it is nil.
 type Properties struct {
 	Memory    *Memory
 	Metrics   *Metrics // a container's
 	Listed    bool
 	Processes []int
+	Detached  []Detached
 }
 
 // AppendProperties appends the JSON text of p, with at most MaxProcesses processes.
@@ -70,10 +84,30 @@ func AppendProperties(b []byte, p *Properties) []byte {
 		}
 		b = append(b, ']')
 	}
+	if p.Detached != nil {
+		b = appendDetached(append(comma(b), `"DetachedProcesses":[`...), p.Detached)
+	}
 	if p.Metrics != nil {
 		b = appendMetrics(append(comma(b), `"LCOWMetrics":`...), p.Metrics)
 	}
 	return append(b, '}')
+}
+
+func appendDetached(b []byte, list []Detached) []byte {
+	for i, p := range list {
+		if i == MaxDetached {
+			break
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(append(b, `{"ProcessId":`...), int64(p.PID), 10)
+		b = AppendString(append(b, `,"Name":`...), p.Name)
+		b = AppendString(append(b, `,"ContainerId":`...), p.ContainerID)
+		b = strconv.AppendBool(append(b, `,"Terminal":`...), p.Terminal)
+		b = append(strconv.AppendBool(append(b, `,"Ended":`...), p.Ended), '}')
+	}
+	return append(b, ']')
 }
 
 // comma separates a member from those before it.

@@ -67,3 +67,17 @@ func FuzzQuery(f *testing.F) {
 		}
 	})
 }
+
+func TestTheLongestListOfWhatCanBeAttachedFitsIntoAFrame(t *testing.T) {
+	p := Properties{Detached: make([]Detached, MaxDetached+1)}
+	for i := range p.Detached {
+		p.Detached[i] = Detached{PID: 1<<31 - 1, Name: strings.Repeat("\x01", 15), ContainerID: strings.Repeat("c", 128)}
+	}
+	text := AppendProperties(nil, &p)
+	if n := strings.Count(string(text), "ProcessId"); n != MaxDetached {
+		t.Errorf("%d listed", n)
+	}
+	if written := AppendString(nil, string(text)); len(written) > MaxText {
+		t.Errorf("%d bytes", len(written))
+	}
+}

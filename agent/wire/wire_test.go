@@ -96,7 +96,7 @@ func TestParametersAreRead(t *testing.T) {
 func TestRequestsAreRead(t *testing.T) {
 	execute, err := ParseExecute([]byte(`{"ContainerId":"c","ActivityId":"a","Settings":{"ProcessParameters":"{}",
 		"VsockStdioRelaySettings":{"StdIn":1,"StdOut":2,"StdErr":4294967295}}}` + "\n"))
-	if want := (Execute{Request{"c", "a"}, "{}", 1, 2, 4294967295}); err != nil || execute != want {
+	if want := (Execute{Request{"c", "a"}, Stdio{1, 2, 4294967295}, "{}"}); err != nil || execute != want {
 		t.Errorf("%+v %v", execute, err)
 	}
 	about, err := ParseProcessRequest([]byte(`{"ProcessId":7,"TimeoutInMs":4294967295,"Options":{"Signal":15,"Group":true},"Height":24,"Width":80}`))

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from utilityvm.options.network import BridgeNetwork, NamespaceNetwork, UserNetwork
     from utilityvm.options.wcow import OptionsWCOW
     from utilityvm.sandbox.sandbox import Result, Sandbox
+    from utilityvm.schema.detached import DetachedProcess
     from utilityvm.schema.hns import HNSEndpoint, Namespace
     from utilityvm.schema.properties import Properties, PropertyType
     from utilityvm.schema.requests import ProcessorLimits
@@ -89,6 +90,7 @@ _HOME = {
     "OptionsWCOW": "options.wcow",
     "DiskAccess": "devices.scsi",
     "Process": "guest.process",
+    "DetachedProcess": "schema.detached",
     "Completed": "guest.collect",
     "ExitStatus": "compute.ports",
     "MachineStatistics": "compute.ports",
@@ -148,6 +150,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "ContainerExit",
     "DiskAccess",
     "Process",
+    "DetachedProcess",
     "Completed",
     "ExitStatus",
     "MachineStatistics",

@@ -7,6 +7,7 @@ from pathlib import Path
 from utilityvm.compute.qemu import lower
 from utilityvm.guest.bridge import CALL_TIMEOUT
 from utilityvm.guest.client import SHUTDOWN_TIMEOUT
+from utilityvm.schema.detached import DETACHED_PROCESSES
 from utilityvm.schema.properties import PropertyType
 from utilityvm.vm.processes import DEFAULT_ENVIRONMENT
 from utilityvm.wire import frames, gcs, packets, vsock
@@ -139,9 +140,12 @@ def test_what_the_agent_tells_of_itself() -> None:
     assert processes is not None
     assert number(cut[1]) << 10 == go_numbers("wire/message.go")["MaxText"]
     assert number(processes[1]) == go_numbers("wire/properties.go")["MaxProcesses"]
+    detached = re.search(r"lowest id first, at most (\d+);", section(6))
+    assert detached is not None
+    assert number(detached[1]) == go_numbers("wire/properties.go")["MaxDetached"]
     machine, _, container = section(6).partition("Of a container there are")
     said = set(re.findall(r"^\| `(\w+)` \|", machine, re.MULTILINE))
-    assert said == set(PropertyType) == set(re.findall(r'case "(\w+)":', AGENT["internal/gcs/properties.go"]))
+    assert said == {*PropertyType, DETACHED_PROCESSES} == set(re.findall(r'case "(\w+)":', AGENT["internal/gcs/properties.go"]))
     said = {"ProcessList", *re.findall(r"^\| `(\w+)` \|", container, re.MULTILINE)}
     assert said == set(re.findall(r'wanted\["(\w+)"\]', AGENT["internal/gcs/properties.go"]))
 

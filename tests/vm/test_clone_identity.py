@@ -5,6 +5,7 @@ import re
 import tarfile
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from utilityvm.boot.files import BootFiles
 from utilityvm.kit import reseed
 from utilityvm.kit.ids import new_guid
 
+from .foreign import PATH, put_into
 from .python_image import write_python_image
 from .running import LIMIT, ended, sh, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+PORT = 5000
 HOOKS = "/etc/utilityvm/after-clone.d"
 
 GENERATOR = """
@@ -54,11 +57,12 @@ NUMBER = "echo number >/run/t/{0}; until test -s /run/t/number-{0}; do :; done; 
 
 @dataclass(frozen=True)
 class Warmed:
-    """A template; `uptime` was read so many `seconds` before its VM stood still."""
+    """A template; `uptime` was read so many `seconds` before its VM stood still. The program of the id `waiting` says what it is told."""
 
     template: Template
     uptime: float
     seconds: float
+    waiting: int
 
 
 async def uptime(vm: UtilityVM) -> float:
@@ -75,11 +79,20 @@ async def made(boot_files: BootFiles, hook: str) -> Warmed:
         await warming.stdin.write(hook.encode())
         await warming.stdin.write_eof()
         assert (await ended(warming)).code == 0
-        await vm.create_process(["sh", "-c", "read x; echo ended >/run/t/connection"], stdin=True, stdout=False, stderr=False)
+        await put_into(vm)
+        with closing(vm.listen(PORT)) as listener:
+            await vm.create_process(["sh", "-c", f"{PATH} hear {PORT}; echo ended >/run/t/connection"], stdout=False, stderr=False)
+            await listener.accept()
+        waiting = await vm.create_process(["sh", "-c", "read x; echo $x"], stdin=True)
+        left = await vm.create_process(
+            ["sh", "-c", "(echo >/run/t/begun; trap '' PIPE; while echo 0123456789; do :; done; echo over >/run/t/left) & exit 0"],
+            stderr=False,
+        )
+        assert await left.wait() == 0
         assert (await sh(vm, "(sleep 1; echo over >/run/t/timer) >/dev/null 2>&1 &")).code == 0
         up, begin = await uptime(vm), time.monotonic()
         await vm.save_as_template()
-        return Warmed(await open_template(vm.id), up, time.monotonic() - begin)
+        return Warmed(await open_template(vm.id), up, time.monotonic() - begin, waiting.pid)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -243,6 +256,19 @@ async def test_the_boot_id_is_its_own_where_nobody_had_read_it_and_so_are_disks_
 async def test_connections_to_the_host_have_ended(pair: Sequence[UtilityVM]) -> None:
     for vm in pair:
         await until(vm, "grep ended /run/t/connection")
+
+
+async def test_streams_of_programs_wait_for_who_takes_them_over(pair: Sequence[UtilityVM], warmed: Warmed) -> None:
+    for vm in pair:
+        process = await vm.attach_process(warmed.waiting)
+        await process.stdin.write(f"{vm.id}\n".encode())
+        done = await ended(process)
+        assert (done.code, done.out) == (0, f"{vm.id}\n".encode())
+
+
+async def test_streams_that_a_program_had_left_to_others_have_ended(pair: Sequence[UtilityVM]) -> None:
+    for vm in pair:
+        await until(vm, "grep over /run/t/left")
 
 
 async def test_open_files_are_open_and_what_is_written_to_them_is_its_own(pair: Sequence[UtilityVM]) -> None:

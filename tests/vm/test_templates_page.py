@@ -12,10 +12,10 @@ PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "templates.md").read_tex
 
 
 @pytest.mark.usefixtures("boot_files")
-@pytest.mark.parametrize(("number", "said"), [(0, "ready\n"), (1, "used once\n1\n")])
+@pytest.mark.parametrize(("number", "said"), [(0, "ready\n"), (1, "hello one\nhello two\n"), (2, "used once\n1\n")])
 def test_the_programs_run(tmp_path: Path, number: int, said: str) -> None:
     found = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(found) == 2
+    assert len(found) == 3
     program = tmp_path / "program.py"
     program.write_text(found[number].replace('"warm"', f'"page-{tmp_path.name}"'))
     done = subprocess.run([sys.executable, program], cwd=tmp_path, check=True, stdout=subprocess.PIPE, text=True, timeout=120)

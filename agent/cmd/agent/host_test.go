@@ -73,6 +73,7 @@ type host struct {
 	nextID  uint64
 	next    uint32
 	packets int
+	mute    bool // nothing is written
 }
 
 var defaultArgs = []string{"-e", "1", "/bin/vsockexec", "-e", "109", "/bin/gcs", "-v4", "-log-format", "json", "-loglevel", "debug"}
@@ -158,6 +159,9 @@ func (h *host) write(p wire.Packet) {
 
 func (h *host) raw(b []byte) {
 	h.t.Helper()
+	if h.mute {
+		return
+	}
 	_ = h.conn.SetWriteDeadline(time.Now().Add(patience))
 	if _, err := h.conn.Write(b); err != nil {
 		h.t.Fatalf("write to the agent: %v", err)

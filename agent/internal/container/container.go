@@ -126,6 +126,13 @@ func (t *Table) finish(c *Container) {
 	}
 }
 
+// Part is called when the machine goes on from what was saved: its host knows of no container's end.
+func (t *Table) Part() {
+	for _, c := range t.byID {
+		c.told = false
+	}
+}
+
 // TellEnd tells the host that the container has ended, once and if it has.
 func (t *Table) TellEnd(c *Container, tell Tell) {
 	if c.over && !c.told {

@@ -67,6 +67,7 @@ var afterNegotiation = map[wire.MessageType]handler{
 	wire.ShutdownGraceful:     shutdownGraceful,
 	wire.ShutdownForced:       shutdownForced,
 	wire.DeleteContainerState: deleteState,
+	wire.AttachProcess:        attach,
 }
 
 // Bridge serves one connection of the host, from negotiation to its end. It is the user of its stream.

@@ -25,6 +25,8 @@ func properties(c *call) {
 		switch name {
 		case "ProcessList":
 			p.Listed, p.Processes = true, m.Processes.Running(c.owner())
+		case "DetachedProcesses":
+			p.Detached = m.Processes.Detached()
 		case "Memory":
 			if p.Memory, err = memory(m.Kernel); err != nil {
 				c.fail(&wire.Error{Code: wire.Fail, Text: "/proc/meminfo", Cause: err})
@@ -75,7 +77,11 @@ func (c *call) unknownType(name string) {
 
 // tell answers with properties.
 func (c *call) tell(p *wire.Properties) {
-	if left := len(p.Processes) - wire.MaxProcesses; left > 0 {
+	left := len(p.Processes) - wire.MaxProcesses
+	if left <= 0 {
+		left = len(p.Detached) - wire.MaxDetached
+	}
+	if left > 0 {
 		c.bridge.machine.Log.Write(logs.Warning, "too many processes for an answer", logs.Field{Key: "left_out", Value: strconv.Itoa(left)})
 	}
 	c.answer(wire.Response{Member: "Properties", Text: string(wire.AppendProperties(nil, p))})

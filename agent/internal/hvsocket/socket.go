@@ -29,6 +29,9 @@ const (
 
 // Owner hears what concerns no stream.
 type Owner interface {
+	// Saved says that the machine goes on from what was saved between two packets, with a host that begins anew: what is to outlive its
+	// stream parts from it now. Reset follows.
+	Saved()
 	// Reset says that the host began anew: every stream has been closed, and nothing is listened to.
 	Reset()
 	// Listening says that the host has begun to listen on a port; flags are those of its LISTEN.
@@ -149,10 +152,14 @@ func (s *Socket) receive() {
 }
 
 func (s *Socket) packet(p *wire.Packet) {
+	saved := s.quiet && p.Type == wire.TypeControl && p.Op == wire.CtlReset
 	if s.quiet {
 		s.quiet = false
 		s.out = append(s.out, s.held...)
 		s.held = nil
+	}
+	if saved {
+		s.owner.Saved()
 	}
 	if p.Type == wire.TypeControl {
 		s.control(p)

@@ -97,11 +97,14 @@ type owner struct {
 	whim   *whim
 	socket *Socket
 	users  []*user
+	saved  int
 }
 
 func (o *owner) Reset() {}
 
 func (o *owner) Silent(uint32) {}
+
+func (o *owner) Saved() { o.saved++ }
 
 func (o *owner) Listening(port, _ uint32) {
 	if len(o.users) < 100 {

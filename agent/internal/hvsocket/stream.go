@@ -107,6 +107,15 @@ func (st *Stream) Reset() {
 	st.release()
 }
 
+// Part gives the stream up for its user, which hears no more. It returns what has come and was not taken, and whether nothing would have
+// followed that.
+func (st *Stream) Part() (unread []byte, last bool) {
+	unread, last = append(unread, st.unread...), st.ended || st.conn.PeerShut&wire.ShutSend != 0
+	st.user = deaf{}
+	st.release()
+	return unread, last
+}
+
 // receive takes a packet of this stream.
 func (st *Stream) receive(p *wire.Packet) {
 	event, answer := st.conn.Receive(p)

@@ -175,3 +175,40 @@ func TestStreamsThatTheHostGivesUpAreAnsweredForOnceAndLostToTheProcess(t *testi
 		}
 	}
 }
+
+func TestAProcessThatIsForgottenBeforeAnybodyAttachedItGivesItsStreamsUp(t *testing.T) {
+	table, l := newTable(t, &systest.Kernel{})
+	stdio := unconnected(l)
+	stdio.running = true
+	var ours []int
+	for i, fd := range []*int{&stdio.in.fd, &stdio.out.fd, &stdio.err.fd} {
+		read, theirs, err := sys.Pipe(i != 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sys.Close(theirs)
+		if err := l.Watch(read, sys.In, stdio.out); err != nil {
+			t.Fatal(err)
+		}
+		*fd, ours = read, append(ours, read)
+	}
+	p := &Process{pid: 7, owner: wire.NullGUID, event: -1, stdio: stdio}
+	table.byPID[7] = p
+	table.Part()
+	stdio.out.parked, stdio.err.parked = true, true
+	table.exited(p, 3)
+	if list := table.Detached(); len(list) != 1 || !list[0].Ended {
+		t.Fatalf("%+v", list)
+	}
+	for range [maxEnded]struct{}{} {
+		table.tell(&Process{pid: 8, stdio: unconnected(l)})
+	}
+	if list := table.Detached(); len(list) != 0 {
+		t.Errorf("%+v", list)
+	}
+	for _, fd := range ours {
+		if err := syscall.Fstat(fd, &syscall.Stat_t{}); err != syscall.EBADF {
+			t.Errorf("descriptor %d is open: %v", fd, err)
+		}
+	}
+}

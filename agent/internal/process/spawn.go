@@ -161,8 +161,8 @@ func (s *Stdio) attachConsole(fd int, watch func(int, uint32, loop.Source)) {
 	s.out.hung = s.in.close
 	s.in.shared = true
 	watch(fd, sys.In|sys.Out, loop.SourceFunc(func(events uint32) {
-		if s.in.stream != nil && events&sys.Out != 0 {
-			s.in.stream.Resume()
+		if events&sys.Out != 0 {
+			s.in.flow()
 		}
 		s.out.Ready(events)
 	}))

@@ -28,6 +28,7 @@ type Stdio struct {
 	done    func(error)
 	running bool // the process has not ended
 	drained func()
+	parted  bool // nobody has it, and it can be attached again
 }
 
 // unconnected are the streams of a process that has none, or none yet.
@@ -42,7 +43,7 @@ func (s *Stdio) drain(done func()) {
 	s.drained = done
 	outputs := []*output{s.out, s.err}
 	for _, o := range outputs {
-		o.draining = o.fd >= 0
+		o.draining = o.fd >= 0 && !o.parked
 	}
 	for _, o := range outputs {
 		if o.draining {
@@ -146,6 +147,8 @@ type input struct {
 	shared bool // the descriptor is a terminal's, which its output closes
 	large  bool // the pipe was enlarged: it had been full once
 	closed bool
+	left   []byte // of the stream that it has parted from, to be written before what another brings
+	last   bool   // the input ends after left
 }
 
 // attach begins to write to fd.
@@ -159,7 +162,7 @@ func (i *input) Ready(events uint32) {
 	if events&sys.Err != 0 {
 		i.close() // nobody reads any more
 	} else {
-		i.stream.Resume()
+		i.flow()
 	}
 }
 
@@ -168,9 +171,30 @@ func (i *input) Receive(p []byte) int {
 	if i.closed {
 		return len(p)
 	}
-	if i.fd < 0 {
+	if i.fd < 0 || len(i.left) > 0 {
 		return 0
 	}
+	return i.write(p)
+}
+
+// flow goes on where the process was not reading.
+func (i *input) flow() {
+	for len(i.left) > 0 {
+		n := i.write(i.left)
+		if n == 0 {
+			return
+		}
+		i.left = i.left[n:]
+	}
+	if i.last {
+		i.close()
+	} else if i.stream != nil {
+		i.stream.Resume()
+	}
+}
+
+// write gives bytes to the process and returns how many it took, which is all of them when it reads no more.
+func (i *input) write(p []byte) int {
 	n, errno := sys.Write(i.fd, p)
 	if errno != 0 && errno != sys.Again {
 		i.close()
@@ -189,6 +213,13 @@ func (i *input) Fill([]byte) (int, bool) { return 0, false }
 // Shut implements hvsocket.User.
 func (i *input) Shut(sends, _ bool) {
 	if !sends && i.fd >= 0 {
+		i.finish()
+	}
+}
+
+// finish ends the process's input after what it is still to get.
+func (i *input) finish() {
+	if i.last = len(i.left) > 0; !i.last {
 		i.close()
 	}
 }
@@ -196,7 +227,7 @@ func (i *input) Shut(sends, _ bool) {
 // Closed implements hvsocket.User.
 func (i *input) Closed() {
 	i.gone()
-	i.close()
+	i.finish()
 }
 
 // close ends the process's input and tells the host.
@@ -204,7 +235,7 @@ func (i *input) close() {
 	if i.closed {
 		return
 	}
-	i.closed = true
+	i.closed, i.left, i.last = true, nil, false
 	if i.fd >= 0 && !i.shared {
 		i.loop.Close(i.fd)
 	}
@@ -215,7 +246,7 @@ func (i *input) close() {
 	}
 }
 
-// output carries bytes from a process to the host. Without a stream it drops them.
+// output carries bytes from a process to the host. Without a stream it drops them, or, while it is parked, leaves them where they are.
 type output struct {
 	end
 	stdio *Stdio
@@ -224,6 +255,7 @@ type output struct {
 	hung  func()
 	first []byte // was read before it was attached
 
+	parked   bool // nobody has asked for it
 	draining bool // what is left in the pipe is waited for
 }
 
@@ -241,7 +273,10 @@ func (o *output) attach(fd int) {
 
 // Ready implements loop.Source.
 func (o *output) Ready(uint32) {
-	if o.stream != nil {
+	switch {
+	case o.parked:
+		return
+	case o.stream != nil:
 		o.stream.Ready()
 		return
 	}
@@ -299,6 +334,7 @@ func (o *output) close(bits uint32) {
 		o.stdio.loop.Close(o.fd)
 		o.fd = -1
 	}
+	o.first = nil
 	if o.hung != nil {
 		o.hung()
 	}

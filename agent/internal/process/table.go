@@ -140,7 +140,7 @@ func (t *Table) tell(p *Process) {
 		w.process = nil
 		w.done(p.code, nil)
 	}
-	if len(waiters) > 0 {
+	if len(waiters) > 0 && !p.stdio.parted {
 		delete(t.byPID, p.pid)
 	} else {
 		if len(t.ended) == maxEnded {
@@ -158,6 +158,9 @@ func (t *Table) forget(p *Process) {
 	if t.byPID[p.pid] == p {
 		delete(t.byPID, p.pid)
 	}
+	if p.stdio.parted {
+		p.stdio.abandon()
+	}
 	for i, other := range t.ended {
 		if other == p {
 			t.ended = append(t.ended[:i], t.ended[i+1:]...)
@@ -174,7 +177,7 @@ func (t *Table) find(owner string, pid uint32) (*Process, error) {
 }
 
 // Wait calls done with the exit code of pid, a process of owner, or with an error after ms milliseconds (wire.NoTimeout: never). The
-// process is forgotten once somebody has its code. The returned waiter is nil when done was called already.
+// process is forgotten once somebody has its code, unless it can still be attached. The returned waiter is nil when done was called already.
 func (t *Table) Wait(owner string, pid, ms uint32, done func(code int, err error)) *Waiter {
 	p, err := t.find(owner, pid)
 	if err != nil {
@@ -182,7 +185,9 @@ func (t *Table) Wait(owner string, pid, ms uint32, done func(code int, err error
 		return nil
 	}
 	if p.told {
-		t.forget(p)
+		if !p.stdio.parted {
+			t.forget(p)
+		}
 		done(p.code, nil)
 		return nil
 	}

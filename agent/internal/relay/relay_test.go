@@ -39,6 +39,8 @@ func (r *rig) Listening(port, flags uint32) {
 
 func (r *rig) Silent(port uint32) { r.relay.Close(port) }
 
+func (r *rig) Saved() {}
+
 // newRig returns a running rig whose programs can dial ports once the host has listened on them.
 func newRig(t *testing.T, ports ...uint32) *rig { return failingRig(t, nil, ports...) }
 

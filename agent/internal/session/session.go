@@ -83,6 +83,12 @@ func (s *Session) powerOff(sync bool) {
 	s.loop.Stop(nil)
 }
 
+// Saved implements hvsocket.Owner: processes and containers go on, for a host that may ask for them.
+func (s *Session) Saved() {
+	s.processes.Part()
+	s.machine.Containers.Part()
+}
+
 // Reset implements hvsocket.Owner.
 func (s *Session) Reset() {
 	s.heard = make(map[uint32]bool)

@@ -77,6 +77,9 @@ func (s *server) Listening(port, _ uint32) {
 // Silent implements hvsocket.Owner. Connections that there are go on.
 func (s *server) Silent(uint32) {}
 
+// Saved implements hvsocket.Owner. No connection outlives its host.
+func (s *server) Saved() {}
+
 // Ready implements loop.Source: sockets have come, or the agent is gone.
 func (s *server) Ready(uint32) {
 	for {

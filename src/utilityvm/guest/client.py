@@ -12,9 +12,10 @@ from typing import Any, Final, final
 from msgspec import UNSET, UnsetType
 
 from utilityvm.guest.bridge import Bridge
-from utilityvm.kit.errors import DeadlineExceeded, GuestError, ProtocolError
+from utilityvm.kit.errors import DeadlineExceeded, GuestError, ProtocolError, Unsupported
 from utilityvm.kit.ids import NULL_GUID
 from utilityvm.kit.trace import current
+from utilityvm.schema.detached import DETACHED_PROCESSES, DetachedProcess, DetachedProcesses
 from utilityvm.schema.properties import Properties
 from utilityvm.wire import gcs
 
@@ -104,6 +105,20 @@ class GuestClient:
         settings = gcs.execute_settings(parameters, ports, windows=self.os == "windows")
         request = gcs.ExecuteRequest(container_id=self._container_id, ocsc=_span(), settings=settings)
         return (await self._bridge.call(gcs.EXECUTE, request, undo=undo)).process_id
+
+    async def attach_process(self, process_id: int, ports: gcs.StdioPorts) -> gcs.ProcessState:
+        """Let the guest dial `ports` for the streams of a process that another host has started; those without a port are given up.
+
+        A caller that gives up waits for the answer first.
+
+        Raises:
+            Unsupported: the guest's agent cannot; nothing was sent.
+            GuestError: there is no such process, or this host has it (`result`).
+        """
+        if not self.capabilities.guest_defined.attach_process_supported:
+            raise Unsupported("the guest's agent cannot attach processes (AttachProcessSupported)")
+        request = gcs.AttachRequest(container_id=self._container_id, ocsc=_span(), process_id=process_id, stdio_ports=ports)
+        return (await self._bridge.call(gcs.ATTACH, request)).process_state
 
     def run(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """See `Bridge.run`."""
@@ -214,6 +229,16 @@ class GuestClient:
         """
         request = gcs.PropertiesRequest(container_id=container_id, ocsc=_span(), query=gcs.encode_query(types))
         return read_properties(await self._bridge.call(gcs.PROPERTIES, request), container_id)
+
+    async def detached_processes(self) -> list[DetachedProcess]:
+        """Ask which processes can be attached, also those of containers.
+
+        Raises:
+            ProtocolError: what the guest tells is not what the protocol says.
+        """
+        request = gcs.PropertiesRequest(container_id=NULL_GUID, ocsc=_span(), query=gcs.encode_query([DETACHED_PROCESSES]))
+        response = await self._bridge.call(gcs.PROPERTIES, request)
+        return gcs.decode_text(response.properties or "{}", DetachedProcesses, DETACHED_PROCESSES).detached_processes
 
     async def dump_stacks(self) -> str:
         """Return what the threads of the guest's agent are doing, as text for people; what is too long for an answer is cut off.

@@ -13,12 +13,13 @@ from utilityvm.guest.boot_times import BootTold
 from utilityvm.guest.bridge import Bridge
 from utilityvm.guest.client import GuestClient
 from utilityvm.guest.container import GuestContainer
-from utilityvm.guest.process import Process, Stdio, start_process
+from utilityvm.guest.process import Process, Stdio, attach, start_process
 from utilityvm.guest.spec import ProcessSpec
 from utilityvm.guest.transport import GuestSockets, GuestStream
 from utilityvm.kit.errors import UtilityVMError
 from utilityvm.kit.ids import NULL_GUID
 from utilityvm.kit.trace import span
+from utilityvm.schema.detached import DetachedProcess
 from utilityvm.schema.properties import GuestConnectionInfo, Properties, PropertyType
 from utilityvm.schema.version import Version
 from utilityvm.wire.gcs import PROTOCOL_VERSION
@@ -56,6 +57,16 @@ class GuestConnection:
     async def create_process(self, spec: ProcessSpec) -> Process:
         """Start a process in the utility VM. See `guest.process.start_process` for errors."""
         return await start_process(self.client, self._stdio, spec, self._name)
+
+    async def attach_process(self, pid: int, *, stdin: bool, stdout: bool, stderr: bool) -> Process:
+        """Take the streams of a process of the utility VM. See `guest.process.attach` for errors."""
+        return await attach(self.client, self._stdio, pid, self._name, (stdin, stdout, stderr))
+
+    async def detached_processes(self) -> list[DetachedProcess]:
+        """Return the processes that can be attached, also those of containers. An agent that knows nothing of it has none."""
+        if not self.client.capabilities.guest_defined.attach_process_supported:
+            return []
+        return await self.client.detached_processes()
 
     async def create_container(self, container_id: str, settings: object) -> GuestContainer:
         """Create a container of a document in the guest's shape. See `GuestContainer.create` for errors."""

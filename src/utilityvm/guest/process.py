@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, Final, Protocol, final
 
 from utilityvm.guest.client import GuestClient
-from utilityvm.guest.spec import ProcessSpec, check_console_size, check_signal, check_timeout, parameters, windows_signal
+from utilityvm.guest.spec import ProcessSpec, check_console_size, check_pid, check_signal, check_timeout, parameters, windows_signal
 from utilityvm.guest.transport import GuestSockets, GuestStream
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, GuestError, ProtocolError, UtilityVMError
 from utilityvm.kit.trace import span
@@ -151,9 +151,8 @@ class Stdio:
     def __init__(self, sockets: GuestSockets) -> None:
         self._sockets, self._numbers = sockets, count(gcs.FIRST_STDIO_PORT)
 
-    def listen(self, parameters: gcs.ProcessParameters) -> "Streams":
-        """Listen for the streams that `parameters` want."""
-        wanted = (parameters.create_std_in_pipe, parameters.create_std_out_pipe, parameters.create_std_err_pipe)
+    def listen(self, *wanted: bool) -> "Streams":
+        """Listen for the streams that are wanted of input, output and errors."""
         return Streams(self._sockets, tuple(next(self._numbers) if want else 0 for want in wanted))
 
 
@@ -165,6 +164,12 @@ class Streams:
         self.ports = gcs.StdioPorts(std_in=numbers[0], std_out=numbers[1], std_err=numbers[2])
         self._listeners = [sockets.listen(number, once=True) if number else None for number in numbers]
         self.connected: list[GuestStream] = []
+
+    def join(self) -> None:
+        """The process has a terminal: its errors come with its output."""
+        if (errors := self._listeners[2]) is not None:
+            errors.close()
+        self._listeners[2] = None
 
     async def accept(self) -> None:
         """Take the connections, which the guest has dialled before it said that the process runs.
@@ -215,7 +220,7 @@ async def start_process(client: GuestClient, stdio: Stdio, spec: ProcessSpec, na
 
 async def launch(client: GuestClient, stdio: Stdio, what: gcs.ProcessParameters, name: str) -> Process:
     """Start a process in the utility VM, or in the container that `client` is for. See `start_process` for errors."""
-    streams = stdio.listen(what)
+    streams = stdio.listen(what.create_std_in_pipe, what.create_std_out_pipe, what.create_std_err_pipe)
     try:
         pid = await client.execute_process(what, streams.ports)
         try:
@@ -224,6 +229,29 @@ async def launch(client: GuestClient, stdio: Stdio, what: gcs.ProcessParameters,
             with suppress(ConnectionLost):  # it is gone with its guest
                 client.bridge.run("stray", client.kill_stray(pid))
             raise
+        return Process(client, name, pid, streams, windows=client.os == "windows")
+    except BaseException:
+        streams.close()
+        raise
+
+
+async def attach(client: GuestClient, stdio: Stdio, pid: int, name: str, wanted: tuple[bool, bool, bool]) -> Process:
+    """Take the streams that are `wanted` (input, output, errors) of a process that another host has started, before the VM was saved.
+
+    What is not wanted is given up: its input is at its end, its output is dropped.
+
+    Raises:
+        InvalidOptions: `pid` is none.
+        Unsupported: the guest's agent cannot; nothing was sent.
+        GuestError: there is no such process, or it is attached already.
+        ConnectionLost: the VM is gone.
+    """
+    check_pid(pid)
+    streams = stdio.listen(*wanted)
+    try:
+        if (await client.attach_process(pid, streams.ports)).terminal:
+            streams.join()
+        await streams.accept()
         return Process(client, name, pid, streams, windows=client.os == "windows")
     except BaseException:
         streams.close()

@@ -21,6 +21,7 @@ MAX_CONSOLE: Final = 0xFFFF
 MAX_REQUEST: Final = MAX_FRAME - 1024
 """Largest request to start a process, in bytes; the rest of its frame is for what a trace adds to it."""
 
+_LAST_PID: Final = 0x7FFF_FFFF
 _LARGEST_PORT: Final = 0xFFFF_FFFF
 _CONSOLE_EVENTS: Final = {1: "CtrlClose", 2: "CtrlC", 3: "CtrlBreak", 9: "", 15: "CtrlShutdown"}
 
@@ -90,6 +91,16 @@ def check_signal(number: int) -> None:
     """
     if not _is_number(number, 1, MAX_SIGNAL):
         raise _invalid([Problem("signal", "range", f"signal {number!r} is not a number from 1 to {MAX_SIGNAL}")])
+
+
+def check_pid(pid: object) -> None:
+    """Refuse what is no number of a process.
+
+    Raises:
+        InvalidOptions: it says which there are.
+    """
+    if isinstance(pid, bool) or not isinstance(pid, int) or not 1 <= pid <= _LAST_PID:
+        raise _invalid([Problem("pid", "range", f"pid {pid!r}: processes have numbers from 1 to {_LAST_PID}")])
 
 
 def check_timeout(seconds: object) -> None:

@@ -1,8 +1,11 @@
 """The life of a utility VM as one table: what may be called when, and where it leads."""
 
+import asyncio
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
+
+from utilityvm.kit.errors import StateError
 
 
 class State(StrEnum):
@@ -79,3 +82,14 @@ LIFE: Final[Mapping[tuple[State, Do], State]] = {(state, do): state for state, c
 }
 """The whole life: what is not here is refused with `StateError` and changes nothing. `TERMINATE` and `SAVE` move by the
 exit that they cause."""
+
+
+def check_loop(loop: asyncio.AbstractEventLoop, name: str, do: Do) -> None:
+    """Refuse to wait in one event loop for what happens in another, `loop`, which is that of the VM `name`: it would be for ever.
+
+    Raises:
+        StateError: the running one is another.
+    """
+    if asyncio.get_running_loop() is not loop:
+        hint = "use a VM in the asyncio.run that made it, or make it by utilityvm.sync, which may be called from anywhere"
+        raise StateError(name, "it belongs to another event loop", do.value, hint=hint)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, final
 
@@ -48,14 +49,15 @@ from utilityvm.options.wcow import OptionsWCOW
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
 from utilityvm.schema.container import HostedSystem
+from utilityvm.schema.detached import DetachedProcess
 from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter
 from utilityvm.schema.properties import Properties, PropertyType, property_types
 from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
-from utilityvm.vm import by_id, guest_ports, saving, shares
+from utilityvm.vm import by_id, detached, guest_ports, saving, shares
 from utilityvm.vm.end import End
 from utilityvm.vm.failed_start import Phase, start_failure
 from utilityvm.vm.fork import Bear, Forked, Wish, barren, fork
-from utilityvm.vm.life import LIFE, Do, State
+from utilityvm.vm.life import LIFE, Do, State, check_loop
 from utilityvm.vm.link import NO_LINKS, Adapters, Links, close_machine, join, leave, open_link
 from utilityvm.vm.processes import spec_of
 from utilityvm.vm.uplinks import TapUplink, Uplinks, UserUplink
@@ -119,8 +121,8 @@ class UtilityVM:
         self._hosted, self._bridge_port = guest_ports.way_to_guest(plan)
         self._guest: GuestConnection | None = None
         self._output: asyncio.Task[None] | None = None
-        windows, knows = self.os == "windows", lambda: knows_namespaces(self.properties)
-        self._devices = Owner(vm_id, windows, options.fully_physically_backed, host, self.modify, knows)
+        knows = partial(knows_namespaces, self.properties)
+        self._devices = Owner(vm_id, self.os == "windows", options.fully_physically_backed, host, self.modify, knows)
         made = tables(self._devices, plan)
         self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes, self.network = made
         self.uplinks = Uplinks(vm_id, self.network, system.offer, lambda: self._step(Do.USE))
@@ -234,7 +236,7 @@ class UtilityVM:
                 nothing was sent.
             GuestError: the program could not be started.
         """
-        spec = self._spec(argv, env, cwd, user)
+        spec = spec_of(argv, env, cwd, user, windows=self.os == "windows")
         return await self._start_process(replace(spec, stdin=stdin, stdout=stdout, stderr=stderr, console_size=console_size))
 
     async def run(
@@ -261,9 +263,39 @@ class UtilityVM:
         """
         data = b"" if input is None else input
         check_bounds(data, timeout, limit)
-        spec = replace(self._spec(argv, env, cwd, user), stdin=input is not None)
+        spec = replace(spec_of(argv, env, cwd, user, windows=self.os == "windows"), stdin=input is not None)
         name = f"vm {self.id}: {spec.program}"
         return await run_process(lambda: self._start_process(spec), name, data=data, limit=limit, timeout=timeout)
+
+    async def detached_processes(self) -> tuple[DetachedProcess, ...]:
+        """Return the processes that were started in the VM before it was saved, and that can be attached in this clone: those that run, and
+        those that have ended since; the lowest id first, at most 128. Those of its containers are among them. A VM that boots has none.
+
+        Raises:
+            StateError: the VM is not running.
+            Unsupported: it has no guest connection of its own.
+            GuestError, ConnectionLost, DeadlineExceeded: the guest does not tell.
+        """
+        self._step(Do.USE)
+        return await detached.processes(self._guest, self.id)
+
+    async def attach_process(self, pid: int, *, stdin: bool = True, stdout: bool = True, stderr: bool = True) -> Process:
+        """Take over a process that was started in the VM before it was saved: with its number of then, `Process.pid`, in a clone.
+
+        It goes on where it stood: what it had written and nobody had got comes first on `stdout` and `stderr`, and what it had not read
+        it reads before what is written to `stdin`. A stream that is not wanted is given up: its input is at its end, its output is
+        dropped. One that the process did not have, or has closed, ends at once; a terminal's errors are on `stdout`. Until it is
+        attached, a process that writes more than fits into its pipe stands still. A process is attached once.
+
+        Raises:
+            StateError: the VM is not running.
+            InvalidOptions: `pid` is no number of a process.
+            Unsupported: the guest's agent is another than ours, or the VM has no guest connection of its own; nothing was sent.
+            GuestError: there is no such process, or it is not one to be attached (`result`).
+            ConnectionLost, DeadlineExceeded: the guest is gone, or does not answer.
+        """
+        self._step(Do.USE)
+        return await detached.attach(self._guest, self.id, pid, stdin=stdin, stdout=stdout, stderr=stderr)
 
     def listen(self, port: int) -> Listener:
         """Listen for programs in the VM that dial `port` of the host, which for AF_VSOCK is CID 2: each dial is a stream to `accept`.
@@ -304,9 +336,9 @@ class UtilityVM:
         """Save the running VM as a template of its id, for others to go on from; it is over then. Return what their options have as
         `template_config`; `Template.open` has it too.
 
-        The VM was created with `is_template`. Programs that run in it run on in each clone, where their streams have ended. What it
-        has been given (disks, layers, folders, adapters) is removed before. A call that fails has changed nothing; a cancelled one
-        is carried out.
+        The VM was created with `is_template`. Programs that run in it run on in each clone, where their streams stand still until
+        `attach_process` asks for them. What it has been given (disks, layers, folders, adapters) is removed before. A call that fails has
+        changed nothing; a cancelled one is carried out.
 
         Raises:
             StateError: it does not run.
@@ -592,9 +624,6 @@ class UtilityVM:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
-    def _spec(self, argv: Sequence[str] | str, env: Mapping[str, str] | None, cwd: str | None, user: str) -> ProcessSpec:
-        return spec_of(argv, env, cwd, user, windows=self.os == "windows")
-
     async def _start_process(self, spec: ProcessSpec) -> Process:
         self._step(Do.USE)
         with span("process.start", level=logging.DEBUG, vm=self.id):
@@ -614,10 +643,7 @@ class UtilityVM:
         self._life.step(do)
 
     def _check_loop(self, do: Do) -> None:
-        """Refuse to wait in one event loop for what happens in another: it would be for ever."""
-        if asyncio.get_running_loop() is not self._end.exit.get_loop():
-            hint = "use a VM in the asyncio.run that made it, or make it by utilityvm.sync, which may be called from anywhere"
-            raise StateError(f"vm {self.id}", "it belongs to another event loop", do.value, hint=hint)
+        check_loop(self._end.exit.get_loop(), f"vm {self.id}", do)
 
     # -- starting ---------------------------------------------------------------------------------------------------
 

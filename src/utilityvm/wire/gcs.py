@@ -96,6 +96,8 @@ class GuestDefinedCapabilities(msgspec.Struct, frozen=True, kw_only=True, omit_d
     dump_stacks_supported: bool = msgspec.field(name="DumpStacksSupported", default=False)
     delete_container_state_supported: bool = msgspec.field(name="DeleteContainerStateSupported", default=False)
     update_container_supported: bool = msgspec.field(name="UpdateContainerSupported", default=False)
+    attach_process_supported: bool = msgspec.field(name="AttachProcessSupported", default=False)
+    """Ours alone."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -191,6 +193,27 @@ class ExecuteResponse(Response, frozen=True, kw_only=True):
     """The process is running, or has run."""
 
     process_id: Uint32 = msgspec.field(name="ProcessId", default=0)
+
+
+class AttachRequest(Request, frozen=True, kw_only=True):
+    """Take the streams of a process that another host has started, before the VM was saved."""
+
+    process_id: int = msgspec.field(name="ProcessId")
+    stdio_ports: StdioPorts = msgspec.field(name="VsockStdioRelaySettings")
+
+
+class ProcessState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process is that was attached; `exit_code` means something once it has `ended`."""
+
+    terminal: bool = msgspec.field(name="Terminal")
+    ended: bool = msgspec.field(name="Ended")
+    exit_code: Uint32 = msgspec.field(name="ExitCode")
+
+
+class AttachResponse(Response, frozen=True, kw_only=True):
+    """The streams are dialled. There is no state in a failure."""
+
+    process_state: ProcessState = msgspec.field(name="ProcessState", default=ProcessState(terminal=False, ended=False, exit_code=0))
 
 
 class WaitRequest(Request, frozen=True, kw_only=True):
@@ -339,6 +362,7 @@ PROPERTIES: Final = Call("GetProperties", 0x1010_0901, PropertiesRequest, Proper
 MODIFY: Final = Call("ModifySettings", 0x1010_0A01, ModifyRequest, Response, idempotent=False, given_up=GivenUp.FINISH)
 DUMP_STACKS: Final = Call("DumpStacks", 0x1010_0C01, Request, DumpStacksResponse, idempotent=True, given_up=GivenUp.DROP)
 DELETE_STATE: Final = Call("DeleteContainerState", 0x1010_0D01, Request, Response, idempotent=False, given_up=GivenUp.FINISH)
+ATTACH: Final = Call("AttachProcess", 0x1018_0101, AttachRequest, AttachResponse, idempotent=False, given_up=GivenUp.FINISH)
 UPDATE: Final = Call("UpdateContainer", 0x1010_0E01, UpdateRequest, Response, idempotent=True, given_up=GivenUp.FINISH)
 
 CALLS: Final[Sequence[Call[Any, Any]]] = (
@@ -358,6 +382,7 @@ CALLS: Final[Sequence[Call[Any, Any]]] = (
     DUMP_STACKS,
     DELETE_STATE,
     UPDATE,
+    ATTACH,
 )
 """Everything that the host asks."""
 

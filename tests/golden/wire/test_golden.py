@@ -11,6 +11,7 @@ import pytest
 from utilityvm.guest.client import read_properties
 from utilityvm.kit.errors import GuestError, ProtocolError
 from utilityvm.kit.text import printable
+from utilityvm.schema.detached import DetachedProcess, DetachedProcesses
 from utilityvm.schema.metrics import CgroupMetrics
 from utilityvm.schema.properties import Properties
 from utilityvm.wire import frames, gcs, packets
@@ -170,13 +171,19 @@ def test_every_reason_for_a_refusal_has_a_vector() -> None:
     assert {case.error for case in PACKETS + FRAMES} == {*REFUSALS, ""}
 
 
+def ports_of(fields: dict[str, Any]) -> gcs.StdioPorts:
+    """The ports among the fields, which they leave."""
+    return gcs.StdioPorts(**{name: fields.pop(name) for name in ("std_in", "std_out", "std_err") if name in fields})
+
+
 def request(kind: int, fields: dict[str, Any]) -> gcs.Request:
     """The request that the fields of a vector describe."""
     fields = dict(fields)
-    if kind == gcs.EXECUTE.word:
+    if kind == gcs.ATTACH.word:
+        fields["stdio_ports"] = ports_of(fields)
+    elif kind == gcs.EXECUTE.word:
         parameters = gcs.ProcessParameters(**fields.pop("parameters"))
-        ports = gcs.StdioPorts(**{name: fields.pop(name) for name in ("std_in", "std_out", "std_err") if name in fields})
-        fields["settings"] = gcs.execute_settings(parameters, ports, windows=False)
+        fields["settings"] = gcs.execute_settings(parameters, ports_of(fields), windows=False)
     elif kind == gcs.SIGNAL.word:
         fields["options"] = gcs.SignalOptions(signal=fields.pop("signal"), group=fields.pop("group", msgspec.UNSET))
     elif kind == gcs.PROPERTIES.word:
@@ -248,12 +255,16 @@ def test_successes_are_read(case: Message) -> None:
     answer = response(case)
     if isinstance(answer, gcs.PropertiesResponse):
         want = {"process_list": [], **case.fields["properties"]}
+        detached = gcs.decode_text(answer.properties, DetachedProcesses, "").detached_processes
+        assert detached == [DetachedProcess(pid=one.pop("process_id"), **one) for one in want.pop("detached_processes", [])]
         if "metrics" in want:
             want["metrics"] = msgspec.convert(want["metrics"], CgroupMetrics)
         assert told(read_properties(answer, "c")) == want
         return
     fields = dict(case.fields)
     boot_times = fields.pop("boot_times", None)
+    if "process_state" in fields:
+        fields["process_state"] = gcs.ProcessState(**({"terminal": False, "ended": False, "exit_code": 0} | fields["process_state"]))
     assert {name: getattr(answer, name) for name in fields} == fields
     if isinstance(answer, gcs.NegotiateResponse):
         assert (list(msgspec.structs.astuple(answer.boot_times)) if answer.boot_times else None) == boot_times
@@ -264,6 +275,7 @@ def test_successes_are_read(case: Message) -> None:
                 signal_process_supported=True,
                 dump_stacks_supported=True,
                 delete_container_state_supported=True,
+                attach_process_supported=True,
             ),
         )
 

@@ -29,7 +29,8 @@ class Peer:
         self.bridge = Bridge(self, "vm t", self.lost.append)
         self.client = GuestClient(self.bridge)
         self.client.capabilities = gcs.Capabilities(
-            runtime_os_type="linux", guest_defined=gcs.GuestDefinedCapabilities(delete_container_state_supported=True)
+            runtime_os_type="linux",
+            guest_defined=gcs.GuestDefinedCapabilities(delete_container_state_supported=True, attach_process_supported=True),
         )
 
     # -- as the host's stream ---------------------------------------------------------------------------------------

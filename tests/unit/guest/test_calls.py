@@ -35,6 +35,7 @@ WORK: dict[str, Callable[[Peer], Coroutine[Any, Any, object]]] = {
     "ModifySettings": lambda peer: peer.client.modify({}),
     "DumpStacks": lambda peer: peer.client.dump_stacks(),
     "DeleteContainerState": lambda peer: peer.client.delete_container_state("c"),
+    "AttachProcess": lambda peer: peer.client.attach_process(5, gcs.StdioPorts()),
     "UpdateContainer": lambda peer: peer.client.update_container("c", {}),
 }
 """One call of each message."""
@@ -54,6 +55,7 @@ TABLE = {
     "ModifySettings": (False, GivenUp.FINISH),
     "DumpStacks": (True, GivenUp.DROP),
     "DeleteContainerState": (False, GivenUp.FINISH),
+    "AttachProcess": (False, GivenUp.FINISH),
     "UpdateContainer": (True, GivenUp.FINISH),
 }
 
