@@ -21,6 +21,7 @@ from utilityvm.devices.vpci import AssignedDevice
 from utilityvm.devices.vpmem import PMemDevice
 from utilityvm.devices.vsmb import SmbShare
 from utilityvm.guest.collect import OUTPUT_LIMIT
+from utilityvm.kit.ids import NULL_GUID
 from utilityvm.kit.ids import RuntimeId
 from utilityvm.kit.ids import VmId
 from utilityvm.network.publish import Published
@@ -76,6 +77,7 @@ from utilityvm.options.network import NamespaceNetwork as NamespaceNetwork
 from utilityvm.options.network import UserNetwork as UserNetwork
 from utilityvm.options.wcow import OptionsWCOW as OptionsWCOW
 from utilityvm.sandbox.sandbox import Result as Result
+from utilityvm.schema.detached import DetachedProcess as DetachedProcess
 from utilityvm.schema.hns import HNSEndpoint as HNSEndpoint
 from utilityvm.schema.hns import Namespace as Namespace
 from utilityvm.schema.properties import Properties as Properties
@@ -88,7 +90,7 @@ from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 from utilityvm.vm.host_options import options_from_spec as options_from_spec
 
-__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'Forked', 'open_template', 'list_templates', 'import_template', 'Template', 'TemplateConfig', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'NamespaceNetwork', 'BridgeNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'TapUplink', 'UserUplink', 'Files']
+__all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'Forked', 'open_template', 'list_templates', 'import_template', 'Template', 'TemplateConfig', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'DetachedProcess', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'NamespaceNetwork', 'BridgeNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'TapUplink', 'UserUplink', 'Uplinks', 'Files']
 
 class GuestStream:
 
@@ -267,6 +269,10 @@ class UtilityVM:
         ...
 
     @property
+    def uplinks(self) -> Uplinks:
+        ...
+
+    @property
     def is_oci(self) -> bool:
         ...
 
@@ -309,6 +315,12 @@ class UtilityVM:
         ...
 
     def run(self, argv: Sequence[str] | str, *, input: bytes | None=None, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str='', timeout: float | None=None, limit: int=OUTPUT_LIMIT) -> Completed:
+        ...
+
+    def detached_processes(self) -> tuple[DetachedProcess, ...]:
+        ...
+
+    def attach_process(self, pid: int, *, stdin: bool=True, stdout: bool=True, stderr: bool=True) -> Process:
         ...
 
     def listen(self, port: int) -> Listener:
@@ -660,6 +672,21 @@ class UserUplink:
         ...
 
     def allow(self, rules: Sequence[str] | None) -> None:
+        ...
+
+    def aclose(self) -> None:
+        ...
+
+class Uplinks:
+
+    @property
+    def there(self) -> tuple[UserUplink | TapUplink, ...]:
+        ...
+
+    def add(self, wish: NetworkWish, namespace_id: str=NULL_GUID) -> UserUplink | TapUplink:
+        ...
+
+    def remove(self, uplink: UserUplink | TapUplink) -> None:
         ...
 
     def aclose(self) -> None:
