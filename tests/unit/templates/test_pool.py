@@ -14,7 +14,7 @@ from utilityvm.templates import pool as pool_module
 from utilityvm.templates.member import WARM_UP
 from utilityvm.templates.pool import FIRST_DELAY, HEALTH_TIMEOUT, LAST_DELAY, LOOK_EVERY, TRIES, WAITERS, Pool
 from utilityvm.templates.pool_life import PoolState
-from utilityvm.vm import uvm
+from utilityvm.vm import end, uvm
 from utilityvm.vm.life import State
 
 from .pools import PLENTY, SHORT, Clones, die, refusing, until
@@ -36,7 +36,7 @@ class Host:
 @pytest.fixture(autouse=True)
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     """There is plenty of memory."""
-    monkeypatch.setattr(uvm, "EXIT_TIMEOUT", 0.05)
+    monkeypatch.setattr(end, "EXIT_TIMEOUT", 0.05)
     monkeypatch.setattr(uvm, "DRAIN_TIMEOUT", 0.05)
     monkeypatch.setattr(pool_module, "REST", 0)
     monkeypatch.setattr(pool_module, "MEMINFO", tmp_path / "meminfo")
