@@ -30,7 +30,7 @@ async def image(
             info.name, info.size = path, len(content)
             tar.addfile(info, io.BytesIO(content))
     config = {"Cmd": ["sh"], "Volumes": {volume: {} for volume in volumes}}
-    made = archive(folder / "odd.tar", Sample(layers=(_base(boot_files), top.getvalue()), config=config).docker(name))
+    made = archive(folder / "odd.tar", Sample(layers=(base_layer(boot_files), top.getvalue()), config=config).docker(name))
     assert (await uvm("import", "-q", str(made))).code == 0
     try:
         yield name
@@ -50,7 +50,8 @@ async def run_in(name: str, *words: str, flags: tuple[str, ...] = ()) -> Done:
     return await uvm("run", "--memory-size-in-mb", "256", "--processor-count", "1", *flags, name, *words)
 
 
-def _base(boot_files: BootFiles) -> bytes:
+def base_layer(boot_files: BootFiles) -> bytes:
+    """The layer of the image that comes with the boot files, an archive."""
     with tarfile.open(boot_files.folder / BUSYBOX) as shipped:
 
         def read(path: str) -> bytes:

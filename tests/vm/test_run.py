@@ -1,19 +1,23 @@
 """`uvm run` and `uvm cp` as commands: docker's meanings in a real guest, exit codes, signals, files."""
 
 import asyncio
+import io
 import os
+import posixpath
 import signal
+import tarfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
 import pytest
+from tests.unit.images.samples import folder, link, tar
 
 from utilityvm.containers.volumes import volume_file
 from utilityvm.store.layout import Layout
 
-from .running import NOTHING, PIPE, Done, command, of_vm, outcome_of, told, uvm
+from .running import NOTHING, PIPE, UVM, Done, command, of_vm, outcome_of, told, uvm
 
 SMALL = ("--memory-size-in-mb", "256", "--processor-count", "1")
 numbers = count()
@@ -73,6 +77,8 @@ cat /proc/sys/net/ipv4/ip_default_ttl
 touch /x 2>/dev/null || echo closed
 touch /t/x && stat -f -c %T /t
 nproc
+cat /sys/fs/cgroup/pids.max
+stat -f -c %b /dev/shm
 cat $D
 """
 
@@ -83,6 +89,7 @@ async def test_a_container_has_what_the_flags_say(tmp_path: Path) -> None:
     flags = ["--env-file", str(file), "-e", "A=flag", "-e", "B", "-e", "D=/d/data", "-w", "/new/dir", "-u", "nobody:6", "--hostname", "box"]
     flags += ["--ulimit", "nofile=77", "--cap-drop", "ALL", "--cap-add", "CHOWN", "--sysctl", "net.ipv4.ip_default_ttl=77", "--read-only"]
     flags += ["--tmpfs", "/t:size=1m,mode=1777", "-v", f"{data}:/d/data:ro", "--rm", "-m", "32m", "--cpus", "0.9"]
+    flags += ["--pids-limit", "33", "--shm-size", "1m"]
     done = await outcome("sh", "-c", SURROUNDINGS, flags=flags)
     assert done.err == b""
     assert done.out.decode().splitlines() == [
@@ -92,6 +99,8 @@ async def test_a_container_has_what_the_flags_say(tmp_path: Path) -> None:
         "closed",
         "tmpfs",
         "1",
+        "33",
+        "256",
         "of the host",
     ]
     assert done.code == 0
@@ -99,11 +108,13 @@ async def test_a_container_has_what_the_flags_say(tmp_path: Path) -> None:
 
 async def test_without_flags_a_container_is_as_dockers() -> None:
     script = (
-        "id -u; pwd; echo $PATH $HOME; grep CapBnd /proc/self/status | cut -f2; cat /proc/1/comm; ls /sys/class/net; touch /x && echo open"
+        "id -u; pwd; echo $PATH $HOME $HOSTNAME; hostname; grep CapBnd /proc/self/status | cut -f2; cat /proc/1/comm; ls /sys/class/net; "
+        "touch /x && echo open"
     )
     done = await outcome("sh", "-c", script)
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    assert done.out.decode().splitlines() == ["0", "/", f"{path} /root", "00000000a80425fb", "sh", "lo", "open"]
+    name = done.out.decode().splitlines()[3]
+    assert done.out.decode().splitlines() == ["0", "/", f"{path} /root {name}", name, "00000000a80425fb", "sh", "lo", "open"]
     assert done.err == b""
 
 
@@ -149,6 +160,13 @@ async def test_an_image_that_is_not_here_is_told_with_what_to_do() -> None:
     )
 
 
+async def test_an_image_of_another_platform_is_not_run_in_the_place_of_the_one_that_is_wanted() -> None:
+    done = await outcome("true", flags=["--pull", "never", "--platform", "linux/arm64"])
+    assert (done.code, done.out) == (125, b"")
+    assert done.err.endswith(b", and not for linux/arm64\n")
+    assert b"image busybox:latest: is here for linux/" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -190,17 +208,36 @@ async def test_a_volume_keeps_what_was_written_and_files_are_copied_out_and_in(t
 
 
 async def test_files_are_copied_out_of_an_image(tmp_path: Path) -> None:
-    assert await uvm("cp", "busybox:/etc/passwd", str(tmp_path / "users")) == Done(0, b"")
-    assert "root:" in (tmp_path / "users").read_text()
+    for path in ("/etc/passwd", "etc/passwd"):
+        assert await uvm("cp", f"busybox:{path}", str(tmp_path / "users")) == Done(0, b"")
+        assert "root:" in (tmp_path / "users").read_text()
+        (tmp_path / "users").unlink()
     done = await uvm("cp", "busybox:/nothing", str(tmp_path))
     assert (done.code, done.out) == (3, b"")
     assert b"/nothing" in done.err
 
 
+async def test_an_archive_is_copied_in_from_standard_input_and_out_to_standard_output(volume: str) -> None:
+    assert (await outcome("true", flags=["-v", f"{volume}:/data:size=64m"])).code == 0
+    given = tar({"d/": folder(), "d/file": b"kept\n", "d/link": link("file")})
+    process = await asyncio.create_subprocess_exec(*UVM, "cp", "-", f"{volume}:/in", stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    assert await outcome_of(process, given) == Done(0, b"")
+    for path, names in (("/in/d", ["d", "d/file", "d/link"]), ("/in/d/.", [".", "./file", "./link"])):
+        done = await uvm("cp", f"{volume}:{path}", "-")
+        assert (done.code, done.err) == (0, b"")
+        with tarfile.open(fileobj=io.BytesIO(done.out)) as archive:
+            assert [posixpath.normpath(name) for name in sorted(archive.getnames())] == [posixpath.normpath(name) for name in names]
+            file = next(entry for entry in archive if entry.isfile())
+            assert (copied := archive.extractfile(file)) is not None
+            assert copied.read() == b"kept\n"
+    done = await uvm("cp", f"{volume}:/nothing", "-")
+    assert (done.code, done.out) == (3, b"")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["a", "b"], 2, b"neither side is in an image or a volume"),
+        (["a", "./b:c"], 2, b"neither side is in an image or a volume"),
         (["busybox:/a", "busybox:/b"], 6, b"one side of a copy is a path of this host"),
         (["a", "busybox:/b"], 3, b"no volume is called busybox; an image can only be read"),
     ],

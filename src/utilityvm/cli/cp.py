@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Final
 
-from utilityvm.cli.attach import add_host_flags
+from utilityvm.cli.attach import add_host_flags, attach
 from utilityvm.containers.volumes import volume_file
 from utilityvm.kit.errors import InvalidOptions, NotFound, Unsupported
 from utilityvm.sandbox.opening import SHIPPED
@@ -24,11 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Copy a file, or a folder with all that is in it, between this host and an image or a volume, as docker cp does: into TARGET if "
         "that is a folder, else as TARGET; NAME:/PATH/. stands for what is in a folder. NAME is a volume if there is one of this name, "
-        "else an image; images can only be read. Links are copied as links, owners stay behind."
+        "else an image; images can only be read. Links are copied as links, owners stay behind. - in the place of a path of this host is a "
+        "tar archive: what is on standard input is unpacked into a folder, what is written to standard output is as the guest has it."
     )
     add_host_flags(parser)
-    parser.add_argument("source", metavar="SOURCE", help="a path of this host, or NAME:/PATH")
-    parser.add_argument("target", metavar="TARGET", help="a path of this host, or VOLUME:/PATH")
+    parser.add_argument("source", metavar="SOURCE", help="a path of this host, - or NAME:/PATH")
+    parser.add_argument("target", metavar="TARGET", help="a path of this host, - or VOLUME:/PATH")
     parser.set_defaults(run=_run)
 
 
@@ -62,7 +63,11 @@ async def _copy(args: argparse.Namespace, layout: Layout) -> int:
         raise Unsupported("one side of a copy is a path of this host", hint="copy to a folder first, and from there")
     required = {"require_kvm": args.require_kvm, "require_jail": args.require_jail}
     if source is not None:
+        if (to_pipe := args.target == "-") and sys.stdout.isatty():
+            raise InvalidOptions("standard output is a terminal, which wants no archive", hint=f"uvm cp {args.source} - > FILE")
         async with source.sandbox(writes=False, **required) as box:
+            if to_pipe:
+                return await attach(await box.files.tar_out(source.place), stdin=False, terminal=False)
             copied = await box.files.copy_out(source.place, args.target)
         for name in copied.left_out[:_SHOWN]:
             print(f"uvm: left out, since it is a device or a pipe: {name}", file=sys.stderr)
@@ -72,7 +77,11 @@ async def _copy(args: argparse.Namespace, layout: Layout) -> int:
         if not target.is_volume:
             hint = f"uvm run -v {target.name}:/somewhere {SHIPPED} true makes a volume"
             raise NotFound(f"no volume is called {target.name}; an image can only be read", hint=hint)
+        if (from_pipe := args.source == "-") and sys.stdin.isatty():
+            raise InvalidOptions("standard input is a terminal, and a tar archive is wanted", hint=f"uvm cp - {args.target} < FILE")
         async with target.sandbox(writes=True, **required) as box:
+            if from_pipe:
+                return await attach(await box.files.tar_in(target.place), stdin=True, terminal=False)
             await box.files.copy_in(args.source, target.place)
     else:
         raise InvalidOptions("neither side is in an image or a volume", hint="uvm cp busybox:/etc/passwd .")
@@ -81,8 +90,12 @@ async def _copy(args: argparse.Namespace, layout: Layout) -> int:
 
 def there(word: str, layout: Layout) -> There | None:
     """Return what a word means in an image or a volume; None when it is a path of this host."""
+    if word[:1] in {"/", "."}:
+        return None
     name, found, path = word.partition(":/")
-    if not found or not name or "/" in name[:1] or name.startswith("."):
+    if not found:
+        name, found, path = word.rpartition(":")  # a path from the root, as docker has it
+    if not found or not name:
         return None
     try:
         is_volume = volume_file(layout, name).exists()

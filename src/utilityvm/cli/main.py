@@ -158,11 +158,27 @@ def _parser(*chosen: str) -> argparse.ArgumentParser:
     return parser
 
 
+_DETACHED: Final = "a VM ends with the command that it was started by: let that run in the background, by & or a service"
+_DEVICES: Final = "a VM is given a device of the host by --assigned-devices"
+_INSTEAD: Final = {
+    "-d": _DETACHED,
+    "--detach": _DETACHED,
+    "--restart": _DETACHED,
+    "--device": _DEVICES,
+    "--gpus": _DEVICES,
+    "--privileged": "--cap-add ALL gives all rights over the guest's kernel, which is the container's own",
+    "--security-opt": "the boundary round a container is its VM: there is no profile to be changed",
+}
+"""Flags of `docker run` that are not here, and why, or what is instead."""
+
+
 def _meant(word: str, known: Iterable[str]) -> str:
-    """Return a question for the flag that `word` may have been meant as, ``""`` when there is none like it."""
+    """Return a question for the flag that `word` may have been meant as, or what is instead of docker's; ``""`` when there is none."""
     from difflib import get_close_matches
 
     flag = word.partition("=")[0]
+    if flag in _INSTEAD:
+        return f" ({_INSTEAD[flag]})"
     if not flag.startswith("--"):
         return ""
     like = [name for name in known if name.startswith(flag)][:_MEANT] or get_close_matches(flag, known, n=1, cutoff=0.75)

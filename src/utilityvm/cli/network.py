@@ -25,6 +25,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add(
         "--network",
+        "--net",
         default=None,
         metavar="none|user|ns:PATH|bridge:NAME",
         help="none; user: the host's own sockets speak for the guest, which reaches public addresses only, and no root is needed; ns: the "

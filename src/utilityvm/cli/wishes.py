@@ -72,6 +72,14 @@ def _add_mounts(add: Callable[..., object]) -> None:
         help="mount a path of the host (it has a slash), or a named volume, made when there is none; OPTIONS as ro,size=20g,nocopy",
     )
     add(
+        "--mount",
+        action="append",
+        default=[],
+        type=spelled(wish.parse_mount),
+        metavar="type=TYPE,source=SOURCE,target=PATH",
+        help="the same in words: TYPE is bind, volume or tmpfs; readonly, volume-nocopy, tmpfs-size=SIZE, tmpfs-mode=MODE",
+    )
+    add(
         "--tmpfs",
         action="append",
         default=[],
@@ -96,6 +104,8 @@ def _add_limits(add: Callable[..., object]) -> None:
         metavar="NUMBER",
         help="processors that the container may use, as 1.5; the VM gets as many, rounded up",
     )
+    add("--pids-limit", type=spelled(wish.parse_pids), metavar="NUMBER", help="processes and threads that it may have at once (-1: any)")
+    add("--shm-size", type=spelled(wish.parse_size), metavar="SIZE", help="size of /dev/shm (default 64m)")
     add("--cap-add", action="append", default=[], metavar="CAPABILITY", help="give a capability, as NET_ADMIN, or ALL")
     add("--cap-drop", action="append", default=[], metavar="CAPABILITY", help="take a capability away, or ALL")
     add("--ulimit", action="append", default=[], type=spelled(wish.parse_ulimit), metavar="NAME=SOFT[:HARD]", help="limit each process")
@@ -128,11 +138,13 @@ def wish_of(args: argparse.Namespace, command: Sequence[str], environment: Mappi
         cwd=args.workdir,
         console_size=attach.terminal_size(args),
         read_only=args.read_only,
-        volumes=tuple(args.volume),
-        tmpfs=tuple(args.tmpfs),
+        volumes=(*args.volume, *(one for one in args.mount if isinstance(one, wish.Volume))),
+        tmpfs=(*args.tmpfs, *(one for one in args.mount if isinstance(one, wish.Tmpfs))),
         hostname=args.hostname or "",
         memory=args.memory,
         cpus=args.cpus,
+        pids=args.pids_limit,
+        shm_size=args.shm_size,
         cap_add=tuple(args.cap_add),
         cap_drop=tuple(args.cap_drop),
         ulimits=tuple(args.ulimit),

@@ -57,8 +57,8 @@ _MOUNTS: Final = (
     oci.Mount(destination="/sys", type="sysfs", source="sysfs", options=[*_CLOSED, "ro"]),
     oci.Mount(destination="/sys/fs/cgroup", type="cgroup", source="cgroup", options=["ro", *_CLOSED]),
     oci.Mount(destination="/dev/mqueue", type="mqueue", source="mqueue", options=[*_CLOSED]),
-    oci.Mount(destination="/dev/shm", type="tmpfs", source="shm", options=[*_CLOSED, "mode=1777", "size=67108864"]),  # noqa: S108
 )
+_SHM: Final = 64 << 20  # bytes of /dev/shm
 _NAMESPACES: Final = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 
 
@@ -68,11 +68,12 @@ def spec_of(config: ImageConfig, wish: Wish, container_id: str) -> oci.Spec:
     Raises:
         InvalidOptions: nothing is to be run, a path is not absolute, or two things are mounted at one place.
     """
+    hostname = wish.hostname or container_id[:12]
     return oci.Spec(
         oci_version=OCI_VERSION,
-        process=process_of(config, wish),
+        process=process_of(config, wish, hostname),
         root=oci.Root(path="rootfs", readonly=wish.read_only),
-        hostname=wish.hostname or container_id[:12],
+        hostname=hostname,
         mounts=_mounts(config, wish),
         linux=oci.Linux(
             sysctl=dict(wish.sysctls),
@@ -84,8 +85,8 @@ def spec_of(config: ImageConfig, wish: Wish, container_id: str) -> oci.Spec:
     )
 
 
-def process_of(config: ImageConfig, wish: Wish) -> oci.OciProcess:
-    """Return a process of a container, the first or another: `wish` says which.
+def process_of(config: ImageConfig, wish: Wish, hostname: str) -> oci.OciProcess:
+    """Return a process of the container whose host name is `hostname`: `wish` says which.
 
     Raises:
         InvalidOptions: there is none, or its folder is not absolute.
@@ -98,7 +99,7 @@ def process_of(config: ImageConfig, wish: Wish) -> oci.OciProcess:
         console_size=None if height_width is None else oci.Box(height=height_width[0], width=height_width[1]),
         user=oci.User(uid=0, gid=0, username=wish.user or config.user),
         args=_args(config, wish),
-        env=list(_env(config, wish)),
+        env=list(_env(config, wish, hostname)),
         cwd=cwd,
         capabilities=oci.Capabilities(bounding=granted, effective=granted, permitted=granted),
         rlimits=list(map(_rlimit, wish.ulimits)),
@@ -151,9 +152,9 @@ def _args(config: ImageConfig, wish: Wish) -> list[str]:
     return args
 
 
-def _env(config: ImageConfig, wish: Wish) -> Iterator[str]:
+def _env(config: ImageConfig, wish: Wish, hostname: str) -> Iterator[str]:
     """Give the image's variables in their order, changed in their places, and then the new ones."""
-    usual = [DEFAULT_PATH] + [TERM] * (wish.console_size is not None)
+    usual = [DEFAULT_PATH, f"HOSTNAME={hostname}"] + [TERM] * (wish.console_size is not None)
     said = (text.partition("=") for text in [*usual, *config.env])
     variables: dict[str, str | None] = {name: value for name, _, value in said}
     variables |= dict(wish.env)
@@ -180,7 +181,11 @@ def _mounts(config: ImageConfig, wish: Wish) -> list[oci.Mount]:
         for number, place in enumerate(config.volumes)
         if _plain(place) not in taken
     ]
-    return [mount for mount in _MOUNTS if mount.destination not in taken] + sorted(own, key=lambda mount: mount.destination.count("/"))
+    size = _SHM if wish.shm_size is None else wish.shm_size
+    shm = oci.Mount(destination="/dev/shm", type="tmpfs", source="shm", options=[*_CLOSED, "mode=1777", f"size={size}"])  # noqa: S108
+    return [mount for mount in (*_MOUNTS, shm) if mount.destination not in taken] + sorted(
+        own, key=lambda mount: mount.destination.count("/")
+    )
 
 
 def _plain(path: str) -> str:
@@ -195,6 +200,7 @@ def _resources(wish: Wish) -> oci.Resources:
         devices=[oci.DeviceRule(allow=False, access="rwm")],
         memory=None if wish.memory is None else oci.MemoryLimits(limit=wish.memory),
         cpu=cpu,
+        pids=None if wish.pids is None else oci.PidsLimit(limit=wish.pids),
     )
 
 

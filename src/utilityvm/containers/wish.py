@@ -74,7 +74,8 @@ class Wish:
 
     `args` replace the image's command. An `entrypoint` replaces the image's entrypoint and command; an empty one means none. `env` are
     added to the image's, a value of None takes the image's away. `user` is a name or number, or two with a colon; names are those of the
-    image's own files. `memory` is in bytes, `cpus` in processors. With `vm_network` it is in the VM's own network; otherwise it has a
+    image's own files. `memory` is in bytes, `cpus` in processors; `pids` is how many processes it may have at once (-1: any number),
+    `shm_size` the bytes of ``/dev/shm``. With `vm_network` it is in the VM's own network; otherwise it has a
     loopback of its own and nothing else.
     """
 
@@ -90,6 +91,8 @@ class Wish:
     hostname: str = ""
     memory: int | None = None
     cpus: float | None = None
+    pids: int | None = None
+    shm_size: int | None = None
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
@@ -198,6 +201,57 @@ def parse_volume(text: str) -> Volume:
     return Volume(place, name=parse_name(source, "a volume"), read_only=read_only, size=size, copy=copy)
 
 
+_MOUNTS: Final = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
+"""Other names of a mount's parts."""
+
+_KINDS: Final = {"bind": {"source"}, "volume": {"source", "volume-nocopy"}, "tmpfs": {"tmpfs-size", "tmpfs-mode"}}
+"""Kinds of mounts, and the parts that each has beside ``type``, ``target`` and ``readonly``."""
+
+
+def parse_mount(text: str) -> Volume | Tmpfs:
+    """Return what ``type=bind|volume|tmpfs,source=…,target=…[,readonly]`` mounts; without ``type`` it is a volume, by its name.
+
+    Raises:
+        InvalidOptions: it is none.
+    """
+    parts = {
+        _MOUNTS.get(name, name): value if given else "true" for name, given, value in (word.partition("=") for word in text.split(","))
+    }
+    kind = parts.pop("type", "volume")
+    if kind not in _KINDS:
+        raise InvalidOptions(f"{text!r}: a mount is of the type {', '.join(_KINDS)}, and not {kind!r}")
+    for name in parts:
+        if name not in _KINDS[kind] | {"target", "readonly"}:
+            raise InvalidOptions(f"{text!r}: a mount of the type {kind} has no {name!r}")
+    target, read_only = _target(parts.get("target", ""), text), _is_true(parts.get("readonly", "false"), text)
+    if kind == "tmpfs":
+        said = [f"{name.removeprefix('tmpfs-')}={parts[name]}" for name in ("tmpfs-size", "tmpfs-mode") if name in parts]
+        return parse_tmpfs(f"{target}:{','.join([*said, *['ro'] * read_only])}")
+    if not parts.get("source"):
+        raise InvalidOptions(f"{text!r}: source is missing: a {'path of the host' if kind == 'bind' else 'name of a volume'}")
+    if kind == "bind":
+        return Volume(target, path=parts["source"], read_only=read_only)
+    copy = not _is_true(parts.get("volume-nocopy", "false"), text)
+    return Volume(target, name=parse_name(parts["source"], "a volume"), read_only=read_only, copy=copy)
+
+
+def _is_true(word: str, text: str) -> bool:
+    if word not in {"true", "false", "1", "0"}:
+        raise InvalidOptions(f"{text!r}: {word!r} is neither true nor false")
+    return word in {"true", "1"}
+
+
+def parse_pids(text: str) -> int:
+    """Return how many processes and threads a container may have at once; -1 is unlimited, as 0 is.
+
+    Raises:
+        InvalidOptions: it is no such number.
+    """
+    if not re.fullmatch(r"-1|\d{1,9}", text):
+        raise InvalidOptions(f"{text!r} is not a number of processes")
+    return int(text) or -1
+
+
 def _volume_size(text: str, words: Iterable[str]) -> int | None:
     """Return the size that the options of a volume give, and refuse those that there are not."""
     size = None
@@ -208,7 +262,7 @@ def _volume_size(text: str, words: Iterable[str]) -> int | None:
         if word.lower() == "z":
             raise InvalidOptions(f"{text!r}: {word!r} is for SELinux, which the guest has not", hint="leave it out")
         if word not in {"ro", "rw", "nocopy"}:
-            raise InvalidOptions(f"{text!r}: a volume is ro or rw, not {word!r}")
+            raise InvalidOptions(f"{text!r}: a volume has the options ro, rw, size=SIZE and nocopy, and not {word!r}")
     return size
 
 

@@ -48,6 +48,10 @@ class Platform(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __str__(self) -> str:
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
+    def covers(self, os: str, architecture: str, variant: str) -> bool:
+        """Whether what an image says of itself is this platform; a variant that one of them does not say is any."""
+        return (self.os, self.architecture) == (os, architecture) and (not self.variant or variant in {"", self.variant})
+
 
 class Descriptor(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What is meant, by its digest, and how large it is."""

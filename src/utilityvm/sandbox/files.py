@@ -189,9 +189,9 @@ class Files:
             GuestError: something cannot be read.
         """
         place, goal = _named(path), Path(target)
-        contents = path.endswith("/.") or place == "/"
-        folder, rename, what = _places(place, goal, contents=contents)
-        parent = place if contents else posixpath.dirname(place)
+        contents = _is_contents(path, place)
+        folder, rename = _places(place, goal, contents=contents)
+        parent, what = _parts(place, contents=contents)
         if not folder.is_dir():
             raise NotFound(f"{folder}: no such folder on this host")
         return await self._stream(
@@ -201,6 +201,32 @@ class Files:
             f"copying {place} to {goal}",
             stdin=False,
         )
+
+    async def tar_out(self, path: str, *, user: str | None = None) -> Process:
+        """Start a program whose `stdout` is a tar stream of what is at `path`: a file, or a folder with all below it.
+
+        Names in it begin with that of `path`, or with ``.`` for what is in a folder, ``PATH/.``. Read it to its end, and `stderr`; then
+        `wait` says 0 if all of it was sent.
+
+        Raises:
+            NotFound: nothing is at `path`.
+            InvalidOptions: `path` is not absolute, or ends with ``..``.
+        """
+        place = _named(path)
+        if not await self.exists(place, user=user):
+            raise NotFound(f"{self._name}: {place}: no such file or folder")
+        parent, what = _parts(place, contents=_is_contents(path, place))
+        return await self._programs.exec(script(_OUT, place, parent, what), stdin=False, user=user)
+
+    async def tar_in(self, path: str, *, user: str | None = None) -> Process:
+        """Start a program that unpacks the tar stream which is written to its `stdin` into the folder `path`, made if it is not there.
+
+        The guest alone reads it. Write it, and its end; read `stderr`; then `wait` says 0 if all of it was unpacked.
+
+        Raises:
+            InvalidOptions: `path` is not absolute, or ends with ``..``.
+        """
+        return await self._programs.exec(script(_IN, _named(path)), stdin=True, user=user)
 
     async def _holds(self, text: str, place: str, user: str | None) -> bool:
         said = await self._programs.run(script(text, place), data=None, user=user, limit=_KEPT)
@@ -336,15 +362,23 @@ def _own_name(origin: Path) -> str:
     return name
 
 
-def _places(place: str, goal: Path, *, contents: bool) -> tuple[Path, tuple[bytes, bytes] | None, str]:
-    """Return the folder here that is written to, what the first part of all paths becomes, and what is asked of the guest's tar."""
+def _is_contents(path: str, place: str) -> bool:
+    """Whether a path stands for what is in a folder."""
+    return path.endswith("/.") or place == "/"
+
+
+def _parts(place: str, *, contents: bool) -> tuple[str, str]:
+    """Return the folder in which the guest's tar works, and what is asked of it."""
+    return (place, ".") if contents else posixpath.split(place)
+
+
+def _places(place: str, goal: Path, *, contents: bool) -> tuple[Path, tuple[bytes, bytes] | None]:
+    """Return the folder here that is written to, and what the first part of all paths becomes."""
     if contents:
         goal.mkdir(exist_ok=True)
-        return goal, None, "."
-    name = posixpath.basename(place)
-    if goal.is_dir():
-        return goal, (fsencode(name), fsencode(name)), name
-    return goal.parent, (fsencode(name), fsencode(goal.name)), name
+        return goal, None
+    name = fsencode(posixpath.basename(place))
+    return (goal, (name, name)) if goal.is_dir() else (goal.parent, (name, fsencode(goal.name)))
 
 
 _KINDS: Final = {stat.S_IFREG: FileKind.FILE, stat.S_IFDIR: FileKind.FOLDER, stat.S_IFLNK: FileKind.LINK}

@@ -106,7 +106,7 @@ async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pu
     """Open what `plan` says; `undo` closes it: the VM, and the container goes with it, which takes no time of its own.
 
     Raises:
-        NotFound: the image is neither here nor, as far as `plan.pull` lets it be asked, in its registry.
+        NotFound: the image, of the platform that is wanted, is neither here nor, as far as `plan.pull` lets it be asked, in its registry.
         NotFound, HostError, Unsupported: a path of this host that is to be mounted is not there, or cannot be; told before the VM boots.
         UtilityVMError: as `create_lcow`, `UtilityVM.start`, `ImageStore.pull`, `UtilityVM.create_container` and what `plan.spec` raises.
     """
@@ -170,7 +170,7 @@ async def _held(undo: AsyncExitStack, store: ImageStore, plan: Plan, pulling: Pu
     if plan.pull is Pull.ALWAYS:
         await _pull(store, plan.image, pulling)
     try:
-        return await _hold(undo, store, plan.image)
+        return _of_platform(await _hold(undo, store, plan.image), pulling.platform)
     except NotFound as missing:
         if plan.pull is not Pull.MISSING:
             raise
@@ -179,7 +179,18 @@ async def _held(undo: AsyncExitStack, store: ImageStore, plan: Plan, pulling: Pu
         except NotFound as error:
             error.hint = error.hint or missing.hint
             raise
-        return await _hold(undo, store, plan.image)
+        return _of_platform(await _hold(undo, store, plan.image), pulling.platform)
+
+
+def _of_platform(image: Image, wanted: Platform | None) -> Image:
+    """Return an image that is of the platform that is wanted.
+
+    Raises:
+        NotFound: it is of another.
+    """
+    if wanted is not None and not wanted.covers(image.config.os, image.config.architecture, image.config.variant):
+        raise NotFound(f"image {image.name.short}: is here for {image.config.platform}, and not for {wanted}")
+    return image
 
 
 async def _pull(store: ImageStore, name: str, how: Pulling) -> None:

@@ -224,6 +224,10 @@ def test_a_value_that_makes_no_sense_is_one_clear_line(capsys: pytest.CaptureFix
     [
         (["run", "--memry", "5m", "busybox"], "uvm run: error: unrecognized arguments: --memry (did you mean --memory?)"),
         (["run", "--ent", "sh", "busybox"], "uvm run: error: unrecognized arguments: --ent (did you mean --entrypoint?)"),
+        (
+            ["run", "--gpus", "all", "busybox"],
+            "uvm run: error: unrecognized arguments: --gpus (a VM is given a device of the host by --assigned-devices)",
+        ),
         (["boot", "--nonsense"], "uvm boot: error: unrecognized arguments: --nonsense"),
         (["boot-files", "show", "--x"], "uvm boot-files show: error: unrecognized arguments: --x"),
     ],

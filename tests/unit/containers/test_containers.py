@@ -261,6 +261,26 @@ async def test_a_container_that_never_ran_is_deleted_and_its_name_is_free(tmp_pa
             nothing_is_left(world)
 
 
+@pytest.mark.parametrize("started", [False, True])
+async def test_closing_ends_those_who_wait(tmp_path: Path, *, started: bool) -> None:
+    async with a_vm(tmp_path) as world:
+        container = await world.vm.create_container("c", spec())
+        if started:
+            await container.start()
+
+        async def told() -> object:
+            try:
+                return (await container.wait()).how
+            except StateError as error:
+                return type(error)
+
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            waiting = [group.create_task(told()) for _ in range(2)]
+            await asyncio.sleep(0)
+            await container.close()
+        assert [one.result() for one in waiting] == [NotificationType.FORCED_EXIT if started else StateError] * 2
+
+
 async def test_waiting_has_an_end(tmp_path: Path) -> None:
     async with a_vm(tmp_path) as world:
         container = await world.vm.create_container("c", spec())

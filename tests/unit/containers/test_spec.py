@@ -12,9 +12,10 @@ from utilityvm.containers.wish import Tmpfs, Ulimit, Volume, Wish
 from utilityvm.images.image import ImageConfig
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.plan.topology import GUEST_MEMORY
-from utilityvm.wire.oci import Mount, Resources, Spec, User
+from utilityvm.wire.oci import Mount, PidsLimit, Resources, Spec, User
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HOST = "HOSTNAME=h"
 PLAIN = ImageConfig(architecture="amd64", os="linux", cmd=("sh",))
 BOTH = ImageConfig(architecture="amd64", os="linux", entrypoint=("run", "-x"), cmd=("a", "b"))
 
@@ -42,51 +43,52 @@ def mounts(config: ImageConfig = PLAIN, **wish: Any) -> dict[str, Mount]:  # noq
 def test_the_entrypoint_is_kept_and_the_command_replaced_unless_the_entrypoint_is_given(
     config: ImageConfig, wish: Wish, args: list[str]
 ) -> None:
-    assert process_of(config, wish).args == args
+    assert process_of(config, wish, "h").args == args
 
 
 @pytest.mark.parametrize(("config", "wish"), [(replace(PLAIN, cmd=()), Wish()), (BOTH, Wish(entrypoint=()))])
 def test_nothing_to_run_is_refused(config: ImageConfig, wish: Wish) -> None:
     with pytest.raises(InvalidOptions, match="^no command: the image has none, and none was given$"):
-        process_of(config, wish)
+        process_of(config, wish, "h")
 
 
 @pytest.mark.parametrize(
     ("image", "wish", "env"),
     [
-        ((), Wish(), [PATH]),
-        (("PATH=/bin", "A=1"), Wish(), ["PATH=/bin", "A=1"]),
-        (("A=1", "B=2"), Wish(env=(("A", "x"), ("C", ""))), [PATH, "A=x", "B=2", "C="]),
-        (("A=1", "B=2"), Wish(env=(("A", None), ("D", None))), [PATH, "B=2"]),
-        (("A=1",), Wish(env=(("A", None), ("A", "2"))), [PATH, "A=2"]),
-        (("A=x=y",), Wish(console_size=(24, 80)), [PATH, "TERM=xterm", "A=x=y"]),
-        (("TERM=dumb",), Wish(console_size=(24, 80)), [PATH, "TERM=dumb"]),
+        ((), Wish(), [PATH, HOST]),
+        (("PATH=/bin", "A=1"), Wish(), ["PATH=/bin", HOST, "A=1"]),
+        (("A=1", "B=2"), Wish(env=(("A", "x"), ("C", ""))), [PATH, HOST, "A=x", "B=2", "C="]),
+        (("A=1", "B=2"), Wish(env=(("A", None), ("D", None))), [PATH, HOST, "B=2"]),
+        (("A=1",), Wish(env=(("A", None), ("A", "2"))), [PATH, HOST, "A=2"]),
+        (("A=x=y",), Wish(console_size=(24, 80)), [PATH, HOST, "TERM=xterm", "A=x=y"]),
+        (("TERM=dumb",), Wish(console_size=(24, 80)), [PATH, HOST, "TERM=dumb"]),
+        (("HOSTNAME=x",), Wish(), [PATH, "HOSTNAME=x"]),
     ],
 )
 def test_variables_are_the_images_and_then_the_users(image: tuple[str, ...], wish: Wish, env: list[str]) -> None:
-    assert process_of(replace(PLAIN, env=image), wish).env == env
+    assert process_of(replace(PLAIN, env=image), wish, "h").env == env
 
 
 def test_folder_and_user_are_the_images_unless_they_are_given() -> None:
     config = replace(PLAIN, working_dir="/app", user="app:staff")
-    assert process_of(config, Wish()).cwd == "/app"
-    assert process_of(config, Wish()).user == User(uid=0, gid=0, username="app:staff")
-    process = process_of(config, Wish(cwd="/tmp", user="7"))
+    assert process_of(config, Wish(), "h").cwd == "/app"
+    assert process_of(config, Wish(), "h").user == User(uid=0, gid=0, username="app:staff")
+    process = process_of(config, Wish(cwd="/tmp", user="7"), "h")
     assert (process.cwd, process.user.username) == ("/tmp", "7")
-    assert process_of(PLAIN, Wish()).cwd == "/"
+    assert process_of(PLAIN, Wish(), "h").cwd == "/"
 
 
 def test_a_folder_that_is_not_absolute_is_refused() -> None:
     with pytest.raises(InvalidOptions, match="the working directory 'src' is not an absolute path of the container"):
-        process_of(PLAIN, Wish(cwd="src"))
+        process_of(PLAIN, Wish(cwd="src"), "h")
 
 
 def test_a_terminal_has_its_size() -> None:
-    process = process_of(PLAIN, Wish(console_size=(30, 100)))
+    process = process_of(PLAIN, Wish(console_size=(30, 100)), "h")
     assert process.terminal
     assert process.console_size is not None
     assert (process.console_size.height, process.console_size.width) == (30, 100)
-    assert not process_of(PLAIN, Wish()).terminal
+    assert not process_of(PLAIN, Wish(), "h").terminal
 
 
 # -- capabilities -------------------------------------------------------------------------------------------------------
@@ -105,7 +107,7 @@ def test_a_terminal_has_its_size() -> None:
     ],
 )
 def test_capabilities_are_dockers_and_what_is_named_wins_over_all(add: tuple[str, ...], drop: tuple[str, ...], granted: set[str]) -> None:
-    found = process_of(PLAIN, Wish(cap_add=add, cap_drop=drop)).capabilities
+    found = process_of(PLAIN, Wish(cap_add=add, cap_drop=drop), "h").capabilities
     assert found is not None
     assert set(found.bounding) == set(found.effective) == set(found.permitted) == granted
     assert found.inheritable == found.ambient == []
@@ -164,6 +166,16 @@ def test_limits_are_of_the_container() -> None:
     assert made.linux.sysctl == {"net.ipv4.ip_forward": "1"}
     assert made.process is not None
     assert [(one.type, one.soft, one.hard) for one in made.process.rlimits] == [("RLIMIT_NOFILE", 10, 20)]
+
+
+def test_processes_and_shared_memory_are_as_many_as_is_said() -> None:
+    for number, pids in ((None, None), (5, PidsLimit(limit=5))):
+        linux = spec(pids=number).linux
+        assert linux is not None
+        assert linux.resources is not None
+        assert linux.resources.pids == pids
+    assert mounts()["/dev/shm"].options[-1] == "size=67108864"
+    assert mounts(shm_size=1 << 20)["/dev/shm"].options[-1] == "size=1048576"
 
 
 @pytest.mark.parametrize("cpus", [None, 2.0])

@@ -111,7 +111,7 @@ def test_a_volume_is_a_path_or_a_name(text: str, volume: Volume) -> None:
         ("/a:/b:Z", "'Z' is for SELinux, which the guest has not"),
         ("/a:/b:size=1g", "a folder of the host has no size of its own"),
         ("data:/b:size=big", "'big' is not a size"),
-        ("/a:/b:shared", "a volume is ro or rw, not 'shared'"),
+        ("/a:/b:shared", "a volume has the options ro, rw, size=SIZE and nocopy, and not 'shared'"),
         ("/a:/b:nocopy", "nocopy is for volumes that have a name"),
         ("x" * 129 + ":/b", "x' cannot name a volume"),
         ("data:/\udcff", "is not UTF-8"),
@@ -122,6 +122,55 @@ def test_a_volume_is_a_path_or_a_name(text: str, volume: Volume) -> None:
 def test_what_is_no_volume_is_refused(text: str, says: str) -> None:
     with pytest.raises(InvalidOptions, match=says):
         wish.parse_volume(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("type=bind,source=/a,target=/b", Volume("/b", path="/a")),
+        ("type=bind,src=a,dst=/b,readonly", Volume("/b", path="a", read_only=True)),
+        ("type=bind,source=/a,destination=/b,ro=true", Volume("/b", path="/a", read_only=True)),
+        ("source=data,target=/b", Volume("/b", name="data")),
+        ("type=volume,src=data,dst=/b,volume-nocopy,readonly=false", Volume("/b", name="data", copy=False)),
+        ("type=tmpfs,target=/t", Tmpfs("/t")),
+        (
+            "type=tmpfs,target=/t,tmpfs-size=64m,tmpfs-mode=1777,readonly",
+            Tmpfs("/t", ("noexec", "nosuid", "nodev", "size=64m", "mode=1777", "ro")),
+        ),
+    ],
+)
+def test_a_mount_is_said_in_words(text: str, made: Volume | Tmpfs) -> None:
+    assert wish.parse_mount(text) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("type=npipe,target=/b", "a mount is of the type bind, volume, tmpfs, and not 'npipe'"),
+        ("type=bind,target=/b", "source is missing: a path of the host"),
+        ("target=/b", "source is missing: a name of a volume"),
+        ("type=bind,source=/a", "'' is not an absolute path of the container"),
+        ("type=tmpfs,target=/b,source=/a", "a mount of the type tmpfs has no 'source'"),
+        ("type=bind,source=/a,target=/b,bind-propagation=shared", "a mount of the type bind has no 'bind-propagation'"),
+        ("type=bind,source=/a,target=/b,readonly=maybe", "'maybe' is neither true nor false"),
+        ("type=volume,source=a/b,target=/b", "'a/b' cannot name a volume"),
+        ("type=tmpfs,target=/b,tmpfs-size=", "tmpfs has no option 'size='"),
+    ],
+)
+def test_what_is_no_mount_is_refused(text: str, says: str) -> None:
+    with pytest.raises(InvalidOptions, match=says):
+        wish.parse_mount(text)
+
+
+@pytest.mark.parametrize(("text", "number"), [("5", 5), ("0", -1), ("-1", -1)])
+def test_processes_are_counted_or_any(text: str, number: int) -> None:
+    assert wish.parse_pids(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "-2", "x", "1.5", "9999999999"])
+def test_what_is_no_number_of_processes_is_refused(text: str) -> None:
+    with pytest.raises(InvalidOptions, match="is not a number of processes"):
+        wish.parse_pids(text)
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,21 @@ def test_the_manifest_of_a_platform_is_chosen(offered: list[str], wanted: str, c
     assert choose(index(*offered), parse_platform(wanted), "m").size == chosen
 
 
+@pytest.mark.parametrize(
+    ("wanted", "has", "covered"),
+    [
+        ("linux/amd64", ("linux", "amd64", ""), True),
+        ("linux/amd64", ("linux", "amd64", "v3"), True),
+        ("linux/arm64/v8", ("linux", "arm64", ""), True),
+        ("linux/arm/v7", ("linux", "arm", "v6"), False),
+        ("linux/arm64", ("linux", "amd64", ""), False),
+        ("windows/amd64", ("linux", "amd64", ""), False),
+    ],
+)
+def test_an_image_is_of_a_platform_when_neither_says_otherwise(wanted: str, has: tuple[str, str, str], *, covered: bool) -> None:
+    assert parse_platform(wanted).covers(*has) is covered
+
+
 def test_a_platform_that_is_missing_is_told_with_those_that_are_there() -> None:
     with pytest.raises(NotFound, match="m: has no image for linux/s390x, only for linux/amd64, linux/arm/v7"):
         choose(index("linux/arm/v7", "unknown/unknown", "linux/amd64"), parse_platform("linux/s390x"), "m")
