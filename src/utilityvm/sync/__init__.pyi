@@ -492,6 +492,12 @@ class Files:
     def copy_out(self, path: str, target: str | PathLike[str], *, user: str | None=None, limit: int=COPY_LIMIT) -> Copied:
         ...
 
+    def tar_out(self, path: str, *, user: str | None=None) -> Process:
+        ...
+
+    def tar_in(self, path: str, *, user: str | None=None) -> Process:
+        ...
+
 class Scsi:
 
     @property
