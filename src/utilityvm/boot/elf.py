@@ -1,7 +1,7 @@
-"""Just enough of ELF to look into 64-bit little-endian files: the machine, a section, the shared libraries needed. Pure."""
+"""Just enough of ELF to look into 64-bit little-endian files, and to leave parts of them out. Pure."""
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from utilityvm.kit.errors import Corrupt, Unsupported
@@ -25,8 +25,15 @@ _CALL, _NOTHING = b"\xe8", bytes.fromhex("0f1f440000")  # call, and the one inst
 _MAGIC_64_LITTLE = b"\x7fELF\x02\x01"
 _SHT_RELA = 4
 _SHT_DYNAMIC = 6
+_SHT_VERNEED, _SHT_VERSYM = 0x6FFFFFFE, 0x6FFFFFFF
 _PT_INTERP = 3
-_DT_NEEDED = 1
+_DT_NEEDED, _DT_VERNEED, _DT_VERNEEDNUM = 1, 0x6FFFFFFE, 0x6FFFFFFF
+
+_LIBRARY = struct.Struct("<HHIII")  # of the libraries with versions: version, how many, its name, where they begin, where the next is
+_VERSION = struct.Struct("<IHHII")  # hash, flags, its number, name, where the next is
+_NEXT_AT = 12  # in the first of these
+_NUMBER, _UNVERSIONED = struct.Struct("<H"), 1
+_BINDING_AT, _WEAK = 4, 2 << 4  # in a symbol
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +132,74 @@ def needed(data: bytes) -> tuple[str, ...]:
     return tuple(_string(strings, value) for tag, value in _DYNAMIC.iter_unpack(dynamic.data) if tag == _DT_NEEDED)
 
 
+def without_library(data: bytes, name: str) -> bytes:
+    """Return the program without the shared library `name` that it links to; what it would have of that is at address 0.
+
+    It must not call any of it. A program that does not link to the library is returned as it is.
+
+    Raises:
+        Unsupported: the library's symbols have no versions, by which to know them, or no other library's have; or as `section`.
+        Corrupt: as `section`.
+    """
+    if name not in needed(data):
+        return data
+    made, rows = bytearray(data), _rows(data)
+    by_kind = {row[1]: row for row in rows}
+    try:
+        numbers, changes = _forget_versions(made, rows, by_kind.get(_SHT_VERNEED, (0,) * 8), name)
+        _make_weak(made, rows, by_kind[_SHT_VERSYM], numbers)
+        _forget_needed(made, rows, by_kind[_SHT_DYNAMIC], name, changes)
+    except (struct.error, IndexError, KeyError, ValueError) as error:
+        raise Corrupt("object: a table of its libraries is of nothing that it has") from error
+    return bytes(made)
+
+
+def _forget_versions(made: bytearray, rows: list[tuple[int, ...]], table: tuple[int, ...], name: str) -> tuple[set[int], Mapping[int, int]]:
+    """Take the library out of the list of those with versions.
+
+    Return the numbers of its versions, and what is to be added to entries of the dynamic section.
+    """
+    strings, begin, listed = rows[table[6]][4], table[4], table[7]
+    before, at, following = begin, begin, 0
+    for _ in range(listed):
+        _, count, file, first, following = _LIBRARY.unpack_from(made, at)
+        if _string(made, strings + file) == name:
+            break
+        before, at = at, at + following
+    else:
+        raise Unsupported(f"object: cannot be without {name}: symbols that have no versions are nobody's")
+    numbers, place = set[int](), at + first
+    for _ in range(count):
+        _, _, number, _, step = _VERSION.unpack_from(made, place)
+        numbers.add(number)
+        place += step
+    if listed == 1:
+        raise Unsupported(f"object: cannot be without {name}: no other library of it has versions")
+    if at == begin:
+        return numbers, {_DT_VERNEED: following, _DT_VERNEEDNUM: -1}
+    _NAME.pack_into(made, before + _NEXT_AT, at - before + following if following else 0)
+    return numbers, {_DT_VERNEEDNUM: -1}
+
+
+def _make_weak(made: bytearray, rows: list[tuple[int, ...]], table: tuple[int, ...], numbers: set[int]) -> None:
+    """Let symbols of the versions `numbers` have none, and be found nowhere without that being an error."""
+    begin, length, symbols = table[4], table[5], rows[table[6]][4]
+    for index in range(length // _NUMBER.size):
+        if _NUMBER.unpack_from(made, begin + index * _NUMBER.size)[0] in numbers:
+            _NUMBER.pack_into(made, begin + index * _NUMBER.size, _UNVERSIONED)
+            at = symbols + index * _SYMBOL_SIZE + _BINDING_AT
+            made[at] = _WEAK | (made[at] & 0xF)
+
+
+def _forget_needed(made: bytearray, rows: list[tuple[int, ...]], table: tuple[int, ...], name: str, changes: Mapping[int, int]) -> None:
+    begin, length, strings = table[4], table[5], rows[table[6]][4]
+    kept = bytearray()
+    for tag, value in _DYNAMIC.iter_unpack(made[begin : begin + length]):
+        if tag != _DT_NEEDED or _string(made, strings + value) != name:
+            kept += _DYNAMIC.pack(tag, value + changes.get(tag, 0))
+    made[begin : begin + length] = kept.ljust(length, b"\0")
+
+
 def _table(data: bytes) -> tuple[int, int, int]:
     """Return where the table of sections begins, and the size and number of its rows."""
     check_machine(data[:20], "object")
@@ -150,5 +225,5 @@ def _sections(data: bytes) -> Iterator[_Section]:
         yield _Section(_string(strings, name), kind, link, data[offset : offset + length])
 
 
-def _string(table: bytes, offset: int) -> str:
+def _string(table: bytes | bytearray, offset: int) -> str:
     return table[offset : table.index(b"\0", offset)].decode()

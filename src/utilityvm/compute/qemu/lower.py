@@ -236,7 +236,8 @@ def _machine(memory: Memory, waits_for: tuple[ModifySettingRequest, ...]) -> Ite
 
 def _cpu(facts: HostFacts, count: int) -> list[str]:
     # With ERMS the guest copies by `rep movsb`, which TCG runs a byte at a time: without it boots are a tenth shorter, copies 2-3x faster.
-    model = {Accel.KVM: "host", Accel.TCG: "max,-erms"}[facts.accel]
+    # With SMAP and UMIP what the kernel ran before it turned them on is translated again.
+    model = {Accel.KVM: "host", Accel.TCG: "max,-erms,-smap,-umip"}[facts.accel]
     return ["-accel", facts.accel.value, "-cpu", model, "-smp", str(count)]
 
 
