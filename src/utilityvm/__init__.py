@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from utilityvm.kit.trace import enable_opentelemetry
     from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
     from utilityvm.options.network import BridgeNetwork, NamespaceNetwork, UserNetwork
-    from utilityvm.options.wcow import OptionsWCOW
+    from utilityvm.options.wcow import OptionsWCOW, TemplateConfigWCOW
     from utilityvm.sandbox.sandbox import Result, Sandbox
     from utilityvm.schema.detached import DetachedProcess
     from utilityvm.schema.hns import HNSEndpoint, Namespace
@@ -84,6 +84,7 @@ _HOME = {
     "Pool": "templates.pool",
     "PoolStats": "templates.pool",
     "TemplateConfig": "options.lcow",
+    "TemplateConfigWCOW": "options.wcow",
     "Container": "containers.container",
     "ContainerExit": "containers.container",
     "OptionsLCOW": "options.lcow",
@@ -144,6 +145,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "import_template",
     "Template",
     "TemplateConfig",
+    "TemplateConfigWCOW",
     "Pool",
     "PoolStats",
     "Container",

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from tests.parity.gcs import FrameVector, Outcome, exporting
 from tests.parity.gcs_guest import ScriptedGuest
+from tests.parity.host_service import windows_service
 from tests.parity.subject import facts_of, present_paths
 from tests.unit.vm.fake import service
 from utilityvm import DiskAccess, OptionsLCOW, OptionsWCOW
@@ -43,11 +44,9 @@ from utilityvm.vm.uvm import UtilityVM
 Json = dict[str, Any]
 
 MODIFY: Final = "HcsModifyComputeSystem"
+SAVE: Final = "SaveAsTemplate"
 PLACES: Final = ("Lun", "Controller", "DeviceNumber", "MountPath", "VMBusGUID")
 """Members that say where a thing is put, which may be elsewhere with us."""
-
-NOT_BUILT: Final = re.compile(r"SaveAsTemplate")
-"""Operations of issues to come: templates."""
 
 _WRAPPED: Final = re.compile(
     r"failed to (?:modify UVM with new SCSI mount|remove SCSI disk .* from container \S+|remove VPMEM .* from utility VM \S+"
@@ -56,6 +55,7 @@ _WRAPPED: Final = re.compile(
 )
 _ACCESS: Final = (DiskAccess.NONE, DiskAccess.GROUP, DiskAccess.INDIVIDUAL)
 _GRANT: Final = "failed to grant VM access for SCSI mount: "
+_SAVING: Final = {"HcsPauseComputeSystem": "error pausing the VM: ", "HcsSaveComputeSystem": "error saving the VM: "}
 
 
 class CallVector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,11 +89,6 @@ class OperationsVector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     input: Json
     steps: list[OperationVector]
-
-    @property
-    def not_built(self) -> str:
-        """The first operation that we do not have, ``""`` when there is none."""
-        return next((step.op for step in self.steps if NOT_BUILT.match(step.op)), "")
 
 
 def expected(vector: OperationsVector) -> list[Outcome]:
@@ -138,6 +133,9 @@ class World:
             modified = [bytes(call.json).decode() for call in step.calls if call.call == MODIFY]
             for number, text in enumerate(modified):
                 self._host[placeless(text)].append(_failure(step, text, last=number == len(modified) - 1))
+            for called in step.calls:
+                if (doing := _SAVING.get(called.call)) is not None:
+                    self._host[called.call].append((step.error or "").partition(doing)[2] or None)
 
     def answer(self, name: str, number: int, body: bytes = b"") -> str | None:  # noqa: ARG002 (the answers of a script)
         """Return the guest's answer to a request."""
@@ -149,9 +147,9 @@ class World:
         answers = self._guest[placeless(body.decode().rstrip("\n"))]
         return answers.popleft() if answers else None
 
-    def refuses(self, text: str) -> str | None:
-        """Return why the host refuses a request, None when it does not."""
-        answers = self._host[placeless(text)]
+    def refuses(self, call: str, text: str) -> str | None:
+        """Return why the host refuses a call, None when it does not."""
+        answers = self._host[placeless(text) if call == MODIFY else call]
         return answers.popleft() if answers else None
 
 
@@ -188,17 +186,16 @@ class _Player:
         return outcomes
 
     async def _created(self) -> UtilityVM:
-        of, _ = service()
         options, facts = self._vector.input["options"], facts_of(self._host)
         if self._vector.input["kind"] == "lcow":
+            of, _ = service()
             vm = await create_planned(from_go(options, OptionsLCOW), VmId(options["ID"]), facts, of, None, self, self._look)
-        else:
-            wish = from_go(options, OptionsWCOW)
-            looked_at = facts.files_present & set(paths_looked_at(wish, facts.path_flavour))
-            facts = structs.replace(facts, files_present=looked_at)
-            vm = await create_planned_wcow(wish, VmId(options["ID"]), facts, of, self, self._look)
-        of.machines[0].modify = self._modify  # type: ignore[method-assign]
-        return vm
+            of.machines[0].modify = self._modify  # type: ignore[method-assign]
+            return vm
+        wish = from_go(options, OptionsWCOW)
+        looked_at = facts.files_present & set(paths_looked_at(wish, facts.path_flavour))
+        facts = structs.replace(facts, files_present=looked_at)
+        return await create_planned_wcow(wish, VmId(options["ID"]), facts, windows_service(self._called), self, self._look)
 
     async def _connected(self, vm: UtilityVM) -> ScriptedGuest:
         """The guest's end of a bridge that was agreed on before the first step."""
@@ -231,10 +228,12 @@ class _Player:
     # -- the host ---------------------------------------------------------------------------------------------------
 
     async def _modify(self, request: ModifySettingRequest) -> None:
-        text = schema_json.encode(request)
-        self._calls.append(f"{MODIFY} {text}")
         await asyncio.sleep(0)
-        if (refusal := self._world.refuses(text)) is not None:
+        self._called(MODIFY, schema_json.encode(request))
+
+    def _called(self, name: str, text: str) -> None:
+        self._calls.append(f"{name} {text}".rstrip())
+        if (refusal := self._world.refuses(name, text)) is not None:
             raise HostError(refusal)
 
     async def make_folder(self, path: str) -> None:
@@ -390,6 +389,9 @@ class _Player:
     async def delete_state(self, args: Json) -> None:
         await self._vm.delete_container_state(args["cid"])
 
+    async def save(self, _: Json) -> None:
+        await self._vm.save_as_template()
+
 
 def _disk(disk: Disk) -> object:
     return {"controller": disk.controller, "lun": disk.lun, "uvm_path": disk.guest_path, "ref_count": disk.references}
@@ -443,4 +445,5 @@ OPERATIONS: dict[str, Callable[[_Player, Json], Awaitable[object]]] = {
     "removeNIC": _Player.remove_nic,
     "DumpStacks": _Player.dump_stacks,
     "DeleteContainerState": _Player.delete_state,
+    SAVE: _Player.save,
 }

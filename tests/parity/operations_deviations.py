@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tests.parity.gcs import Outcome
 from tests.parity.gcs_guest import Seen
-from tests.parity.operations import MODIFY, OperationsVector, OperationVector, expected
+from tests.parity.operations import MODIFY, SAVE, OperationsVector, OperationVector, expected
 from tests.parity.scsi_model import BUGS, numbered, replayed
 
 MIB = 1 << 20
@@ -92,18 +92,41 @@ def _without_dump(steps: list[Outcome], _: OperationsVector) -> list[Outcome]:
     return [replace(step, error=step.error and _DUMP.sub(r"\1", step.error)) for step in steps]
 
 
-def _texts(old: str, new: Callable[[OperationsVector], str], op: str, kind: str) -> OperationDeviation:
+def _saves(step: OperationVector, vector: OperationsVector) -> Outcome | None:
+    """Return what we do where a VM is saved that was not made for it, None elsewhere."""
+    options = vector.input["options"]
+    if step.op != SAVE or options.get("IsTemplate"):
+        return None
+    return Outcome(None, f"vm {options['ID']}: was not created to become a template")
+
+
+def _asked_for(steps: list[Outcome], vector: OperationsVector) -> list[Outcome]:
+    return numbered([_saves(step, vector) or outcome for outcome, step in zip(steps, vector.steps, strict=True)])
+
+
+def _resumed(steps: list[Outcome], vector: OperationsVector) -> list[Outcome]:
+    return [
+        replace(outcome, calls=[*outcome.calls, "HcsResumeComputeSystem"]) if _not_saved(step) else outcome
+        for outcome, step in zip(steps, vector.steps, strict=True)
+    ]
+
+
+def _not_saved(step: OperationVector) -> bool:
+    return step.op == SAVE and (step.error or "").startswith("error saving the VM: ")
+
+
+def _texts(old: str, new: Callable[[OperationVector], str], op: str, kind: str) -> OperationDeviation:
     """A bug of what is said of network adapters: `old` in calls and requests of `op` where we say `new`."""
 
-    def shown(text: str, vector: OperationsVector) -> str:
-        return re.sub(old, new(vector), text)
+    def shown(text: str, step: OperationVector) -> str:
+        return re.sub(old, new(step), text)
 
     def ours(steps: list[Outcome], vector: OperationsVector) -> list[Outcome]:
         return [
             replace(
                 outcome,
-                calls=[shown(call, vector) for call in outcome.calls],
-                frames=[_with_text(frame, shown(frame.payload, vector)) for frame in outcome.frames],
+                calls=[shown(call, step) for call in outcome.calls],
+                frames=[_with_text(frame, shown(frame.payload, step)) for frame in outcome.frames],
             )
             if step.op == op and vector.input["kind"] == kind
             else outcome
@@ -117,20 +140,17 @@ def _with_text(frame: Seen, text: str) -> Seen:
     return replace(frame, payload=text, size=frame.size + len(text) - len(frame.payload))
 
 
-def _nic_id(vector: OperationsVector) -> str:
-    (nic,) = {step.args["id"] for step in vector.steps if step.op == "removeNIC"}
-    return str(nic)
-
-
 OPERATION_DEVIATIONS = {
     "bug-8": _scsi("bug-8"),
     "bug-9": _scsi("bug-9"),
     "bug-10": _scsi("bug-10"),
     "bug-11": _scsi("bug-11"),
     "bug-16": _texts('("RequestType":"Remove"),("Settings":{"Adapter)', lambda _: r'\1,"ResourceType":"Network",\2', "removeNIC", "wcow"),
-    "bug-16b": _texts('("NamespaceID":"[^"]*","ID":)"[^"]*"', lambda vector: rf'\1"{_nic_id(vector)}"', "removeNIC", "lcow"),
+    "bug-16b": _texts('("NamespaceID":"[^"]*","ID":)"[^"]*"', lambda step: rf'\1"{step.args["id"]}"', "removeNIC", "lcow"),
     "bug-17": _texts(',"IPAddress":"<nil>"', lambda _: "", "addNIC", "lcow"),
     "bug-23": OperationDeviation(_truncates, _rounded),
     "bug-24-removed": OperationDeviation(lambda vector: any(_removes_root(step, vector) for step in vector.steps), _root_stays),
     "share-dump": OperationDeviation(lambda vector: any(_DUMP.match(step.error or "") for step in vector.steps), _without_dump),
+    "save-unasked": OperationDeviation(lambda vector: any(_saves(step, vector) for step in vector.steps), _asked_for),
+    "save-undone": OperationDeviation(lambda vector: any(_not_saved(step) for step in vector.steps), _resumed),
 }

@@ -1,4 +1,4 @@
-"""Run a folder of vectors and say, file by file, how many passed, failed, deviated or were skipped and why."""
+"""Run a folder of vectors and say, file by file, how many passed, failed or deviated, and what was not compared and why."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from tests.parity.compare import Verdict, compare
 from tests.parity.gcs import GcsVector
 from tests.parity.operations import OperationsVector
 from tests.parity.structs import StructVector
-from tests.parity.vectors import Item, Malformed, Skipped, UnusableFolderError, Vector, read_folder
+from tests.parity.vectors import Item, Malformed, UnusableFolderError, Vector, read_folder
 
 VECTORS = Path(__file__).parent / "vectors"
 SHOWN = 3
@@ -24,15 +24,11 @@ class Tally:
     passed: int = 0
     failures: list[Verdict] = field(default_factory=list)
     deviations: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
     not_compared: Counter[str] = field(default_factory=Counter)
 
     def add(self, item: Item) -> None:
         """Run one vector and count it."""
         match item:
-            case Skipped(reason=reason):
-                self.skipped[reason] += 1
-                return
             case Malformed(name=name, reason=reason):
                 verdict = Verdict(name, [f"unusable vector: {reason}"])
             case _:
@@ -46,9 +42,7 @@ class Tally:
 
     def __str__(self) -> str:
         text = f"{self.passed} passed, {len(self.failures)} failed, {self.deviations.total()} deviations{_by(self.deviations)}"
-        for title, counts in (("skipped", self.skipped), ("not compared", self.not_compared)):
-            text += "".join(f"; {title}: {count} ({reason})" for reason, count in sorted(counts.items()))
-        return text
+        return text + "".join(f"; not compared: {count} ({reason})" for reason, count in sorted(self.not_compared.items()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -167,7 +167,7 @@ class Model:
     def _host(self, request: Json, done: _Done, failing: str | None) -> bool:
         text = text_of(request)
         done.calls.append(f"{MODIFY} {text}")
-        refusal = self._world.refuses(text)
+        refusal = self._world.refuses(MODIFY, text)
         if refusal is not None and failing is not None:
             done.error = failing + refusal
         return refusal is None

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from tests.parity.compare import compare
-from tests.parity.operations import OPERATIONS, OperationsVector, expected, run
+from tests.parity.operations import OPERATIONS, SAVE, OperationsVector, expected, run
 from tests.parity.operations_deviations import OPERATION_DEVIATIONS, operations_expectation
 from tests.parity.scsi_model import OPS, replayed
 from tests.parity.vectors import read_folder
@@ -50,7 +50,8 @@ class Steps:
             body = f'{{"ContainerId":"{NULL}","ActivityId":"{NULL}",{CONTEXT},"Request":{request}}}'
             frames.append(frame("host->guest", gcs.MODIFY.word, self._frames, body, 17))
             frames.append(frame("guest->host", gcs.response_type(gcs.MODIFY.word), self._frames, answer, 16))
-        made = [{"call": "HcsModifyComputeSystem", "json": call} for call in calls or []]
+        made: list[Json] = outcome.pop("made", [])  # type: ignore[assignment]
+        made = [*made, *({"call": "HcsModifyComputeSystem", "json": call} for call in calls or [])]
         self._steps.append({"op": op, "args": dict(args), "calls": made, "guest_frames": frames} | outcome)
         return self
 
@@ -192,7 +193,35 @@ def no_address() -> OperationsVector:
     return steps.vector("own/no-address")
 
 
-OWN = [guest_refuses(), guest_keeps(), host_keeps(), host_refuses(), windows_disk(), share_stays(), no_address()]
+def not_saved() -> OperationsVector:
+    """A template that the service does not save, first at the pause, then at the end, and at last does."""
+    pause = {"call": "HcsPauseComputeSystem"}
+    save = {"call": "HcsSaveComputeSystem", "json": {"SaveType": "AsTemplate"}}
+    steps = Steps("win/wcow-save-template-gc")
+    steps.step(SAVE, {}, made=[pause], error="error pausing the VM: busy")
+    steps.step(SAVE, {}, made=[pause, save], error="error saving the VM: no room")
+    steps.step(SAVE, {}, made=[pause, save], result=None)
+    return steps.vector("own/not-saved")
+
+
+def saved_unasked() -> OperationsVector:
+    """A VM that was not made for it is saved all the same."""
+    pause = {"call": "HcsPauseComputeSystem"}
+    save = {"call": "HcsSaveComputeSystem", "json": {"SaveType": "AsTemplate"}}
+    return Steps("win/wcow-layers-gc").step(SAVE, {}, made=[pause, save], result=None).vector("own/saved-unasked")
+
+
+OWN = [
+    not_saved(),
+    saved_unasked(),
+    guest_refuses(),
+    guest_keeps(),
+    host_keeps(),
+    host_refuses(),
+    windows_disk(),
+    share_stays(),
+    no_address(),
+]
 ALL = [*RECORDED, *OWN]
 
 

@@ -55,14 +55,6 @@ class Vector(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A vector of a family that is not built, and why it is not run."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Malformed:
     """A vector that we cannot read, which is a failure."""
 
@@ -75,7 +67,7 @@ POSIX_SPELLING = ((rb"UtilityVM\\Files", b"UtilityVM/Files"), (rb"UtilityVM\\Sys
 """Two paths that the original joins by a backslash on every host; we join them as the host does."""
 
 V = TypeVar("V", Vector, GcsVector, StructVector, OperationsVector)
-Item = Vector | GcsVector | StructVector | OperationsVector | Skipped | Malformed
+Item = Vector | GcsVector | StructVector | OperationsVector | Malformed
 
 
 def read_folder(folder: Path) -> dict[str, list[Item]]:
@@ -108,7 +100,7 @@ def _vector(raw: msgspec.Raw, number: int) -> Item:
     if "go_literal_as_dict" in shape:
         return _decoded(raw, name, StructVector)
     if "steps" in shape:
-        return _operations(_posix(raw, shape["input"]), name)
+        return _decoded(_posix(raw, shape["input"]), name, OperationsVector)
     return _called(raw, name, shape.get("input", {}))
 
 
@@ -117,13 +109,6 @@ def _posix(raw: msgspec.Raw, asked: Mapping[str, Any]) -> msgspec.Raw:
         for theirs, ours in POSIX_SPELLING:
             raw = msgspec.Raw(bytes(raw).replace(theirs, ours))
     return raw
-
-
-def _operations(raw: msgspec.Raw, name: str) -> Item:
-    vector = _decoded(raw, name, OperationsVector)
-    if isinstance(vector, OperationsVector) and vector.not_built:
-        return Skipped(name, f"the operation {vector.not_built} is not built yet")
-    return vector
 
 
 def _called(raw: msgspec.Raw, name: str, asked: Mapping[str, Any]) -> Item:

@@ -11,6 +11,7 @@ class State(StrEnum):
     CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"
+    SAVED = "saved"
     STOPPED = "stopped"
     CLOSED = "closed"
 
@@ -26,6 +27,7 @@ class Do(StrEnum):
     MEASURE = "report statistics"
     MODIFY = "change a resource"
     SAVE = "be saved"
+    KEEP = "stay as a template"
     FREEZE = "be copied"
     END = "end"
     CLOSE = "close"
@@ -42,15 +44,19 @@ LIFE: Final[Mapping[tuple[State, Do], State]] = {
     (State.RUNNING, Do.MODIFY): State.RUNNING,
     (State.RUNNING, Do.SAVE): State.RUNNING,
     (State.RUNNING, Do.FREEZE): State.RUNNING,
+    (State.RUNNING, Do.KEEP): State.SAVED,
     (State.RUNNING, Do.END): State.STOPPED,
     (State.PAUSED, Do.RESUME): State.RUNNING,
     (State.PAUSED, Do.INSPECT): State.PAUSED,
     (State.PAUSED, Do.MEASURE): State.PAUSED,
     (State.PAUSED, Do.MODIFY): State.PAUSED,
     (State.PAUSED, Do.END): State.STOPPED,
+    (State.SAVED, Do.INSPECT): State.SAVED,
+    (State.SAVED, Do.END): State.STOPPED,
     (State.STOPPED, Do.INSPECT): State.STOPPED,
     (State.STOPPED, Do.CLOSE): State.CLOSED,
     (State.CLOSED, Do.CLOSE): State.CLOSED,
 }
 """There is no state between created and running: a driver spawns without waiting for anything. Closing ends a system first, and
-ending an ended one is nothing, so `terminate` and `close` are possible in every state. `SAVE` moves by the end that it causes."""
+ending an ended one is nothing, so `terminate` and `close` are possible in every state. `SAVE` moves by what follows: the end, or `KEEP`
+where the template is the system itself, which stays until it is ended."""

@@ -289,8 +289,11 @@ class Savable(Protocol):
         """
         ...
 
-    async def save_as_template(self, options: OptionsLCOW) -> None:
-        """Pause it and save it as a template of its id, for VMs of these `options` to go on from; it has ended when this returns.
+    async def save_as_template(self, options: OptionsLCOW | None) -> bool:
+        """Pause it and save it as a template of its id, for others to go on from. `options`, those of a Linux VM, are kept with it.
+
+        Returns False when it has ended, and True when it is the template itself and stays until it is ended; nothing else can be
+        done with it then.
 
         A call that fails has changed nothing, and it runs on. A cancelled call is carried out.
 

@@ -67,4 +67,9 @@ def saveable(options: VirtualSmbShareOptions) -> VirtualSmbShareOptions:
     )
 
 
+def words_of(options: VirtualSmbShareOptions) -> tuple[VsmbOption, ...]:
+    """Return the words for a document's share options, in the order in which a document has them."""
+    return tuple(VsmbOption(word) for word, name in _MEMBERS.items() if getattr(options, name))
+
+
 _MEMBERS: Final = {member.encode_name: member.name for member in structs.fields(VirtualSmbShareOptions)}

@@ -76,6 +76,7 @@ from utilityvm.options.network import BridgeNetwork as BridgeNetwork
 from utilityvm.options.network import NamespaceNetwork as NamespaceNetwork
 from utilityvm.options.network import UserNetwork as UserNetwork
 from utilityvm.options.wcow import OptionsWCOW as OptionsWCOW
+from utilityvm.options.wcow import TemplateConfigWCOW as TemplateConfigWCOW
 from utilityvm.sandbox.sandbox import Result as Result
 from utilityvm.schema.detached import DetachedProcess as DetachedProcess
 from utilityvm.schema.hns import HNSEndpoint as HNSEndpoint
@@ -332,7 +333,7 @@ class UtilityVM:
     def resume(self) -> None:
         ...
 
-    def save_as_template(self) -> TemplateConfig:
+    def save_as_template(self) -> TemplateConfig | TemplateConfigWCOW:
         ...
 
     def fork(self, count: int=1, *, forkable: bool=False, network: NetworkWish | None=None) -> Forked:

@@ -80,9 +80,11 @@ class FakeMachine:
         forkable: bool = False,
         frozen: Frozen | None = None,
         templates: Path | None = None,
+        stays: bool = False,
     ) -> None:
         self.system_id, self.document, self.savable, self._templates = system_id, document, savable, templates
         self.forkable, self.frozen = forkable, frozen
+        self._stays = stays
         self.saved: OptionsLCOW | None = None
         self.freeze_fails: UtilityVMError | None = None
         self.copies: list[FakeFrozen] = []
@@ -147,16 +149,20 @@ class FakeMachine:
         self._life.step(Do.RESUME)
         self._hosted.release()
 
-    async def save_as_template(self, options: OptionsLCOW) -> None:
+    async def save_as_template(self, options: OptionsLCOW | None) -> bool:
         """See `compute.ports.Savable.save_as_template`. What was saved is in `saved`."""
         self._life.check(Do.SAVE)
         if not self.savable:
             raise Unsupported(f"vm {self.system_id}: was not made to be saved as a template")
-        if self._templates is not None:
+        self.saved = options
+        if self._stays:
+            self._life.step(Do.KEEP)
+            return True
+        if self._templates is not None and options is not None:
             with Draft(self._templates, self.system_id) as draft:
                 draft.keep(Manifest(id=self.system_id, created=0.0, options=options, machine=FAKE_RECORD, state_sha256=""))
-        self.saved = options
         await self.terminate()
+        return False
 
     async def freeze(self) -> FakeFrozen:
         """See `compute.ports.Savable.freeze`; raises what the service was told to."""
@@ -257,7 +263,7 @@ class FakeComputeService:
     """A `compute.ports.ComputeService` that takes every document. `machines` are those that were created, in order.
 
     `create_fails` and `start_fails` are raised by the next calls; `guest` plays the guest of machines that are created from then on.
-    `templates` is the folder of what is saved (None: nothing is kept).
+    `templates` is the folder of what is saved (None: nothing is kept); or each template `stays`, the machine that it was, as on Windows.
     """
 
     def __init__(
@@ -267,8 +273,10 @@ class FakeComputeService:
         create_fails: UtilityVMError | None = None,
         start_fails: UtilityVMError | None = None,
         templates: Path | None = None,
+        stays: bool = False,
     ) -> None:
         self.guest, self.create_fails, self.start_fails, self.templates = guest, create_fails, start_fails, templates
+        self.stays = stays
         self.machines: list[FakeMachine] = []
 
     @property
@@ -291,6 +299,7 @@ class FakeComputeService:
             forkable=forkable,
             frozen=frozen,
             templates=self.templates,
+            stays=self.stays,
         )
         self.machines.append(machine)
         return machine

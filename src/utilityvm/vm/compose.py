@@ -257,7 +257,7 @@ async def create_planned_wcow(
     with span("vm.plan", level=logging.DEBUG, vm=vm_id):
         plan = plan_wcow(options, layers, facts, vm_id=vm_id, warn=warn)
     await carry_out(plan.effects, files, vm_id)
-    system, listeners = await _create(vm_id, plan, service)
+    system, listeners = await _create(vm_id, plan, service, savable=options.is_template)
     proxy = await _proxied(options, vm_id, system, node)
     host = HostSide(facts.platform, facts.build, facts.path_flavour, looking, files)
     return UtilityVM(vm_id, options, plan, system, listeners, forward_to_logging(vm_id), host, Links(proxy=proxy))

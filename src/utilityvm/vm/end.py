@@ -17,10 +17,13 @@ EXIT_TIMEOUT: Final = 2.0
 
 @final
 class End:
-    """The end of one VM, and its tasks, which end with it: `exit` is done then. `fault` is what we ended it for, None if for nothing."""
+    """The end of one VM, and its tasks, which end with it: `exit` is done then. `fault` is what we ended it for, None if for nothing.
 
-    def __init__(self, vm_id: VmId, system: Machine, life: Life[State, Do]) -> None:
-        self._id, self._system, self._life = vm_id, system, life
+    `switching` is held while the VM pauses, runs on or is saved.
+    """
+
+    def __init__(self, vm_id: VmId, system: Machine, life: Life[State, Do], switching: asyncio.Lock) -> None:
+        self._id, self._system, self._life, self._switching = vm_id, system, life, switching
         self.exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self.fault: UtilityVMError | None = None
         self.scope = Scope(f"vm:{vm_id}", self._broken)
@@ -57,7 +60,9 @@ class End:
 
     async def _after_loss(self, reason: UtilityVMError) -> None:
         await self._by_itself(reason)
-        if not self.exit.done():
+        async with self._switching:  # what is being saved may lose its connections, and may stay
+            over = self.exit.done() or self._life.state is State.SAVED
+        if not over:
             self.fault = reason
             await self._system.terminate()
 

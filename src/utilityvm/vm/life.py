@@ -15,6 +15,7 @@ class State(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
+    SAVED = "saved"
     STOPPED = "stopped"
     CLOSED = "closed"
 
@@ -33,6 +34,7 @@ class Do(StrEnum):
     STATISTICS = "report statistics"
     MODIFY = "change a resource"
     SAVE = "save as a template"
+    KEEP = "stay as a template"
     FORK = "fork"
     DUMP_STACKS = "dump stacks"
     CLOSE_GCS = "close the guest connection"
@@ -61,6 +63,7 @@ _STAYS: Final = {
         Do.TERMINATE,
     },
     State.PAUSED: {Do.LISTEN, Do.PROPERTIES, Do.STATISTICS, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
+    State.SAVED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.TERMINATE},
     State.STOPPED: {Do.PROPERTIES, Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT},
     State.CLOSED: {Do.CLOSE_GCS, Do.WAIT, Do.EXIT_ERROR, Do.TERMINATE, Do.EXIT, Do.CLOSE},
 }
@@ -73,15 +76,21 @@ LIFE: Final[Mapping[tuple[State, Do], State]] = {(state, do): state for state, c
     (State.STARTING, Do.EXIT): State.STOPPED,
     (State.STARTING, Do.CLOSE): State.CLOSED,
     (State.RUNNING, Do.PAUSE): State.PAUSED,
+    (State.RUNNING, Do.KEEP): State.SAVED,
     (State.RUNNING, Do.EXIT): State.STOPPED,
     (State.RUNNING, Do.CLOSE): State.CLOSED,
     (State.PAUSED, Do.RESUME): State.RUNNING,
     (State.PAUSED, Do.EXIT): State.STOPPED,
     (State.PAUSED, Do.CLOSE): State.CLOSED,
+    (State.SAVED, Do.EXIT): State.STOPPED,
+    (State.SAVED, Do.CLOSE): State.CLOSED,
     (State.STOPPED, Do.CLOSE): State.CLOSED,
 }
 """The whole life: what is not here is refused with `StateError` and changes nothing. `TERMINATE` and `SAVE` move by the
-exit that they cause."""
+exit that they cause; on Windows `SAVE` moves by `KEEP`: there a template is its VM, which stays until it is ended."""
+
+OVER: Final = frozenset({State.SAVED, State.STOPPED, State.CLOSED})
+"""Where nothing can be asked of the guest any more."""
 
 
 def check_loop(loop: asyncio.AbstractEventLoop, name: str, do: Do) -> None:

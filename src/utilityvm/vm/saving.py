@@ -4,22 +4,62 @@ import time
 
 from utilityvm.compute.ports import Machine
 from utilityvm.devices import resources
+from utilityvm.devices.scsi import Scsi
+from utilityvm.devices.tables import Tables
+from utilityvm.devices.vsmb import SmbShare
 from utilityvm.guest.connection import GuestConnection
 from utilityvm.kit.errors import Unsupported
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
-from utilityvm.options.wcow import OptionsWCOW
+from utilityvm.options.resources import CloneableResource, ScsiMount, VsmbShare
+from utilityvm.options.wcow import OptionsWCOW, TemplateConfigWCOW
+from utilityvm.plan.windows import words_of
 from utilityvm.vm.failed_start import Phase
 
 
-async def save_as_template(vm_id: VmId, options: OptionsLCOW | OptionsWCOW, system: Machine) -> TemplateConfig:
-    """See `UtilityVM.save_as_template`."""
-    if not isinstance(options, OptionsLCOW):
-        raise Unsupported(f"vm {vm_id}: template config can only be created for a Linux guest")
+async def save_as_template(
+    vm_id: VmId, options: OptionsLCOW | OptionsWCOW, system: Machine, tables: Tables
+) -> tuple[TemplateConfig | TemplateConfigWCOW, bool]:
+    """See `UtilityVM.save_as_template`. Returns also whether the machine stays, as the template."""
     if not options.is_template:
         raise Unsupported(f"vm {vm_id}: was not created to become a template", hint="is_template=True")
-    await system.save_as_template(options)
-    return TemplateConfig(uvm_id=vm_id, create_options=options)
+    if isinstance(options, OptionsLCOW):
+        return TemplateConfig(uvm_id=vm_id, create_options=options), await system.save_as_template(options)
+    config = TemplateConfigWCOW(uvm_id=vm_id, resources=_cloneable(vm_id, tables), create_options=options)
+    return config, await system.save_as_template(None)
+
+
+def _cloneable(vm_id: VmId, tables: Tables) -> tuple[CloneableResource, ...]:
+    """Return what a clone gets of a Windows template's: its folders, then its disks, by their places."""
+    others = [f"the network adapter {nic.nic_id}" for nic in tables.network.adapters]
+    others += [f"the device {device.device_id}" for device in tables.vpci.devices]
+    if others:
+        raise Unsupported(f"vm {vm_id}: no clone could have {', '.join(others)}", hint="remove what is named first")
+    return (*map(_folder, tables.vsmb.shares), *_disks(tables.scsi))
+
+
+def _folder(share: SmbShare) -> VsmbShare:
+    return VsmbShare(
+        host_path=share.host_path,
+        name=share.name,
+        allowed_files=share.allowed_files,
+        guest_path=share.guest_path,
+        options=words_of(share.options),
+    )
+
+
+def _disks(scsi: Scsi) -> list[ScsiMount]:
+    return [
+        ScsiMount(
+            host_path=disk.host_path,
+            uvm_path=disk.guest_path,
+            controller=disk.controller,
+            lun=disk.lun,
+            read_only=disk.read_only,
+            attachment_type=disk.type,
+        )
+        for disk in sorted(scsi.disks, key=lambda disk: (disk.controller, disk.lun))
+    ]
 
 
 async def introduce(guest: GuestConnection, vm_id: VmId, options: OptionsLCOW | OptionsWCOW, runtime_id: RuntimeId, phase: Phase) -> None:

@@ -45,7 +45,7 @@ from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.network import NetworkWish
-from utilityvm.options.wcow import OptionsWCOW
+from utilityvm.options.wcow import OptionsWCOW, TemplateConfigWCOW
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
 from utilityvm.schema.container import HostedSystem
@@ -57,7 +57,7 @@ from utilityvm.vm import by_id, detached, guest_ports, saving, shares
 from utilityvm.vm.end import End
 from utilityvm.vm.failed_start import Phase, start_failure
 from utilityvm.vm.fork import Bear, Forked, Wish, barren, fork
-from utilityvm.vm.life import LIFE, Do, State, check_loop
+from utilityvm.vm.life import LIFE, OVER, Do, State, check_loop
 from utilityvm.vm.link import NO_LINKS, Adapters, Links, close_machine, join, leave, open_link
 from utilityvm.vm.processes import spec_of
 from utilityvm.vm.uplinks import TapUplink, Uplinks, UserUplink
@@ -117,16 +117,16 @@ class UtilityVM:
         self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
         self._links, self.uplink, self._bear = links, links.uplink, bear
         self._ours, self._life, self._switching = False, Life(f"vm {vm_id}", LIFE, State.CREATED), asyncio.Lock()
-        self._end = End(vm_id, system, self._life)
+        self._end = End(vm_id, system, self._life, self._switching)
         self._hosted, self._bridge_port = guest_ports.way_to_guest(plan)
         self._guest: GuestConnection | None = None
         self._output: asyncio.Task[None] | None = None
         knows = partial(knows_namespaces, self.properties)
         self._devices = Owner(vm_id, self.os == "windows", options.fully_physically_backed, host, self.modify, knows)
-        made = tables(self._devices, plan)
-        self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes, self.network = made
+        self._tables = tables(self._devices, plan)
+        self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes, self.network = self._tables
         self.uplinks = Uplinks(vm_id, self.network, system.offer, lambda: self._step(Do.USE))
-        self._containers = Containers(self._as_host(), self._devices, made, options)
+        self._containers = Containers(self._as_host(), self._devices, self._tables, options)
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -332,9 +332,11 @@ class UtilityVM:
         with span("machine.resume", level=logging.DEBUG, vm=self.id):
             await self._switch(Do.RESUME, self._system.resume)
 
-    async def save_as_template(self) -> TemplateConfig:
-        """Save the running VM as a template of its id, for others to go on from; it is over then. Return what their options have as
-        `template_config`; `Template.open` has it too.
+    async def save_as_template(self) -> TemplateConfig | TemplateConfigWCOW:
+        """Save the running VM as a template of its id, for others to go on from. Return what their options have as `template_config`.
+
+        A Linux VM is over then, and `open_template` has the same. On Windows the template is the VM itself, which does nothing else any
+        more: its state is ``saved``, and while others go on from it, it must be kept open; clones get their own of its folders and disks.
 
         The VM was created with `is_template`. Programs that run in it run on in each clone, where their streams stand still until
         `attach_process` asks for them. What it has been given (disks, layers, folders, adapters) is removed before. A call that fails has
@@ -349,9 +351,7 @@ class UtilityVM:
         """
         self._step(Do.SAVE)
         with span("vm.save", vm=self.id):
-            config = await saving.save_as_template(self.id, self.options, self._system)
-        await self.wait()
-        return config
+            return await finish(self._save(), within=None)
 
     async def fork(self, count: int = 1, *, forkable: bool = False, network: NetworkWish | None = None) -> Forked:
         """Fork the running VM: `count` children are created that go on from where it is, each on its own, when they are started.
@@ -592,8 +592,7 @@ class UtilityVM:
         Those who wait for a process get `ConnectionLost`. A VM that is starting fails of it. May be called at any time, and again.
         """
         self._step(Do.CLOSE_GCS)
-        listener = self._listeners.pop(self._bridge_port, None)
-        if listener is not None:
+        if (listener := self._listeners.pop(self._bridge_port, None)) is not None:
             listener.close()
         guest, self._guest = self._guest, None
         if guest is not None:
@@ -635,8 +634,7 @@ class UtilityVM:
         async def create(container_id: str, document: object) -> InGuest:
             return await self._to_guest().create_container(container_id, document)
 
-        over = {State.STOPPED, State.CLOSED}
-        return OfVm(self.id, lambda: self._step(Do.USE), lambda: self._life.state in over, create, lambda: self._ours)
+        return OfVm(self.id, lambda: self._step(Do.USE), lambda: self._life.state in OVER, create, lambda: self._ours)
 
     def _step(self, do: Do) -> None:
         self._check_loop(do)
@@ -699,6 +697,14 @@ class UtilityVM:
                 self._life.step(do)
 
         await self._finish(switch(), f"could not {do.value}")
+
+    async def _save(self) -> TemplateConfig | TemplateConfigWCOW:
+        async with self._switching:
+            config, stays = await saving.save_as_template(self.id, self.options, self._system, self._tables)
+            if stays:
+                self._life.step(Do.KEEP)
+        await (self.close_gcs_connection() if stays else self.wait())
+        return config
 
     # -- ending -----------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ CALLS: dict[Do, Callable[[UtilityVM], Awaitable[object]]] = {
 """Each event that a caller causes."""
 
 ENDING = {Do.TERMINATE, Do.SAVE}
-BY_ITSELF = {Do.STARTED, Do.EXIT}
+BY_ITSELF = {Do.STARTED, Do.KEEP, Do.EXIT}
 HOSTED = pytest.mark.parametrize("hosted", [False, True], ids=["external", "internal"])
 
 
@@ -68,6 +68,7 @@ def _short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
 async def a_vm_that_is(state: State, *, hosted: bool) -> AsyncIterator[UtilityVM]:
     """Make a VM and bring it into `state`. A starting one stays that: its guest does nothing."""
     of, _ = service({"echo": echo})
+    of.stays = state is State.SAVED
     if state is State.STARTING:
         of = type(of)()
     async with (
@@ -83,6 +84,8 @@ async def a_vm_that_is(state: State, *, hosted: bool) -> AsyncIterator[UtilityVM
             await vm.start()
         if state is State.PAUSED:
             await vm.pause()
+        if state is State.SAVED:
+            await vm.save_as_template()
         if state is State.STOPPED:
             await vm.terminate()
         if state is State.CLOSED:

@@ -34,7 +34,7 @@ from utilityvm.schema.json import decode_answer, encode
 from utilityvm.schema.properties import Properties, PropertyType
 from utilityvm.schema.requests import ModifySettingRequest
 
-NO_TEMPLATES: Final = "the driver for Windows' host service saves no templates yet"
+NO_FORKS: Final = "the driver for Windows' host service forks no VMs"
 """What is said to those who want one."""
 
 CLEANUP: Final = 12.0
@@ -57,7 +57,10 @@ class HcsMachine:
         pipes: Pipes,
         console: PipeConsole,
         processes: Processes,
+        *,
+        savable: bool = False,
     ) -> None:
+        self._savable = savable
         self._system, self._told, self._pipes, self._console = system, told, pipes, console
         self._name = f"vm {system.id}"
         machine = document.virtual_machine
@@ -146,13 +149,21 @@ class HcsMachine:
         """See `compute.ports.Pausable.resume`, and `pause`."""
         await self._switch(Do.RESUME)
 
-    async def save_as_template(self, options: OptionsLCOW) -> None:  # noqa: ARG002 (there are none)
-        """See `compute.ports.Savable.save_as_template`.
+    async def save_as_template(self, options: OptionsLCOW | None) -> bool:  # noqa: ARG002 (clones tell the service their own)
+        """See `compute.ports.Savable.save_as_template`. The service's template is this system, which stays.
 
         Raises:
-            Unsupported: always.
+            HcsError: the service refuses.
         """
-        raise Unsupported(f"{self._name}: {NO_TEMPLATES}")
+        if not self._savable:
+            raise Unsupported(f"{self._name}: was not made to be saved as a template")
+        timeouts = self._system.host.timeouts
+        within = timeouts.pause + timeouts.save + timeouts.resume + 1
+        try:
+            await finish(self._save(), within=within)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"{self._name}: the service did not save it within {within:g} s") from error
+        return True
 
     async def freeze(self) -> Frozen:
         """See `compute.ports.Savable.freeze`.
@@ -160,7 +171,7 @@ class HcsMachine:
         Raises:
             Unsupported: always.
         """
-        raise Unsupported(f"{self._name}: {NO_TEMPLATES}")
+        raise Unsupported(f"{self._name}: {NO_FORKS}")
 
     async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
         """See `compute.ports.Inspected.properties`. Of a VM that has ended the last answer is told.
@@ -302,10 +313,30 @@ class HcsMachine:
         async with self._switching:
             self._life.check(do)
             await (self._system.pause() if do is Do.PAUSE else self._system.resume())
+            self._done(do)
+
+    async def _save(self) -> None:
+        async with self._switching:
+            self._life.check(Do.SAVE)
             try:
-                self._life.step(do)
-            except StateError as error:
-                raise ConnectionLost(f"{self._name}: it ended meanwhile") from error
+                await self._system.pause()
+            except UtilityVMError as error:
+                error.during("error pausing the VM")
+                raise
+            try:
+                await self._system.save({"SaveType": "AsTemplate"})
+            except UtilityVMError as error:
+                error.during("error saving the VM")
+                with suppress(UtilityVMError):  # why it was not saved says more
+                    await self._system.resume()
+                raise
+            self._done(Do.KEEP)
+
+    def _done(self, do: Do) -> None:
+        try:
+            self._life.step(do)
+        except StateError as error:
+            raise ConnectionLost(f"{self._name}: it ended meanwhile") from error
 
     async def _gone(self) -> None:
         if await self._system.terminate():

@@ -9,7 +9,7 @@ from utilityvm.compute.hcs.calls import Hcs, windows
 from utilityvm.compute.hcs.console import PipeConsole
 from utilityvm.compute.hcs.container import container_document
 from utilityvm.compute.hcs.hvsocket import Hypersockets
-from utilityvm.compute.hcs.machine import NO_TEMPLATES, HcsMachine, read_properties
+from utilityvm.compute.hcs.machine import NO_FORKS, HcsMachine, read_properties
 from utilityvm.compute.hcs.networks import WindowsEndpoints
 from utilityvm.compute.hcs.pipes import NamedPipes
 from utilityvm.compute.hcs.ports import Pipes, Sockets
@@ -78,13 +78,13 @@ class HcsService:
         """See `compute.ports.ComputeService.create`. The service itself checks the document.
 
         Raises:
-            Unsupported: it is to be `savable` or `forkable`.
+            Unsupported: it is to be `forkable`.
             Exists: there is a system of this id.
             HcsError: the service refuses.
             DeadlineExceeded: it does not say that it has done it.
         """
-        if savable or forkable or frozen is not None:
-            raise Unsupported(f"vm {system_id}: {NO_TEMPLATES}")
+        if forkable or frozen is not None:
+            raise Unsupported(f"vm {system_id}: {NO_FORKS}")
         console = PipeConsole(self._pipes, _console_name(document))
         document = await console.open(document)
         system: HcsSystem | None = None
@@ -96,7 +96,7 @@ class HcsService:
             if system is not None:
                 await self._discard(system)
             raise
-        return HcsMachine(system, document, told, self._sockets, self._pipes, console, self._processes)
+        return HcsMachine(system, document, told, self._sockets, self._pipes, console, self._processes, savable=savable)
 
     async def create_container(self, container_id: str, hosting_system_id: str, settings: object, *, owner: str = "") -> HcsSystem:
         """Create a container in a VM whose guest connection the service itself keeps; `settings` are the guest's.

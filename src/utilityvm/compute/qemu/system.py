@@ -172,10 +172,12 @@ class QemuMachine:
         """See `compute.ports.Pausable.resume`, and `pause`."""
         await self._switch(Do.RESUME, "cont")
 
-    async def save_as_template(self, options: OptionsLCOW) -> None:
+    async def save_as_template(self, options: OptionsLCOW | None) -> bool:
         """See `compute.ports.Savable.save_as_template`."""
+        assert options is not None  # noqa: S101 (no VM of another guest is created here)
         self._life.check(Do.SAVE)
         await finish(self._save(options), within=None)
+        return False
 
     async def freeze(self) -> Snapshot:
         """See `compute.ports.Savable.freeze`."""
