@@ -10,12 +10,16 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-DOCUMENTS: Final = ("README.md", "ARCHITECTURE.md", "SPECIFICATION.md")
+DOCUMENTS: Final = ("README.md", "ARCHITECTURE.md", "SPECIFICATION.md", "docs/measurements/shares.md")
 BENCH: Final = ROOT / "docs" / "measurements" / "bench.json"
 """A run of `make bench` that was committed; without one the figures are said to be not measured."""
+
+SHARES: Final = ROOT / "docs" / "measurements" / "shares.json"
+"""A run of `bench/shares.py` that was committed, or none yet."""
 
 PROMISES: Final[Mapping[str, tuple[str, str]]] = {
     "cold_boot": ("cold boot to the first process's exit", "≤ 1.35"),
@@ -71,7 +75,18 @@ def bench(which: str) -> str:
     return _table(["", "raw QEMU", "ours", "ours / raw", "bound"], rows)
 
 
-MAKERS: Final[Mapping[str, Callable[[str], str]]] = {"states": states, "bench": bench}
+def shares(_: str) -> str:
+    """Return the figures of the committed run of shared folders: a row for each work, a column for each server, medians of its rounds."""
+    if not SHARES.exists():
+        return "Not measured yet on a quiet machine.\n"
+    told = json.loads(SHARES.read_text())
+    sides = told["seconds"]
+    works = list(next(iter(sides.values())))
+    rows = [[work, *(f"{median(side[work]):.3g} s" for side in sides.values())] for work in works]
+    return _table([f"{told['files']} files, load {told['load_before']:.1f} before", *sides], rows)
+
+
+MAKERS: Final[Mapping[str, Callable[[str], str]]] = {"states": states, "bench": bench, "shares": shares}
 
 
 def rewritten(text: str) -> str:
