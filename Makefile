@@ -9,7 +9,7 @@ FUZZ_SECONDS = 60
 FUZZ_INPUTS = 1000000
 FUZZ_SEED =
 
-.PHONY: setup setup-source run test check lint agent go-test pure hcs images unit golden parity fault vm vm-source package vm-as-user kernel-twice test-here test-elsewhere bench soak fuzz lock clean
+.PHONY: setup setup-source run test check quick lint agent go-test pure hcs images unit golden parity fault vm vm-source package vm-as-user kernel-twice test-here test-elsewhere bench soak fuzz lock clean
 
 setup:
 	@tools/setup.sh
@@ -32,7 +32,11 @@ test-elsewhere:
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory vm-as-user; fi
 	@$(MAKE) --no-print-directory vm-source
 
-check: lint go-test pure
+# Two at a time: types and parity keep one processor busy as long as all other tests do another.
+check:
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target quick lint pure go-test
+
+quick:
 	$(PYTEST) $(wildcard tests/meta tests/unit tests/hcs) $(PURE:%=--ignore=%)
 
 # Fails below 100 % of the branches of the packages that pyproject.toml names.
