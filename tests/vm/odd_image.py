@@ -20,7 +20,11 @@ numbers = count()
 
 @asynccontextmanager
 async def image(
-    folder: Path, boot_files: BootFiles, entries: Mapping[str, tuple[tarfile.TarInfo, bytes]], volumes: tuple[str, ...] = ()
+    folder: Path,
+    boot_files: BootFiles,
+    entries: Mapping[str, tuple[tarfile.TarInfo, bytes]],
+    volumes: tuple[str, ...] = (),
+    system: str = "linux",
 ) -> AsyncIterator[str]:
     """An image in the store of this user, removed afterwards: busybox and `entries`. Gives its name."""
     name = f"test/odd-{os.getpid()}-{next(numbers)}:1"
@@ -30,7 +34,7 @@ async def image(
             info.name, info.size = path, len(content)
             tar.addfile(info, io.BytesIO(content))
     config = {"Cmd": ["sh"], "Volumes": {volume: {} for volume in volumes}}
-    made = archive(folder / "odd.tar", Sample(layers=(base_layer(boot_files), top.getvalue()), config=config).docker(name))
+    made = archive(folder / "odd.tar", Sample(layers=(base_layer(boot_files), top.getvalue()), config=config, os=system).docker(name))
     assert (await uvm("import", "-q", str(made))).code == 0
     try:
         yield name

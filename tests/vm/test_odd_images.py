@@ -111,3 +111,11 @@ async def test_what_cannot_be_shared_is_told_before_anything_boots(source: str, 
     assert (done.code, done.out) == (125, b"")
     assert says in done.err
     assert b"kernel" not in done.err
+
+
+async def test_an_image_of_another_system_is_refused_by_its_name(boot_files: BootFiles, tmp_path: Path) -> None:
+    async with image(tmp_path, boot_files, {}, system="windows") as name:
+        done = await run_in(name, "true")
+    assert (done.code, done.out) == (125, b"")
+    assert done.err.startswith(f"uvm: image {name}: is for windows/".encode())
+    assert done.err.endswith(b", and the guest is Linux\n")

@@ -15,6 +15,7 @@ import pytest
 from tests.unit.images.samples import folder, link, tar
 
 from utilityvm.containers.volumes import volume_file
+from utilityvm.kit.proc import run_tool
 from utilityvm.store.layout import Layout
 
 from .running import NOTHING, PIPE, UVM, Done, command, of_vm, outcome_of, told, uvm
@@ -285,3 +286,22 @@ async def test_when_it_is_killed_nothing_is_left() -> None:
         async with asyncio.timeout(2):
             while of_vm(name):
                 await asyncio.sleep(0.01)
+
+
+async def test_a_volume_whose_vm_is_killed_while_it_writes_is_whole_and_has_what_was_synced(volume: str) -> None:
+    flags = ["-v", f"{volume}:/data:size=64m"]
+    script = (
+        "cd /data; echo kept > kept; sync; echo ready; while true; do dd if=/dev/urandom of=f$((i++ % 9)) bs=64k count=9 2>/dev/null; done"
+    )
+    async with running("sh", "-c", script, flags=flags) as (process, name):
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        await asyncio.sleep(1)  # of writing
+        process.kill()
+        await process.communicate()
+        async with asyncio.timeout(2):
+            while of_vm(name):
+                await asyncio.sleep(0.01)
+    assert await outcome("sh", "-c", "cat /data/kept; echo more >> /data/kept", flags=flags) == Done(0, b"kept\n")
+    assert await outcome("cat", "/data/kept", flags=flags) == Done(0, b"kept\nmore\n")
+    run_tool(["/sbin/e2fsck", "-fn", volume_file(Layout.of_user(), volume)], within=60)

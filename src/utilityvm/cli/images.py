@@ -28,8 +28,7 @@ def _run(args: argparse.Namespace) -> int:
         print("\n".join(image.id for image in images), end="\n" if images else "")
     else:
         rows = [
-            (image.name.short, _short(image.id), image.config.platform, image.config.created[:10] or "-", human(image.size))
-            for image in images
+            (image.name.short, _short(image.id), image.config.platform, _day(image.config.created), human(image.size)) for image in images
         ]
         print_table(("NAME", "ID", "PLATFORM", "CREATED", "SIZE"), [tuple(map(printable, row)) for row in rows])
     return 0
@@ -37,3 +36,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
+
+
+def _day(created: str) -> str:
+    """Return the day of a time; of Go's zero, which builders write for none, there is none."""
+    return "-" if created.startswith("0001-") else created[:10] or "-"

@@ -23,7 +23,7 @@ from utilityvm.images.names import parse
 from utilityvm.images.skopeo import Access
 from utilityvm.images.store import ImageStore
 from utilityvm.kit.aio import finish, together
-from utilityvm.kit.errors import GuestError, HostError, NotFound, UtilityVMError
+from utilityvm.kit.errors import GuestError, HostError, NotFound, Unsupported, UtilityVMError
 from utilityvm.kit.ids import new_guid
 from utilityvm.kit.trace import span
 from utilityvm.options.lcow import OptionsLCOW
@@ -183,13 +183,16 @@ async def _held(undo: AsyncExitStack, store: ImageStore, plan: Plan, pulling: Pu
 
 
 def _of_platform(image: Image, wanted: Platform | None) -> Image:
-    """Return an image that is of the platform that is wanted.
+    """Return an image that is of the platform that is wanted, and of Linux.
 
     Raises:
         NotFound: it is of another.
+        Unsupported: it is of another system, whose programs the guest does not run.
     """
     if wanted is not None and not wanted.covers(image.config.os, image.config.architecture, image.config.variant):
         raise NotFound(f"image {image.name.short}: is here for {image.config.platform}, and not for {wanted}")
+    if image.config.os not in {"", "linux"}:
+        raise Unsupported(f"image {image.name.short}: is for {image.config.platform}, and the guest is Linux")
     return image
 
 

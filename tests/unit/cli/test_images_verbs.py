@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.unit.images.samples import Sample, archive, digest, tar
 
+from utilityvm.cli.images import _day
 from utilityvm.cli.main import main
 from utilityvm.cli.progress import Bar, human
 from utilityvm.images.depot import Progress
@@ -60,6 +61,10 @@ def test_import_reads_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: Sa
     monkeypatch.setattr(Input, "isatty", lambda: True)
     assert main(["import", "-"]) == 2
     assert "standard input is a terminal" in capsys.readouterr().err
+
+
+def test_a_day_that_only_go_has_is_none() -> None:
+    assert [_day(text) for text in ("2026-11-30T18:00:00Z", "0001-01-01T00:00:00Z", "")] == ["2026-11-30", "-", "-"]
 
 
 @pytest.mark.usefixtures("imported")

@@ -59,12 +59,13 @@ class Sample:
     layers: Sequence[bytes] = (tar({"etc/": folder(), "etc/name": b"low"}), tar({"etc/name": b"high"}))
     packed: bool = True
     architecture: str = "amd64"
+    os: str = "linux"
     config: Mapping[str, object] = field(default_factory=lambda: {"Cmd": ["sh"], "Env": ["A=b"]})
 
     @property
     def config_blob(self) -> bytes:
         rootfs = {"type": "layers", "diff_ids": [digest(layer) for layer in self.layers]}
-        return json.dumps({"architecture": self.architecture, "os": "linux", "config": self.config, "rootfs": rootfs}).encode()
+        return json.dumps({"architecture": self.architecture, "os": self.os, "config": self.config, "rootfs": rootfs}).encode()
 
     @property
     def layer_blobs(self) -> list[bytes]:
