@@ -11,7 +11,8 @@ import (
 // shareMessage is the longest message of a share, in bytes; docs/measurements/shares.md says why.
 const shareMessage = 512 * 1024
 
-// mappedDirectory mounts a folder of the host, and unmounts it.
+// mappedDirectory mounts a folder of the host, and unmounts it; an update mounts it anew, for a machine that goes on from a template
+// has another host, and its connection to the template's has ended.
 func mappedDirectory(c *call, q *wire.Modify) {
 	d, err := wire.ParseDirectory(q.Settings)
 	if err != nil {
@@ -30,6 +31,12 @@ func mappedDirectory(c *call, q *wire.Modify) {
 		}
 		m.directories[d.MountPath] = true
 		(&mounting{call: c, settings: d}).prepare()
+	case "Update":
+		if !m.directories[d.MountPath] {
+			c.fail(&wire.Error{Code: wire.NotFound, Text: d.MountPath + ": no folder of the host is mounted there"})
+			return
+		}
+		(&mounting{call: c, settings: d}).again()
 	case "Remove":
 		k := m.Kernel
 		m.Loop.Beside(func() error { return unmount(k, d.MountPath) }, func(err error) {
@@ -61,6 +68,17 @@ func (m *mounting) prepare() {
 	}, func(err error) {
 		if err != nil {
 			m.fail("failed to mount directory for mapped directory "+path, err)
+			return
+		}
+		m.mount()
+	})
+}
+
+func (m *mounting) again() {
+	machine, path := m.call.bridge.machine, m.settings.MountPath
+	machine.Loop.Beside(func() error { return machine.Kernel.Detach(path) }, func(err error) {
+		if err != nil {
+			m.call.fail(&wire.Error{Code: wire.Fail, Text: "unmounting " + path, Cause: err})
 			return
 		}
 		m.mount()

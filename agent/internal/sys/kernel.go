@@ -51,6 +51,8 @@ type Kernel interface {
 	Bind(source, target string, readOnly bool) error
 	// Unmount takes off what is mounted last on target.
 	Unmount(target string) error
+	// Detach takes it off for all who come later: who has something open in it keeps that.
+	Detach(target string) error
 	// RemoveDir removes an empty folder.
 	RemoveDir(path string) error
 	// GrowFS makes the file system mounted on target as large as its device, which has so many bytes.

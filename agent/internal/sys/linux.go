@@ -57,6 +57,12 @@ func (Linux) Unmount(target string) error {
 	return syscall.Unmount(target, noFollow)
 }
 
+// Detach implements Kernel.
+func (Linux) Detach(target string) error {
+	const noFollow = 8 // UMOUNT_NOFOLLOW
+	return syscall.Unmount(target, noFollow|syscall.MNT_DETACH)
+}
+
 // RemoveDir implements Kernel.
 func (Linux) RemoveDir(path string) error { return syscall.Rmdir(path) }
 

@@ -228,6 +228,6 @@ def _import(args: argparse.Namespace) -> int:
         telling_what_is_wrong(f"import {args.file}"),
         nullcontext(sys.stdin.buffer) if args.file == "-" else Path(args.file).open("rb") as file,
     ):
-        made = read_template(layout.templates, file, args.name, layout.boot_files)
+        made = read_template(layout.templates, file, args.name, layout)
     print(made)
     return 0

@@ -1,6 +1,6 @@
 """What the floors above need of whatever runs a VM: a service that makes compute systems, and the systems."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -18,6 +18,7 @@ from utilityvm.schema.document import ComputeSystem as Document
 from utilityvm.schema.properties import Properties, PropertyType, VmMemory
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.schema.statistics import StorageStats
+from utilityvm.store.devices import Devices
 
 
 class ExitHow(StrEnum):
@@ -276,29 +277,36 @@ class Frozen(Protocol):
 class Savable(Protocol):
     """What others can go on from."""
 
-    async def freeze(self) -> Frozen:
+    async def freeze(self, devices: Callable[[], Devices]) -> Frozen:
         """Return a copy of it, for others to go on from. It stands still for a moment, and runs on, also when this fails.
 
-        A cancelled call is carried out, and leaves nothing.
+        `devices` tells what it has been given, also while it stands still; it raises what is raised then. A cancelled call is carried
+        out, and leaves nothing.
 
         Raises:
-            StateError: it does not run.
+            StateError: it does not run; or it is being given something.
             Unsupported: it has what others could not have; each is named.
             HostError, DeadlineExceeded: it could not be copied.
             ConnectionLost: it ended meanwhile.
         """
         ...
 
-    async def save_as_template(self, options: OptionsLCOW | None) -> bool:
+    @property
+    def inherited(self) -> Devices:
+        """What it has from the one that it goes on from, as soon as it is started: nothing when it boots."""
+        ...
+
+    async def save_as_template(self, options: OptionsLCOW | None, devices: Callable[[], Devices]) -> bool:
         """Pause it and save it as a template of its id, for others to go on from. `options`, those of a Linux VM, are kept with it.
 
         Returns False when it has ended, and True when it is the template itself and stays until it is ended; nothing else can be
         done with it then.
 
-        A call that fails has changed nothing, and it runs on. A cancelled call is carried out.
+        `devices` tells what it has been given, also while it is paused; it raises what is raised then. A call that fails has changed
+        nothing, and it runs on. A cancelled call is carried out.
 
         Raises:
-            StateError: it does not run.
+            StateError: it does not run; or it is being given something.
             Exists: there is a template of its id.
             Unsupported: it was not made for it, or has what cannot be in a template; each is named.
             HostError, DeadlineExceeded: it could not be saved.

@@ -10,13 +10,14 @@ from typing import Final, final
 
 from utilityvm.containers.document import ContainerId, folder
 from utilityvm.containers.releases import Releases
-from utilityvm.containers.scratch import SCRATCH_FORMAT, DiskFile, fill, nameless
+from utilityvm.containers.scratch import SCRATCH_FORMAT, fill
 from utilityvm.devices.ports import Owner
 from utilityvm.devices.scsi import DiskAccess
 from utilityvm.devices.tables import Tables
 from utilityvm.kit.aio import together
 from utilityvm.kit.errors import NotFound, Unsupported
 from utilityvm.plan.facts import Platform
+from utilityvm.store.nameless import DiskFile, nameless
 
 _DISCARD: Final = ("discard",)  # what is deleted is given back to the host
 

@@ -1,4 +1,4 @@
-"""Disks that containers write to: ext4 in files without a name, so that nothing is left of them whatever becomes of their owner.
+"""Disks that containers write to: ext4 in files without a name (`store.nameless`).
 
 A file system of each size is made once and kept; a new disk is a copy of it that shares its blocks, or has holes where it has.
 """
@@ -9,12 +9,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, final
+from typing import Final
 
 from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import HostError, InvalidOptions, Problem
 from utilityvm.kit.files import FileLock, copy_sparse
 from utilityvm.kit.proc import run_tool
+from utilityvm.store.nameless import DiskFile
 
 SCRATCH_SIZE: Final = 10 << 30
 """Bytes of a disk unless its size is given. It takes of the host what is written to it."""
@@ -45,41 +46,6 @@ def check_size(size: object, name: str) -> int:
         message = f"{name} is {size!r:.100}: a disk has from {MIN_SIZE >> 20} MiB to {MAX_SIZE >> 40} TiB, in bytes"
         raise InvalidOptions(message, problems=[Problem(f"$.{name}", "range", message)])
     return -(-size // 4096) * 4096
-
-
-@final
-class DiskFile:
-    """An open file that is a disk. `path` leads to it as long as it is open, in this process only."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.path = f"/proc/self/fd/{fd}"
-
-    def close(self) -> None:
-        """Let go of it: a file without a name is gone then. A second call does nothing."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-
-def nameless(folder: Path) -> DiskFile:
-    """Return a new file without a name in `folder`, which is made when it is missing.
-
-    Raises:
-        HostError: it cannot be made there.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            return DiskFile(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR}:
-                raise
-        fd, name = tempfile.mkstemp(dir=folder)  # a file system without such files: the name is there for a moment
-        Path(name).unlink()
-        return DiskFile(fd)
-    except OSError as error:
-        raise HostError(f"{folder}: no disk can be made here: {error.strerror}") from error
 
 
 async def fill(file: DiskFile, kept: Path, size: int, extra: Sequence[str]) -> None:

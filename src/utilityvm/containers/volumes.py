@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from utilityvm.containers.scratch import VOLUME_FORMAT, DiskFile, fill, nameless
+from utilityvm.containers.scratch import VOLUME_FORMAT, fill
 from utilityvm.devices.scsi import Scsi
 from utilityvm.kit.errors import Exists, HostError, NotFound, Unsupported
 from utilityvm.kit.ids import check_name
 from utilityvm.store.layout import Layout
+from utilityvm.store.nameless import DiskFile, nameless
 
 if sys.platform != "win32":
     import fcntl

@@ -35,6 +35,7 @@ class Do(StrEnum):
     SHARE = "attach once more"
     CHANGE = "change"
     DETACH = "detach"
+    RECORD = "be recorded"
     DONE = "be done"
     FAIL = "fail"
     FAIL_HALF = "fail half-way"
@@ -47,6 +48,7 @@ LIFE: Final[Mapping[tuple[Held, Do], Held]] = {
     (Held.ATTACHED, Do.SHARE): Held.ATTACHED,
     (Held.ATTACHED, Do.CHANGE): Held.CHANGING,
     (Held.ATTACHED, Do.DETACH): Held.DETACHING,
+    (Held.ATTACHED, Do.RECORD): Held.ATTACHED,
     (Held.CHANGING, Do.DONE): Held.ATTACHED,
     (Held.CHANGING, Do.FAIL): Held.ATTACHED,
     (Held.CHANGING, Do.FAIL_HALF): Held.ATTACHED,
@@ -128,10 +130,21 @@ class Holdings(Generic[T]):
         self._vm_id, self._kind, self._effects = vm_id, kind, effects
         self._held: dict[str, Holding[T]] = {}
 
-    def adopt(self, key: str, thing: T) -> None:
+    def adopt(self, key: str, thing: T, references: int = 1) -> None:
         """Hold a thing that the VM has from its start."""
         held = self._held[key] = Holding(self._subject(key), thing)
+        held.references = references
         held.step(Do.DONE)
+
+    def still(self) -> list[Holding[T]]:
+        """Return all of them, of which none is on its way.
+
+        Raises:
+            StateError: one is, or is half detached.
+        """
+        for held in self._held.values():
+            held.step(Do.RECORD)
+        return list(self._held.values())
 
     def __iter__(self) -> Iterator[Holding[T]]:
         """All of them, also those that move, in the order of being asked for."""

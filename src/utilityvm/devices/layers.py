@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import count
 from typing import Final, final
 
 from utilityvm.devices.ports import Owner
@@ -40,7 +39,8 @@ class Layers:
 
     def __init__(self, owner: Owner, vpmem: VPMem, scsi: Scsi) -> None:
         self._owner, self._vpmem, self._scsi = owner, vpmem, scsi
-        self._numbers = count(1)
+        self.mount_points = 0
+        """How many paths have been given out by `mount_point`."""
 
     async def add(self, host_path: str) -> ImageLayer:
         """Let a Linux guest mount an image to read: as persistent memory, and where that has no place for it as a SCSI disk.
@@ -65,7 +65,8 @@ class Layers:
 
     def mount_point(self) -> str:
         """Return a path in a Linux guest where nothing has been mounted yet."""
-        return f"/run/mounts/m{next(self._numbers)}"
+        self.mount_points += 1
+        return f"/run/mounts/m{self.mount_points}"
 
     async def remove(self, layer: ImageLayer) -> None:
         """Give back what `add` returned. When that fails the same call may be made again.

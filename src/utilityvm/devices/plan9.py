@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import Final, final
 
 from utilityvm.devices import paths
@@ -14,6 +13,7 @@ from utilityvm.options import builds
 from utilityvm.schema.devices import Plan9Share as Share
 from utilityvm.schema.guest_requests import GuestRequest, LCOWMappedDirectory
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.store.devices import ShareRecord
 
 PORT: Final = 564
 """Where the guest dials the server of the shares."""
@@ -40,9 +40,39 @@ class Plan9:
     """The 9p shares of one VM. There is no sharing of shares: each call makes one, also of the same folder."""
 
     def __init__(self, owner: Owner) -> None:
-        self._owner, self._numbers = owner, count()
+        self._owner, self.names = owner, 0
+        """How many names have been given out; each is a number."""
         self._held = Holdings[SharedFolder](owner.id, "9p share", _Effects(owner))
         owner.mounts.watch(lambda: (Mount(held.thing.guest_path, f"the folder {held.thing.host_path}", held.state) for held in self._held))
+
+    def save(self) -> tuple[ShareRecord, ...]:
+        """Return the records of the shares.
+
+        Raises:
+            StateError: one is on its way in or out.
+        """
+        return tuple(
+            ShareRecord(
+                name=share.name,
+                host_path=share.host_path,
+                guest_path=share.guest_path,
+                read_only=share.read_only,
+                allowed_names=share.allowed_names,
+            )
+            for share in (held.thing for held in self._held.still())
+        )
+
+    def restore(self, records: Sequence[ShareRecord]) -> None:
+        """Have the shares of a VM that was saved. Its guest has them again by `remounts`."""
+        for record in records:
+            names = record.allowed_names
+            share = SharedFolder(record.name, record.host_path, record.guest_path, record.read_only, names)
+            self._held.adopt(record.name, share)
+
+    def remounts(self) -> list[ModifySettingRequest]:
+        """Return the requests by which the host serves all shares, and the guest mounts them anew where it has them."""
+        shares = [held.thing for held in self._held]
+        return [_request("Add", _share(share), _guest("Update", share, read_only=share.read_only)) for share in shares]
 
     @property
     def shares(self) -> tuple[SharedFolder, ...]:
@@ -69,7 +99,7 @@ class Plan9:
             raise InvalidOptions("uvmPath must be passed to AddPlan9", hint="guest_path is where the guest is to have the folder")
         self._owner.require_free(guest_path, host_path)
         names = None if allowed_names is None else tuple(allowed_names)
-        name = str(next(self._numbers))
+        name, self.names = str(self.names), self.names + 1
         return _now(await self._held.take(name, lambda: SharedFolder(name, host_path, guest_path, read_only, names)))
 
     async def remove(self, share: SharedFolder) -> None:
@@ -90,16 +120,7 @@ class _Effects:
         self._owner = owner
 
     async def attach(self, thing: SharedFolder) -> None:
-        flags = _LINUX_METADATA | (_READ_ONLY if thing.read_only else 0) | (0 if thing.allowed_names is None else _RESTRICTED)
-        share = Share(
-            name=thing.name,
-            access_name=thing.name,
-            path=thing.host_path,
-            port=PORT,
-            flags=flags,
-            allowed_files=list(thing.allowed_names or ()),
-        )
-        await self._owner.modify(_request("Add", share, _guest("Add", thing, read_only=thing.read_only)))
+        await self._owner.modify(_request("Add", _share(thing), _guest("Add", thing, read_only=thing.read_only)))
 
     async def detach(self, thing: SharedFolder, *, from_guest: bool) -> None:
         share = Share(name=thing.name, access_name=thing.name, port=PORT)
@@ -108,6 +129,18 @@ class _Effects:
         except UtilityVMError as error:
             error.during(f"failed to remove plan9 share {thing.name} from {self._owner.id}")
             raise
+
+
+def _share(thing: SharedFolder) -> Share:
+    flags = _LINUX_METADATA | (_READ_ONLY if thing.read_only else 0) | (0 if thing.allowed_names is None else _RESTRICTED)
+    return Share(
+        name=thing.name,
+        access_name=thing.name,
+        path=thing.host_path,
+        port=PORT,
+        flags=flags,
+        allowed_files=list(thing.allowed_names or ()),
+    )
 
 
 def _request(request_type: str, share: Share, guest: GuestRequest | None) -> ModifySettingRequest:

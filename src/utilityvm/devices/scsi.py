@@ -17,6 +17,7 @@ from utilityvm.plan.windows import ScsiSlot
 from utilityvm.schema.devices import Attachment
 from utilityvm.schema.guest_requests import GuestRequest, LCOWMappedVirtualDisk, WCOWMappedVirtualDisk
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.store.devices import DiskRecord
 
 LUNS: Final = 64
 """Disks of a controller."""
@@ -64,6 +65,20 @@ class Scsi:
         for slot in slots:
             disk = Disk(slot.controller, slot.lun, slot.host_path, slot.uvm_path, slot.attachment_type, slot.read_only)
             self._held.adopt(slot.host_path, disk)
+
+    def save(self) -> tuple[DiskRecord, ...]:
+        """Return the records of the disks. What is on them is for the host to add.
+
+        Raises:
+            StateError: one is on its way in or out.
+        """
+        return tuple(_record(held) for held in self._held.still())
+
+    def restore(self, records: Sequence[DiskRecord]) -> None:
+        """Have the disks of a VM that was saved."""
+        for record in records:
+            disk = Disk(record.controller, record.lun, record.host_path, record.guest_path, FILE, record.read_only, record.options)
+            self._held.adopt(record.host_path, disk, record.references)
 
     @property
     def disks(self) -> tuple[Disk, ...]:
@@ -255,6 +270,19 @@ def _request(request_type: str, settings: object) -> GuestRequest:
 
 def _attachment(disk: Disk) -> Attachment:
     return Attachment(type=disk.type, path=disk.host_path, read_only=disk.read_only)
+
+
+def _record(held: Holding[Disk]) -> DiskRecord:
+    disk = held.thing
+    return DiskRecord(
+        controller=disk.controller,
+        lun=disk.lun,
+        host_path=disk.host_path,
+        guest_path=disk.guest_path,
+        read_only=disk.read_only,
+        options=disk.options,
+        references=held.references,
+    )
 
 
 def _now(held: Holding[Disk]) -> Disk:

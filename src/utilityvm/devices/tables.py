@@ -13,6 +13,7 @@ from utilityvm.devices.vpmem import VPMem
 from utilityvm.devices.vsmb import Vsmb
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
+from utilityvm.store.devices import Devices
 
 
 class Tables(NamedTuple):
@@ -28,10 +29,30 @@ class Tables(NamedTuple):
     network: Network
 
 
-def tables(owner: Owner, plan: LcowPlan | WcowPlan) -> Tables:
-    """Make the tables of a VM, with what it has from the start."""
+def record(made: Tables) -> Devices:
+    """Return what a VM has been given of what can be saved with it.
+
+    Raises:
+        StateError: something of it is on its way in or out.
+    """
+    return Devices(
+        disks=made.scsi.save(),
+        pmem=made.vpmem.save(),
+        shares=made.plan9.save(),
+        mount_points=made.layers.mount_points,
+        share_names=made.plan9.names,
+    )
+
+
+def tables(owner: Owner, plan: LcowPlan | WcowPlan, inherited: Devices) -> Tables:
+    """Make the tables of a VM, with what it has from the start, and what it has `inherited` from the VM that it goes on from."""
     lcow, wcow = (plan, None) if isinstance(plan, LcowPlan) else (None, plan)
     scsi = Scsi(owner, plan.scsi_controller_count, wcow.slots if wcow else ())
     vpmem, vsmb = VPMem(owner, lcow), Vsmb(owner, wcow.shares if wcow else ())
     vpci, pipes = VPci(owner, lcow.assigned if lcow else {}), Pipes(owner)
-    return Tables(scsi, vpmem, Layers(owner, vpmem, scsi), Plan9(owner), vsmb, vpci, pipes, Network(owner))
+    layers, plan9 = Layers(owner, vpmem, scsi), Plan9(owner)
+    scsi.restore(inherited.disks)
+    vpmem.restore(inherited.pmem)
+    plan9.restore(inherited.shares)
+    layers.mount_points, plan9.names = inherited.mount_points, inherited.share_names
+    return Tables(scsi, vpmem, layers, plan9, vsmb, vpci, pipes, Network(owner))

@@ -4,7 +4,7 @@ QEMU cannot unplug such a device. There a removed one is only unmounted: its slo
 is used again when the same file comes again.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -18,6 +18,7 @@ from utilityvm.plan.lcow import LcowPlan, VPMemSlot
 from utilityvm.schema.devices import ImageFormat, VirtualPMemDevice
 from utilityvm.schema.guest_requests import GuestRequest, LCOWMappedVPMemDevice
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.store.devices import PmemRecord
 
 RESERVED: Final = "reserved"
 """State of a device that was removed and cannot be unplugged."""
@@ -52,6 +53,31 @@ class VPMem:
         effects = _Plugging(owner, self._plugged) if owner.host.platform is Platform.QEMU else _Effects(owner)
         self._held = Holdings[_Slot](owner.id, "VPMem device", effects)
         owner.mounts.watch(lambda: (Mount(held.thing.guest_path, f"the layer {held.thing.host_path}", held.state) for held in self._held))
+
+    def save(self) -> tuple[PmemRecord, ...]:
+        """Return the records of the devices, also of those that are reserved.
+
+        Raises:
+            StateError: one is on its way in or out.
+        """
+        self._held.still()
+        return tuple(
+            PmemRecord(slot=device.slot, host_path=device.host_path, guest_path=device.guest_path, references=device.references)
+            for device in self.devices
+            if device.state != ROOT
+        )
+
+    def restore(self, records: Sequence[PmemRecord]) -> None:
+        """Have the devices of a VM that was saved.
+
+        Raises:
+            NotFound, HostError: a file is not there any more, or may not be looked at.
+        """
+        for record in records:
+            seen = self._owner.host.look(record.host_path)
+            self._plugged[record.slot] = _Plugged(record.host_path, seen.identity)
+            if record.references:
+                self._held.adopt(record.host_path, _Slot(record.slot, record.host_path, record.guest_path, seen), record.references)
 
     @property
     def devices(self) -> tuple[PMemDevice, ...]:

@@ -53,6 +53,19 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def identity(path: Path) -> str:
+    """Name a file so that another content has another name, without reading it."""
+    try:
+        return identity_of(path, path.stat())
+    except OSError:
+        return f"{path} missing"
+
+
+def identity_of(path: Path | str, found: os.stat_result) -> str:
+    """Name a file as `identity` does, of which the host has told this."""
+    return f"{path} {found.st_mtime_ns} {found.st_size}"
+
+
 def copy_sparse(source: int, target: int, *, dig: bool = False) -> None:
     """Copy an open file to an empty one: by sharing its blocks where the file system can, else what it has between its holes. `dig`
     makes holes of blocks of zeros, and shares none.
@@ -60,17 +73,22 @@ def copy_sparse(source: int, target: int, *, dig: bool = False) -> None:
     Raises:
         OSError: it cannot be read or written.
     """
-    try:
-        if not dig:
-            fcntl.ioctl(target, _FICLONE, source)
-            return
-    except OSError:
-        pass
+    if not dig and share_blocks(source, target):
+        return
     os.ftruncate(target, os.fstat(source).st_size)
     for offset, length in extents(source):
         for at, piece in pieces(source, offset, length):
             for first, last in filled(piece) if dig else [(0, len(piece))]:
                 write_all(target, piece[first:last], at + first)
+
+
+def share_blocks(source: int, target: int) -> bool:
+    """Let an empty open file have another's content by sharing its blocks; False, and it is empty, where the file system cannot."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
 
 
 def extents(fd: int) -> Iterator[tuple[int, int]]:

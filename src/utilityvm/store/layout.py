@@ -57,6 +57,11 @@ class Layout:
         return self.state / "images"
 
     @property
+    def layers(self) -> Path:
+        """The folder of the layers of images, by the digests of what they were made of."""
+        return self.images / "layers"
+
+    @property
     def shipped_images(self) -> Mapping[str, Path]:
         """The archives of images that come with the boot files, by the images' names."""
         return {"busybox": self.boot_files / BUSYBOX_FILE}

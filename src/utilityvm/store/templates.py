@@ -1,13 +1,15 @@
 """Templates on disk: a folder each, which is whole or not there.
 
-``memory`` is the guest's, with holes where it has never been; ``state`` is its devices'; ``manifest.json`` says what they go with.
+``memory`` is the guest's, with holes where it has never been; ``state`` is its devices'; ``manifest.json`` says what they go with, and
+names the files with what is on the guest's disks.
 Whoever makes one holds a lock on a folder with another name until it is whole; `sweep` removes such folders that nobody holds.
 """
 
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,26 +21,23 @@ from utilityvm.kit.errors import Corrupt, Exists, HostError, NotFound, Unsupport
 from utilityvm.kit.files import FileLock, sync_folder
 from utilityvm.kit.text import printable
 from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.store.devices import Devices, FileRecord
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the manifest: a template of another version is not read."""
 
 MEMORY: Final = "memory"
 STATE: Final = "state"
 MANIFEST: Final = "manifest.json"
 
+_CONTENT: Final = re.compile(r"scsi\d{1,2}-\d{1,2}-\d{1,4}\.(raw|vhd|qcow2)")
+"""What the file of a disk can be called: controller, place, which of the disk's files, and its format."""
+
 MAX_MANIFEST: Final = 1 << 20
 """Bytes of a manifest."""
 
 _UNFINISHED: Final = "."  # no id of a VM begins with it
 _READ_ONLY: Final = 0o444  # QEMU, who may be another user, opens it by a descriptor of ours; the folder keeps others out
-
-
-class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A file that the template's VM was booted from: its content, and by what to know it without reading all of it."""
-
-    sha256: str
-    identity: str
 
 
 class MachineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +53,7 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     files: dict[str, FileRecord]
     memory_bytes: int
     memory_in_state: bool = False
+    devices: Devices = Devices()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +66,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     machine: MachineRecord
     state_sha256: str
 
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """The names of the files with what is on its disks."""
+        return tuple(name for disk in self.machine.devices.disks for name in disk.content)
+
 
 class _Version(msgspec.Struct):
     version: int
@@ -73,11 +78,12 @@ class _Version(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A template that is read: descriptors of its two files, each with a place of its own in it."""
+    """A template that is read: descriptors of its files, each with a place of its own in it; those of its disks by their names."""
 
     manifest: Manifest
     memory: int
     state: int
+    contents: Mapping[str, int]
 
 
 @contextmanager
@@ -91,10 +97,10 @@ def opened(folder: Path, template_id: str) -> Iterator[Opened]:
         try:
             place = _open(held, folder / template_id, os.O_DIRECTORY)
             manifest = _manifest(held, folder, template_id, place)
-            memory, state = (_open(held, name, dir_fd=place) for name in (MEMORY, STATE))
+            memory, state, *contents = (_open(held, name, dir_fd=place) for name in (MEMORY, STATE, *manifest.contents))
         except OSError as error:
             raise _unreadable(folder, template_id, error) from error
-        yield Opened(manifest, memory, state)
+        yield Opened(manifest, memory, state, dict(zip(manifest.contents, contents, strict=True)))
 
 
 def read(folder: Path, template_id: str) -> Manifest:
@@ -139,9 +145,13 @@ def manifest_of(data: bytes, name: str) -> Manifest:
     try:
         if (found := msgspec.json.decode(data, type=_Version).version) != VERSION:
             raise Unsupported(f"{name}: is of version {found}, and this one knows version {VERSION}")
-        return msgspec.json.decode(data, type=Manifest)
+        manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"{name}: {MANIFEST}: {printable(str(error), 256)}") from error
+    contents = manifest.contents
+    if len(set(contents)) < len(contents) or not all(map(_CONTENT.fullmatch, contents)):
+        raise Corrupt(f"{name}: {MANIFEST}: a disk's files cannot be called so: {printable(', '.join(contents), 256)}")
+    return manifest
 
 
 def _unreadable(folder: Path, template_id: str, error: OSError) -> UtilityVMError:
@@ -168,7 +178,9 @@ def ids(folder: Path) -> tuple[str, ...]:
 
 @final
 class Draft:
-    """A template that is being made: `memory` and `state` are open for writing. `keep` makes it whole; `discard` leaves nothing of it."""
+    """A template that is being made: `memory` and `state` are open for writing, and so is what `content` makes. `keep` makes it whole;
+    `discard` leaves nothing of it.
+    """
 
     def __init__(self, folder: Path, template_id: str) -> None:
         self._folder, self._id = folder, template_id
@@ -179,9 +191,21 @@ class Draft:
                 self._path = Path(tempfile.mkdtemp(dir=folder, prefix=f"{_UNFINISHED}new-"))
                 self._lock = FileLock(self._path)
                 self._lock.acquire()
+            self._files: list[int] = []
             self.memory, self.state = self._open(MEMORY), self._open(STATE)
         except OSError as error:
             raise HostError(f"template {template_id}: cannot be made in {folder}: {error.strerror}") from error
+
+    def content(self, name: str) -> int:
+        """Make a file for what is on a disk, which the manifest names so, and return a descriptor of ours.
+
+        Raises:
+            HostError: it cannot be made.
+        """
+        try:
+            return self._open(name)
+        except OSError as error:
+            raise HostError(f"template {self._id}: {name} cannot be made: {error.strerror}") from error
 
     def keep(self, manifest: Manifest) -> None:
         """Give the template its name; all of it is on the disk then.
@@ -191,9 +215,9 @@ class Draft:
             HostError: the disk is full, or fails.
         """
         try:
-            os.fchmod(self.memory, _READ_ONLY)
-            os.fsync(self.memory)
-            os.fsync(self.state)
+            for fd in self._files:
+                os.fchmod(fd, _READ_ONLY)
+                os.fsync(fd)
             with (self._path / MANIFEST).open("xb") as file:
                 file.write(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
                 file.flush()
@@ -220,11 +244,13 @@ class Draft:
         self.discard()
 
     def _open(self, name: str) -> int:
-        return os.open(self._path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(self._path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._files.append(fd)
+        return fd
 
     def _close(self) -> None:
-        os.close(self.memory)
-        os.close(self.state)
+        while self._files:
+            os.close(self._files.pop())
         self._lock.release()
 
 

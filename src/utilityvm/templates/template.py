@@ -58,6 +58,7 @@ async def import_template(path: str | PathLike[str], template_id: str = "") -> "
         NotFound: there is no such file.
         InvalidOptions: no VM can have this id; or the template's options make no sense here.
         Exists: there is a template of this id.
+        Unsupported: a layer, or another file that its clones read, is another one on this host. One that is not here is NotFound.
         Corrupt: it is no such file, or not as it was written; the text says what is wrong. Nothing is left of it.
         Unsupported: another version of this package wrote it.
         HostError: it cannot be read, or the template not be written.
@@ -65,7 +66,7 @@ async def import_template(path: str | PathLike[str], template_id: str = "") -> "
     from utilityvm.templates import archive  # noqa: PLC0415 (what reads archives is slow to load, and few import)
 
     layout = Layout.of_user()
-    made = await finish(asyncio.to_thread(archive.import_from, layout.templates, Path(path), template_id, layout.boot_files), within=None)
+    made = await finish(asyncio.to_thread(archive.import_from, layout.templates, Path(path), template_id, layout), within=None)
     return _read(layout.templates, made)
 
 

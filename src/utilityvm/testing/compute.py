@@ -24,6 +24,7 @@ from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.properties import Properties, PropertyType, VmMemory
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.store.devices import Devices
 from utilityvm.store.templates import Draft, MachineRecord, Manifest
 
 RUNTIME_ID: Final = RuntimeId("6b8f1f4d-3c2a-4e57-9a61-0f1e2d3c4b5a")
@@ -31,6 +32,9 @@ RUNTIME_ID: Final = RuntimeId("6b8f1f4d-3c2a-4e57-9a61-0f1e2d3c4b5a")
 
 FAKE_RECORD: Final = MachineRecord(qemu="none", accel="none", processor="", topology=(), files={}, memory_bytes=0)
 """What a fake's template says of the machine that goes on from it: any fake does."""
+
+NOTHING: Final = Devices()
+"""What a machine has been given that has been given nothing."""
 
 GuestBody = Callable[[socket.socket], Awaitable[ExitStatus | None]]
 """Plays a guest on its end of the guest connection. Its return ends the machine, None as a power-off."""
@@ -61,7 +65,9 @@ class FakeFrozen:
 class FakeMachine:
     """A `compute.ports.Machine`. `ports` are those that were listened to, in order; `console` is what the guest said there.
 
-    `saved` are the options that it was saved with as a template, None while it was not; the template is in the service's folder, if any.
+    `saved` are the options that it was saved with as a template, and `kept` what it had been given then or when it was
+    copied, None while it was not; the template is
+    in the service's folder, if any. `inherited` is what it has from the one that it goes on from.
     `copies` are those that were made of it; `freeze_fails` is raised instead. `frozen` is what it goes on from, None for no copy.
     `requests` are the host's halves of changes, in order; `refuses` says of each, before it is carried out, with what it fails, or None.
     """
@@ -81,6 +87,7 @@ class FakeMachine:
         frozen: Frozen | None = None,
         templates: Path | None = None,
         stays: bool = False,
+        inherited: Devices = NOTHING,
     ) -> None:
         self.system_id, self.document, self.savable, self._templates = system_id, document, savable, templates
         self.forkable, self.frozen = forkable, frozen
@@ -88,6 +95,8 @@ class FakeMachine:
         self.saved: OptionsLCOW | None = None
         self.freeze_fails: UtilityVMError | None = None
         self.copies: list[FakeFrozen] = []
+        self.kept: Devices | None = None
+        self.inherited: Final = inherited
         self.ports: list[int] = []
         self.console: list[str] = []
         self.wires: dict[str, Wire] = {}
@@ -149,12 +158,12 @@ class FakeMachine:
         self._life.step(Do.RESUME)
         self._hosted.release()
 
-    async def save_as_template(self, options: OptionsLCOW | None) -> bool:
-        """See `compute.ports.Savable.save_as_template`. What was saved is in `saved`."""
+    async def save_as_template(self, options: OptionsLCOW | None, devices: Callable[[], Devices]) -> bool:
+        """See `compute.ports.Savable.save_as_template`. What was saved is in `saved` and `kept`."""
         self._life.check(Do.SAVE)
         if not self.savable:
             raise Unsupported(f"vm {self.system_id}: was not made to be saved as a template")
-        self.saved = options
+        self.kept, self.saved = devices(), options
         if self._stays:
             self._life.step(Do.KEEP)
             return True
@@ -164,12 +173,13 @@ class FakeMachine:
         await self.terminate()
         return False
 
-    async def freeze(self) -> FakeFrozen:
+    async def freeze(self, devices: Callable[[], Devices]) -> FakeFrozen:
         """See `compute.ports.Savable.freeze`; raises what the service was told to."""
         self._life.check(Do.FREEZE)
         await asyncio.sleep(0)
         if self.freeze_fails is not None:
             raise self.freeze_fails
+        self.kept = devices()
         self.copies.append(FakeFrozen())
         return self.copies[-1]
 
@@ -264,6 +274,7 @@ class FakeComputeService:
 
     `create_fails` and `start_fails` are raised by the next calls; `guest` plays the guest of machines that are created from then on.
     `templates` is the folder of what is saved (None: nothing is kept); or each template `stays`, the machine that it was, as on Windows.
+    `inherited` is what machines have that go on from a template.
     """
 
     def __init__(
@@ -274,7 +285,9 @@ class FakeComputeService:
         start_fails: UtilityVMError | None = None,
         templates: Path | None = None,
         stays: bool = False,
+        inherited: Devices = NOTHING,
     ) -> None:
+        self.inherited = inherited
         self.guest, self.create_fails, self.start_fails, self.templates = guest, create_fails, start_fails, templates
         self.stays = stays
         self.machines: list[FakeMachine] = []
@@ -290,6 +303,7 @@ class FakeComputeService:
         """See `compute.ports.ComputeService.create`."""
         if self.create_fails is not None:
             raise self.create_fails
+        inherited = self.inherited if document.virtual_machine and document.virtual_machine.restore_state else NOTHING
         machine = FakeMachine(
             system_id,
             document,
@@ -300,6 +314,7 @@ class FakeComputeService:
             frozen=frozen,
             templates=self.templates,
             stays=self.stays,
+            inherited=inherited,
         )
         self.machines.append(machine)
         return machine

@@ -11,6 +11,7 @@ from utilityvm.guest.spec import ProcessSpec
 from utilityvm.kit.errors import ConnectionLost, Exhausted, HostError, StateError, Unsupported
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.schema.properties import PropertyType
+from utilityvm.store.devices import Devices
 from utilityvm.testing.kernels import Then
 
 _PORT: Final = 0x4000_0000
@@ -242,7 +243,7 @@ async def a_machine_that_was_not_made_to_be_saved_is_not_and_runs_on(driver: Dri
     machine = await driver.create(Then.HANG)
     await machine.start()
     try:
-        await machine.save_as_template(OptionsLCOW())
+        await machine.save_as_template(OptionsLCOW(), Devices)
     except Unsupported:
         await machine.pause()
         await machine.resume()

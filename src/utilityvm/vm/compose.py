@@ -16,7 +16,6 @@ from utilityvm.boot.files import BUILD_HINT, MANIFEST, load
 from utilityvm.compute.ports import ComputeService, Frozen, Grants, HostFiles, Machine
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.jail import hint
-from utilityvm.compute.qemu.kept import identity
 from utilityvm.compute.qemu.origin import Memories
 from utilityvm.compute.qemu.records import depends_on
 from utilityvm.compute.qemu.service import QemuService
@@ -24,6 +23,7 @@ from utilityvm.devices.ports import HostSide, Look
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
 from utilityvm.guest.transport import Listener
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Unsupported
+from utilityvm.kit.files import identity
 from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
 from utilityvm.kit.trace import event, span
 from utilityvm.network.uplink import Uplink, uplink_of

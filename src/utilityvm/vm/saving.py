@@ -2,10 +2,12 @@
 
 import time
 
+from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import Machine
 from utilityvm.devices import resources
+from utilityvm.devices.plan9 import Plan9
 from utilityvm.devices.scsi import Scsi
-from utilityvm.devices.tables import Tables
+from utilityvm.devices.tables import Tables, record
 from utilityvm.devices.vsmb import SmbShare
 from utilityvm.guest.connection import GuestConnection
 from utilityvm.kit.errors import Unsupported
@@ -24,9 +26,9 @@ async def save_as_template(
     if not options.is_template:
         raise Unsupported(f"vm {vm_id}: was not created to become a template", hint="is_template=True")
     if isinstance(options, OptionsLCOW):
-        return TemplateConfig(uvm_id=vm_id, create_options=options), await system.save_as_template(options)
+        return TemplateConfig(uvm_id=vm_id, create_options=options), await system.save_as_template(options, lambda: record(tables))
     config = TemplateConfigWCOW(uvm_id=vm_id, resources=_cloneable(vm_id, tables), create_options=options)
-    return config, await system.save_as_template(None)
+    return config, await system.save_as_template(None, lambda: record(tables))
 
 
 def _cloneable(vm_id: VmId, tables: Tables) -> tuple[CloneableResource, ...]:
@@ -60,6 +62,17 @@ def _disks(scsi: Scsi) -> list[ScsiMount]:
         )
         for disk in sorted(scsi.disks, key=lambda disk: (disk.controller, disk.lun))
     ]
+
+
+async def remount(guest: GuestConnection, system: Machine, plan9: Plan9, phase: Phase) -> None:
+    """Let a guest have the folders again that its template had: the connections to who served them have ended.
+
+    Raises:
+        UtilityVMError: one cannot be served, or not be mounted.
+    """
+    phase.now = "the folders that it shares with its host"
+    for request in plan9.remounts():
+        await in_two_halves(request, system.modify, guest.client.modify, phase.name)
 
 
 async def introduce(guest: GuestConnection, vm_id: VmId, options: OptionsLCOW | OptionsWCOW, runtime_id: RuntimeId, phase: Phase) -> None:

@@ -123,7 +123,7 @@ class UtilityVM:
         self._output: asyncio.Task[None] | None = None
         knows = partial(knows_namespaces, self.properties)
         self._devices = Owner(vm_id, self.os == "windows", options.fully_physically_backed, host, self.modify, knows)
-        self._tables = tables(self._devices, plan)
+        self._tables = tables(self._devices, plan, system.inherited)
         self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes, self.network = self._tables
         self.uplinks = Uplinks(vm_id, self.network, system.offer, lambda: self._step(Do.USE))
         self._containers = Containers(self._as_host(), self._devices, self._tables, options)
@@ -339,11 +339,11 @@ class UtilityVM:
         more: its state is ``saved``, and while others go on from it, it must be kept open; clones get their own of its folders and disks.
 
         The VM was created with `is_template`. Programs that run in it run on in each clone, where their streams stand still until
-        `attach_process` asks for them. What it has been given (disks, layers, folders, adapters) is removed before. A call that fails has
-        changed nothing; a cancelled one is carried out.
+        `attach_process` asks for them. Clones have the disks, layers and folders that it has been given, each with what is on a disk that
+        is written to for itself. A call that fails has changed nothing; a cancelled one is carried out.
 
         Raises:
-            StateError: it does not run.
+            StateError: it does not run; or it is being given something.
             Exists: there is a template of its id.
             Unsupported: it was not created for it; or has what no clone could have, each by its name.
             DeadlineExceeded: its guest did not fall silent, or QEMU does not answer.
@@ -372,7 +372,7 @@ class UtilityVM:
         """
         self._step(Do.FORK)
         with span("vm.fork", vm=self.id):
-            return await fork(self.id, self.options, self._system, self._bear, Wish(count, forkable, network))
+            return await fork(self.id, self.options, self._system, self._bear, Wish(count, forkable, network), self._tables)
 
     async def properties(self, *wanted: PropertyType) -> Properties:
         """Say who and in what state the VM is, and what was agreed with its guest; `wanted` is asked of the guest.
@@ -669,6 +669,7 @@ class UtilityVM:
         phase.now = "the guest agent's answer to the first call"
         cold_start = not self.options.is_clone
         self._guest = await GuestConnection.open(stream, self._system, f"vm {self.id}", self._end.after_loss, cold_start=cold_start)
+        await saving.remount(self._guest, self._system, self.plan9, phase)
         await saving.introduce(self._guest, self.id, self.options, self.runtime_id, phase)
         return self._guest.boot
 

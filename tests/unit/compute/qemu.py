@@ -13,10 +13,14 @@ from utilityvm.kit.aio import Scope
 
 
 class Qemu:
-    """QEMU's end of a monitor: carries out everything but `fails`, refused by `says_no`, and ends instead of answering to `dies`."""
+    """QEMU's end of a monitor: carries out everything but `fails`, refused by `says_no`, and ends instead of answering to `dies`.
+
+    `tells` are its answers to commands that ask for something.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock, self.fails, self.dies, self.says_no = sock, "", "", "no"
+        self.tells: dict[str, object] = {"add-fd": {"fd": 21}}
         self.heard: list[str] = []
         self.arguments: list[Mapping[str, object]] = []
         self.fds: list[int] = []
@@ -57,7 +61,7 @@ class Qemu:
         if command == self.fails:
             await self._say({"id": asked["id"], "error": {"class": "GenericError", "desc": self.says_no}})
             return True
-        await self._say({"id": asked["id"], "return": {"fd": 21} if command == "add-fd" else {}})
+        await self._say({"id": asked["id"], "return": self.tells.get(command, {})})
         if command == "device_del":
             await self._say({"event": "DEVICE_DELETED", "data": {"device": arguments["id"], "path": "/x"}})
         return True

@@ -18,9 +18,11 @@ from utilityvm.compute.qemu.records import record_of
 from utilityvm.compute.qemu.share import Share
 from utilityvm.kit.errors import Corrupt, HostError, NotFound, Unsupported
 from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.store.layout import Layout
 from utilityvm.store.templates import Draft, Manifest
 
 SIZE = 1 << 20
+HERE = Layout(Path("/nowhere"), Path("/nowhere"), Path("/nowhere"))
 OLD = HostFacts(qemu="/qemu", version=(7, 2, 0), accel=Accel.TCG, reason="", processors=1, address_bits=40)
 NEW = msgspec.structs.replace(OLD, version=(8, 2, 0))
 
@@ -56,7 +58,7 @@ def template(folder: Path, kernel: Path, template_id: str = "one", facts: HostFa
 async def test_memory_is_copied_once_sealed_and_each_clone_has_descriptors_of_its_own(tmp_path: Path, kernel: Path) -> None:
     template(tmp_path, kernel)
     memories = Memories()
-    first, second = [await memories.take(tmp_path, launch(kernel), OLD) for _ in range(2)]
+    first, second = [await memories.take(tmp_path, launch(kernel), OLD, HERE) for _ in range(2)]
     assert os.fstat(first.memory).st_size == SIZE, "it can be mapped before it is copied"
     assert os.pread(first.memory, 3, 4096) == bytes(3)
     async with asyncio.TaskGroup() as group:
@@ -85,7 +87,7 @@ async def test_who_gives_up_while_memory_is_copied_leaves_no_descriptor(tmp_path
     template(tmp_path, kernel)
     memories, before = Memories(), descriptors()
     async with asyncio.TaskGroup() as group:
-        taking = group.create_task(memories.take(tmp_path, launch(kernel), OLD))
+        taking = group.create_task(memories.take(tmp_path, launch(kernel), OLD, HERE))
         await asyncio.sleep(0)
         taking.cancel()
     memories.close()
@@ -99,7 +101,7 @@ async def test_a_copy_that_fails_is_told_and_tried_again_by_the_next(tmp_path: P
 
     template(tmp_path, kernel)
     memories = Memories()
-    first, second = [await memories.take(tmp_path, launch(kernel), OLD) for _ in range(2)]
+    first, second = [await memories.take(tmp_path, launch(kernel), OLD, HERE) for _ in range(2)]
     with monkeypatch.context() as patch:
         patch.setattr(origin, "copy_memory", full)
         with pytest.raises(HostError, match="template one: its memory cannot be copied: Cannot allocate memory"):
@@ -113,7 +115,7 @@ async def test_a_copy_that_fails_is_told_and_tried_again_by_the_next(tmp_path: P
 
 async def test_a_qemu_that_can_read_alone_has_the_templates_own_file(tmp_path: Path, kernel: Path) -> None:
     template(tmp_path, kernel, facts=NEW)
-    taken = await Memories().take(tmp_path, launch(kernel), NEW)
+    taken = await Memories().take(tmp_path, launch(kernel), NEW, HERE)
     await taken.whole()
     assert os.fstat(taken.memory).st_ino == (tmp_path / "one" / "memory").stat().st_ino
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -125,7 +127,7 @@ async def test_few_memories_are_kept_and_a_template_that_was_made_again_is_anoth
     memories = Memories()
     for number in range(KEPT + 2):
         template(tmp_path, kernel, f"t{number}")
-        (await memories.take(tmp_path, launch(kernel, f"t{number}"), OLD)).close()
+        (await memories.take(tmp_path, launch(kernel, f"t{number}"), OLD, HERE)).close()
     assert len(memories._kept) == KEPT
     memories.close()
     assert memories._kept == {}
@@ -137,7 +139,7 @@ async def test_what_differs_is_told(tmp_path: Path, kernel: Path, monkeypatch: p
 
     async def refused(wanted: Launch, facts: HostFacts) -> str:
         with pytest.raises(Unsupported) as caught:
-            await memories.take(tmp_path, wanted, facts)
+            await memories.take(tmp_path, wanted, facts, HERE)
         return caught.value.message.removeprefix("template one: ")
 
     assert await refused(launch(kernel), NEW) == "was made with QEMU 7.2.0, and here is 8.2.0"
@@ -148,13 +150,13 @@ async def test_what_differs_is_told(tmp_path: Path, kernel: Path, monkeypatch: p
     other.write_bytes(b"another")
     assert await refused(launch(other), OLD) == f"was made with another kernel than {other}"
     other.write_bytes(b"kernel")
-    (await memories.take(tmp_path, launch(other), OLD)).close()
+    (await memories.take(tmp_path, launch(other), OLD, HERE)).close()
     template(tmp_path / "kvm", kernel, facts=kvm)
     monkeypatch.setattr(records, "_processor", lambda: "another")
     with pytest.raises(Unsupported, match="was made on another processor"):
-        await memories.take(tmp_path / "kvm", launch(kernel), kvm)
+        await memories.take(tmp_path / "kvm", launch(kernel), kvm, HERE)
     with pytest.raises(NotFound):
-        await memories.take(tmp_path, launch(kernel, "two"), OLD)
+        await memories.take(tmp_path, launch(kernel, "two"), OLD, HERE)
     memories.close()
 
 
@@ -162,7 +164,7 @@ async def test_files_that_were_changed_are_corrupt(tmp_path: Path, kernel: Path)
     template(tmp_path, kernel)
     (tmp_path / "one" / "state").write_bytes(b"other")
     with pytest.raises(Corrupt, match="the state of its devices is not as it was written"):
-        await Memories().take(tmp_path, launch(kernel), OLD)
+        await Memories().take(tmp_path, launch(kernel), OLD, HERE)
     os.truncate(tmp_path / "one" / "memory", 5)
     with pytest.raises(Corrupt, match="its memory has 5 bytes, and should have 1048576"):
-        await Memories().take(tmp_path, launch(kernel), OLD)
+        await Memories().take(tmp_path, launch(kernel), OLD, HERE)

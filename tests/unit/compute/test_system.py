@@ -24,6 +24,7 @@ from utilityvm.kit.enclosure import OPEN, Enclosure
 from utilityvm.kit.errors import DeadlineExceeded
 from utilityvm.kit.ids import VmId
 from utilityvm.schema.document import ComputeSystem
+from utilityvm.store.layout import Layout
 
 FACTS = HostFacts(qemu="qemu", version=(7, 2, 0), accel=Accel.TCG, reason="test", processors=1, address_bits=40)
 
@@ -58,7 +59,9 @@ async def machine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[QemuMa
     monkeypatch.setattr(system, "Child", Undying)
     monkeypatch.setattr(system, "CLEANUP", 0.05)
     launch = Launch(argv=("qemu",), memory_bytes=4096, files={}, console_path="", share=Share(count=1), rules={})
-    processors, saving = Processors(VmId("x"), launch.share, Cgroups()), Saving(VmId("x"), launch, FACTS, Path("/nowhere"))
+    nowhere = Path("/nowhere")
+    processors = Processors(VmId("x"), launch.share, Cgroups())
+    saving = Saving(VmId("x"), launch, FACTS, nowhere, Layout(nowhere, nowhere, nowhere))
     made = QemuMachine(VmId("x"), ComputeSystem(owner="o"), launch, FACTS, processors, Shown(), saving)
     async with asyncio.timeout(10):
         await made.start()

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from utilityvm.containers import scratch
-from utilityvm.containers.scratch import KEPT, SCRATCH_FORMAT, VOLUME_FORMAT, check_size, fill, nameless
+from utilityvm.containers.scratch import KEPT, SCRATCH_FORMAT, VOLUME_FORMAT, check_size, fill
 from utilityvm.containers.volumes import lock_volume, make_volume, remove_volume, volume_file, volumes
 from utilityvm.kit.errors import Exists, HostError, InvalidOptions, NotFound
 from utilityvm.kit.files import copy_sparse
 from utilityvm.kit.proc import run_tool
+from utilityvm.store.nameless import nameless
 from utilityvm.testing.guest import FakeGuest, Program
 
 from .rig import LAYERS, PROGRAMS, SIZE, a_vm, config, forever, layout_of, nothing_is_left, spec

@@ -8,7 +8,8 @@ from typing import Final
 from msgspec import structs
 
 from utilityvm.options.lcow import OptionsLCOW
-from utilityvm.store.templates import Draft, FileRecord, MachineRecord, Manifest
+from utilityvm.store.devices import FileRecord
+from utilityvm.store.templates import Draft, MachineRecord, Manifest
 
 SIZE: Final = 64 << 20
 STATE: Final = b"the state of its devices" * 99

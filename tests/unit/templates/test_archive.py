@@ -18,12 +18,14 @@ from msgspec import structs
 from tests.unit.templates.kept import MACHINE, SIZE, STATE, keep, manifest
 from utilityvm.images.header import BLOCK
 from utilityvm.kit.errors import BadArchive, Corrupt, Exists, HostError, InvalidOptions, NotFound, Unsupported, UtilityVMError
+from utilityvm.kit.files import digest, identity
 from utilityvm.kit.proc import run_tool
 from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.store.devices import Devices, DiskRecord, FileRecord, PmemRecord
 from utilityvm.store.layout import Layout
 from utilityvm.store.templates import MAX_MANIFEST, Draft, Manifest, opened, read, remove
 from utilityvm.templates import archive
-from utilityvm.templates.archive import DIGESTS, MAX_MEMORY, MAX_STATE, SMALLEST_HOLE, joined, read_template, write_template
+from utilityvm.templates.archive import DIGESTS, MAX_SPARSE, MAX_STATE, SMALLEST_HOLE, joined, read_template, write_template
 from utilityvm.templates.template import Template, import_template
 
 
@@ -39,8 +41,11 @@ def exported(folder: Path) -> bytes:
     return out.getvalue()
 
 
+HERE = Layout(Path("/nowhere"), Path("/nowhere"), Path("/boot/files/of/this/host"))
+
+
 def bring(folder: Path, data: bytes, name: str = "other") -> str:
-    return read_template(folder, io.BytesIO(data), name, Path("/boot/files/of/this/host"))
+    return read_template(folder, io.BytesIO(data), name, HERE)
 
 
 def members(data: bytes) -> dict[str, bytes]:
@@ -175,13 +180,13 @@ def encoded(found: Manifest) -> bytes:
     ("wrong", "kind", "said"),
     [
         (b"{}", Corrupt, "^the archive's template: manifest.json: Object missing required field"),
-        (b'{"version": 1, "id": "\xff"}', Corrupt, "^the archive's template: manifest.json: 'utf-8' codec can't decode byte"),
-        (b'{"version": 1, "id": ' + b"[" * 50_000, Corrupt, "^the archive's template: manifest.json: maximum recursion depth"),
+        (b'{"version": 2, "id": "\xff"}', Corrupt, "^the archive's template: manifest.json: 'utf-8' codec can't decode byte"),
+        (b'{"version": 2, "id": ' + b"[" * 50_000, Corrupt, "^the archive's template: manifest.json: maximum recursion depth"),
         (b'{"version": 1, "\x1b[2J": 1}', Corrupt, "^the archive's template: manifest.json: [ -~]*$"),
-        (b'{"version": 99}', Unsupported, "^the archive's template: is of version 99, and this one knows version 1$"),
+        (b'{"version": 99}', Unsupported, "^the archive's template: is of version 99, and this one knows version 2$"),
         (bytes(MAX_MANIFEST + 1), BadArchive, f"^manifest.json: has holes, or {MAX_MANIFEST + 1} bytes, more than"),
         ({"options": OptionsLCOW()}, BadArchive, "^manifest.json: it is no template's$"),
-        ({"machine": structs.replace(MACHINE, memory_bytes=MAX_MEMORY + 1)}, BadArchive, "^manifest.json: it is no template's$"),
+        ({"machine": structs.replace(MACHINE, memory_bytes=MAX_SPARSE + 1)}, BadArchive, "^manifest.json: it is no template's$"),
         (
             {"machine": structs.replace(MACHINE, memory_bytes=9)},
             BadArchive,
@@ -203,7 +208,12 @@ def test_other_files_than_ours_are_refused(folder: Path) -> None:
     refused(folder, packed(folder, "state", b"another"), BadArchive, "^state: is not as it was written")
     refused(folder, packed(folder, DIGESTS, b"[]"), BadArchive, "^digests.json: Expected `object`, got `array`")
     refused(folder, packed(folder, DIGESTS, b'{"state": "\xff"}'), BadArchive, "^digests.json: 'utf-8' codec")
-    refused(folder, packed(folder, DIGESTS, bytes(5000)), BadArchive, "^digests.json: has holes, or 5000 bytes, more than the 4096")
+    refused(
+        folder,
+        packed(folder, DIGESTS, bytes((4 << 20) + 1)),
+        BadArchive,
+        "^digests.json: has holes, or 4194305 bytes, more than the 4194304",
+    )
 
 
 def test_a_state_whose_template_had_another_is_refused(folder: Path) -> None:
@@ -316,3 +326,58 @@ def test_where_there_would_be_too_many_pieces_larger_holes_are_filled(monkeypatc
     monkeypatch.setattr(archive, "MOST_EXTENTS", 4)
     pieces = [(number * (SMALLEST_HOLE + 4096), 4096) for number in range(10)]
     assert joined(pieces) == ((0, pieces[-1][0] + 4096),)
+
+
+# -- devices ------------------------------------------------------------------------------------------------------------
+
+
+def with_devices(folder: Path, layer: Path) -> Manifest:
+    """Make a template `warm` with a disk that is written to, and a layer."""
+    record = FileRecord(sha256=digest(layer), identity=identity(layer))
+    disk = DiskRecord(controller=0, lun=1, host_path="warm:scsi0-1", read_only=False, content=("scsi0-1-0.raw",))
+    devices = Devices(disks=(disk,), pmem=(PmemRecord(slot=0, host_path=str(layer), file=record),))
+    machine = structs.replace(MACHINE, devices=devices)
+    with Draft(folder, "disks") as draft:
+        os.ftruncate(draft.memory, SIZE)
+        os.pwrite(draft.state, STATE, 0)
+        fd = draft.content("scsi0-1-0.raw")
+        os.ftruncate(fd, 1 << 40)
+        os.pwrite(fd, b"on the disk", 1 << 39)
+        draft.keep(kept := manifest(folder.parent, name="disks", machine=machine))
+    return kept
+
+
+def test_disks_are_in_an_archive_and_files_that_are_read_must_be_here(folder: Path, tmp_path: Path) -> None:
+    (layer := tmp_path / "layer.erofs").write_bytes(b"layer")
+    was = with_devices(folder, layer)
+    out = io.BytesIO()
+    write_template(folder, "disks", out)
+    assert len(out.getvalue()) < 256 << 10
+    remove(folder, "disks")
+    bring(folder, out.getvalue())
+    assert read(folder, "other").machine == was.machine
+    with opened(folder, "other") as made:
+        assert os.pread(made.contents["scsi0-1-0.raw"], 11, 1 << 39) == b"on the disk"
+        assert os.fstat(made.contents["scsi0-1-0.raw"]).st_size == 1 << 40
+    remove(folder, "other")
+    (here := Layout(tmp_path / "state", tmp_path, tmp_path)).layers.mkdir(parents=True)
+    layer.rename(here.layers / layer.name)
+    refused(folder, out.getvalue(), NotFound, f"^{layer}, which it reads, is gone")
+    assert read_template(folder, io.BytesIO(out.getvalue()), "moved", here) == "moved"
+    assert read(folder, "moved").machine.devices.pmem[0].host_path == str(here.layers / layer.name)
+    remove(folder, "moved")
+    layer.write_bytes(b"other")
+    refused(folder, out.getvalue(), Unsupported, f"^{layer}, which it reads, is not what it was$")
+
+
+@pytest.mark.parametrize("name", ["../x", "memory", "scsi0-0-0.vhdx", "scsi0-1-0.raw/x", ""])
+def test_a_manifest_that_calls_a_disks_file_otherwise_is_corrupt(folder: Path, name: str) -> None:
+    disk = DiskRecord(controller=0, lun=1, host_path="a", read_only=False, content=(name,))
+    wrong = manifest(folder.parent, machine=structs.replace(MACHINE, devices=Devices(disks=(disk,))))
+    refused(folder, packed(folder, "manifest.json", encoded(wrong)), Corrupt, "a disk's files cannot be called so")
+
+
+def test_an_archive_without_a_disk_that_its_manifest_names_is_refused(folder: Path) -> None:
+    disk = DiskRecord(controller=0, lun=1, host_path="a", read_only=False, content=("scsi0-1-0.raw",))
+    wrong = manifest(folder.parent, machine=structs.replace(MACHINE, devices=Devices(disks=(disk,))))
+    refused(folder, packed(folder, "manifest.json", encoded(wrong)), BadArchive, "^'digests.json' stands where scsi0-1-0.raw should be")

@@ -140,6 +140,9 @@ func (k *Kernel) MountDevice(device, fstype, target string, flags uintptr, data 
 // Unmount implements sys.Kernel.
 func (k *Kernel) Unmount(target string) error { return k.call("unmount", target) }
 
+// Detach implements sys.Kernel.
+func (k *Kernel) Detach(target string) error { return k.call("detach", target) }
+
 // RemoveDir implements sys.Kernel.
 func (k *Kernel) RemoveDir(path string) error { return k.call("rmdir", path) }
 

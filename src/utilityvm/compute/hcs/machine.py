@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Final, final
 
@@ -33,6 +34,7 @@ from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.json import decode_answer, encode
 from utilityvm.schema.properties import Properties, PropertyType
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.store.devices import Devices
 
 NO_FORKS: Final = "the driver for Windows' host service forks no VMs"
 """What is said to those who want one."""
@@ -149,7 +151,16 @@ class HcsMachine:
         """See `compute.ports.Pausable.resume`, and `pause`."""
         await self._switch(Do.RESUME)
 
-    async def save_as_template(self, options: OptionsLCOW | None) -> bool:  # noqa: ARG002 (clones tell the service their own)
+    @property
+    def inherited(self) -> Devices:
+        """See `compute.ports.Savable.inherited`: nothing."""
+        return Devices()
+
+    async def save_as_template(
+        self,
+        options: OptionsLCOW | None,  # noqa: ARG002 (clones tell the service their own)
+        devices: Callable[[], Devices],  # noqa: ARG002 (and what they are to have of it)
+    ) -> bool:
         """See `compute.ports.Savable.save_as_template`. The service's template is this system, which stays.
 
         Raises:
@@ -165,7 +176,7 @@ class HcsMachine:
             raise DeadlineExceeded(f"{self._name}: the service did not save it within {within:g} s") from error
         return True
 
-    async def freeze(self) -> Frozen:
+    async def freeze(self, devices: Callable[[], Devices]) -> Frozen:  # noqa: ARG002 (it has none)
         """See `compute.ports.Savable.freeze`.
 
         Raises:

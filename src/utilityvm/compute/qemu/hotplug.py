@@ -33,17 +33,44 @@ from utilityvm.compute.qemu.pins import Pins
 from utilityvm.compute.qemu.qos import throttled
 from utilityvm.compute.qemu.undo import Undo, take_back, take_out
 from utilityvm.kit.errors import Exists, HostError, NotFound, NoVPMem, Unsupported
+from utilityvm.kit.files import identity_of
 from utilityvm.schema.requests import ModifySettingRequest
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One of the files of a disk: an open descriptor, and what it is."""
+
+    fd: int
+    image: Image
+
+
 @dataclass(slots=True)
-class _Plugged:
-    """What is in a slot: what of, how to take it out again, and our own descriptor of it."""
+class Plugged:
+    """What is in a slot: the file `path`, which was `identity` when it was opened, how to take it out again, and our own descriptor of it.
+    A disk may have more files `below` it, the lowest first, with what it has not.
+    """
 
     path: str
     image: Image | None = None
     fd: int = -1
     undo: list[Undo] = field(default_factory=list)
+    read_only: bool = True
+    below: tuple[Layer, ...] = ()
+    identity: str = ""
+
+    def open(self, *, device: bool) -> Image:
+        """Open the file, and return what it is. See `images.open_image` for errors."""
+        self.fd, self.image = open_image(self.path, read_only=self.read_only, device=device)
+        self.identity = identity_of(self.path, os.fstat(self.fd))
+        return self.image
+
+    def close(self) -> None:
+        """Let go of our descriptors."""
+        fds, self.fd, self.below = [*(layer.fd for layer in self.below), self.fd], -1, ()
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
 
 @final
@@ -70,7 +97,7 @@ class Hotplug:
         self._other_user, self._bounded, self._root = other_user, bounded, root
         self._monitor, self._name = monitor, name
         self._controllers, self._pmem = controllers, pmem
-        self._plugged: dict[str, _Plugged] = {}
+        self._plugged: dict[str, Plugged] = {}
         self._busy: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._sets = count(1)
 
@@ -102,26 +129,40 @@ class Hotplug:
                 case _:
                     raise Unsupported(f"{self._name}: {request.resource_path}: RequestType {request.request_type!r}")
 
+    async def inherit(self, slot: DiskSlot | PmemSlot, plugged: Plugged, address: int = 0) -> None:
+        """Plug in what the machine that this one goes on from had in a slot; `address` is where the guest has persistent memory. What is
+        open in `plugged` is ours from now on.
+
+        Raises:
+            Exists, HostError, ConnectionLost, DeadlineExceeded: as `modify`.
+        """
+        plug = partial(self._plug_disk, slot) if isinstance(slot, DiskSlot) else partial(self._plug_pmem, slot, address=address)
+        await self._add(slot, plug, plugged)
+
     @property
-    def there(self) -> list[str]:
-        """What is plugged in, in words."""
-        return [f"{plugged.path} ({slot})" for slot, plugged in self._plugged.items()]
+    def plugged(self) -> Mapping[str, Plugged]:
+        """What is in each slot, by the slot's id."""
+        return self._plugged
 
     def close(self) -> None:
         """Forget all of it: the machine has ended."""
         for plugged in self._plugged.values():
-            _close(plugged)
+            plugged.close()
         self._plugged.clear()
 
     # -- disks ------------------------------------------------------------------------------------------------------
 
-    async def _add_disk(self, slot: DiskSlot, request: ModifySettingRequest, plugged: _Plugged) -> None:
+    async def _add_disk(self, slot: DiskSlot, request: ModifySettingRequest, plugged: Plugged) -> None:
         wanted = attachment(request)
-        device = wanted.type == "PassThru"
-        plugged.path = wanted.path
-        plugged.fd, plugged.image = open_image(wanted.path, read_only=wanted.read_only, device=device)
-        name, _ = await self._pass(plugged)
-        node = disk_node(slot, plugged.image, name, read_only=wanted.read_only)
+        plugged.path, plugged.read_only = wanted.path, wanted.read_only
+        plugged.open(device=wanted.type == "PassThru")
+        await self._plug_disk(slot, plugged)
+
+    async def _plug_disk(self, slot: DiskSlot, plugged: Plugged) -> None:
+        assert plugged.image is not None  # noqa: S101 (it is open)
+        below = [(layer.image, (await self._pass(plugged, layer.fd))[0]) for layer in plugged.below]
+        name, _ = await self._pass(plugged, plugged.fd)
+        node = disk_node(slot, plugged.image, name, read_only=plugged.read_only, below=below)
         node = throttled(node) if self._bounded else node
         await self._do(plugged, "blockdev-add", node, ("blockdev-del", {"node-name": node["node-name"]}))
         await self._monitor.execute("device_add", disk_device(slot))
@@ -138,7 +179,7 @@ class Hotplug:
         plugged = self._there(slot)
         await take_out(plugged.undo)
         del self._plugged[slot.id]
-        _close(plugged)
+        plugged.close()
 
     # -- persistent memory ------------------------------------------------------------------------------------------
 
@@ -147,32 +188,44 @@ class Hotplug:
         wanted = pmem_device(request)
         before = self._plugged.get(slot.id)
         if before is None:
-            await self._add(slot, partial(self._plug_pmem, slot, wanted.host_path))
+            await self._add(slot, partial(self._open_pmem, slot, wanted.host_path))
         elif before.path != wanted.host_path:
             stays = "QEMU cannot take persistent memory out of a running machine"
             raise Exists(f"{self._name}: {request.resource_path}: is still {before.path}, not {wanted.host_path}: {stays}")
 
-    async def _plug_pmem(self, slot: PmemSlot, path: str, plugged: _Plugged) -> None:
+    async def _open_pmem(self, slot: PmemSlot, path: str, plugged: Plugged) -> None:
         plugged.path = path
-        plugged.fd, plugged.image = open_image(path, read_only=True, device=False)
-        image = plugged.image
-        if image.format is not Format.RAW:
+        plugged.open(device=False)
+        await self._plug_pmem(slot, plugged)
+
+    async def _plug_pmem(self, slot: PmemSlot, plugged: Plugged, address: int = 0) -> None:
+        size = self._pmem_size(slot, plugged)
+        self._pins.add(size)
+        plugged.undo.append(lambda: self._unmapped(size))
+        _, number = await self._pass(plugged, plugged.fd)
+        backend = pmem_backend(slot, f"/proc/self/fd/{number}", size)
+        await self._do(plugged, "object-add", backend, ("object-del", {"id": backend["id"]}))
+        await self._monitor.execute("device_add", pmem_driver(slot, address))
+        plugged.close()  # nobody looks at it again, as at a disk that grows
+
+    def _pmem_size(self, slot: PmemSlot, plugged: Plugged) -> int:
+        """Return how many bytes of a file the guest maps.
+
+        Raises:
+            NoVPMem: it cannot map it.
+        """
+        assert plugged.image is not None  # noqa: S101 (it is open)
+        path, about = plugged.path, os.fstat(plugged.fd)
+        if plugged.image.format is not Format.RAW:
             raise NoVPMem(f"{path}: persistent memory is a raw image or a VHD of fixed size")
-        about = os.fstat(plugged.fd)
-        size = image.size or about.st_size
+        size = plugged.image.size or about.st_size
         if size % PMEM_ALIGNMENT:
             hint = self._or_disk("grow the image, truncate --size=%2M", slot)
             raise NoVPMem(f"{path}: {size} bytes are not a multiple of 2 MiB, as persistent memory must be", hint=hint)
         if self._other_user and not about.st_mode & stat.S_IROTH:
             hint = self._or_disk(f"chmod o+r {path}", slot)
             raise NoVPMem(f"{path}: may not be read by all, and QEMU, who maps it, is a user of its own", hint=hint)
-        self._pins.add(size)
-        plugged.undo.append(lambda: self._unmapped(size))
-        _, number = await self._pass(plugged)
-        backend = pmem_backend(slot, f"/proc/self/fd/{number}", size)
-        await self._do(plugged, "object-add", backend, ("object-del", {"id": backend["id"]}))
-        await self._monitor.execute("device_add", pmem_driver(slot))
-        _close(plugged)  # nobody looks at it again, as at a disk that grows
+        return size
 
     async def _unmapped(self, size: int) -> None:
         self._pins.add(-size)
@@ -182,40 +235,34 @@ class Hotplug:
 
     # -- both -------------------------------------------------------------------------------------------------------
 
-    async def _add(self, slot: DiskSlot | PmemSlot, plug: Callable[[_Plugged], Awaitable[None]]) -> None:
+    async def _add(self, slot: DiskSlot | PmemSlot, plug: Callable[[Plugged], Awaitable[None]], plugged: Plugged | None = None) -> None:
         if (before := self._plugged.get(slot.id)) is not None:
             raise Exists(f"{self._name}: {slot.id}: is {before.path} already")
-        plugged = _Plugged("")
+        plugged = plugged or Plugged("")
         try:
             await plug(plugged)
         except BaseException:
             await take_back(plugged.undo, self._name, slot.id)
-            _close(plugged)
+            plugged.close()
             raise
         self._plugged[slot.id] = plugged
 
-    async def _do(self, plugged: _Plugged, command: str, arguments: Mapping[str, object], undo: tuple[str, Mapping[str, object]]) -> None:
+    async def _do(self, plugged: Plugged, command: str, arguments: Mapping[str, object], undo: tuple[str, Mapping[str, object]]) -> None:
         await self._monitor.execute(command, arguments)
         plugged.undo.append(lambda: self._monitor.execute(*undo))
 
-    async def _pass(self, plugged: _Plugged) -> tuple[str, int]:
+    async def _pass(self, plugged: Plugged, ours: int) -> tuple[str, int]:
         """Give QEMU our descriptor. Return the name by which its disks are opened, and its number there."""
         number = next(self._sets)
-        answer = await self._monitor.execute("add-fd", {"fdset-id": number}, fds=[plugged.fd])
+        answer = await self._monitor.execute("add-fd", {"fdset-id": number}, fds=[ours])
         plugged.undo.append(lambda: self._monitor.execute("remove-fd", {"fdset-id": number}))
         fd = answer.get("fd") if isinstance(answer, dict) else None
         if not isinstance(fd, int):
             raise HostError(f"{self._name}: QEMU does not tell the number of a descriptor: {answer!r:.100}")
         return f"/dev/fdset/{number}", fd
 
-    def _there(self, slot: DiskSlot | PmemSlot) -> _Plugged:
+    def _there(self, slot: DiskSlot | PmemSlot) -> Plugged:
         plugged = self._plugged.get(slot.id)
         if plugged is None:
             raise NotFound(f"{self._name}: {slot.id}: there is nothing in it")
         return plugged
-
-
-def _close(plugged: _Plugged) -> None:
-    if plugged.fd >= 0:
-        os.close(plugged.fd)
-        plugged.fd = -1

@@ -59,14 +59,24 @@ def open_image(path: str, *, read_only: bool, device: bool) -> tuple[int, Image]
         raise HostError(f"{path}: cannot be opened {'' if read_only else 'for writing '}as a disk: {error.strerror}") from error
     try:
         _check_kind(path, os.fstat(fd).st_mode, device=device)
-        length = os.lseek(fd, 0, os.SEEK_END)
-        return fd, inspect(path, length, lambda size, offset: os.pread(fd, size, offset), device=device)
-    except OSError as error:
-        os.close(fd)
-        raise HostError(f"{path}: cannot be read: {error.strerror}") from error
+        return fd, image_of(path, fd, device=device)
     except BaseException:
         os.close(fd)
         raise
+
+
+def image_of(path: str, fd: int, *, device: bool = False) -> Image:
+    """Say what the open file is that is called `path`.
+
+    Raises:
+        HostError: it cannot be read.
+        InvalidOptions, Unsupported: as `inspect`.
+    """
+    try:
+        length = os.lseek(fd, 0, os.SEEK_END)
+        return inspect(path, length, lambda size, offset: os.pread(fd, size, offset), device=device)
+    except OSError as error:
+        raise HostError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _check_kind(path: str, mode: int, *, device: bool) -> None:

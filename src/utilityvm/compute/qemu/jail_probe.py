@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from utilityvm.compute.qemu.jail import ALWAYS, FIRST_UID, STEPS, Jail, Layer, enclosure
-from utilityvm.compute.qemu.kept import Kept, boot_id, identity
+from utilityvm.compute.qemu.kept import Kept, boot_id
 from utilityvm.kit.aio import finish
 from utilityvm.kit.child import Child
 from utilityvm.kit.enclosure import OPEN, Enclosure
 from utilityvm.kit.errors import HostError
+from utilityvm.kit.files import identity
 
 _TRIAL: Final = 10.0
 _CLEANUP: Final = 5.0

@@ -40,12 +40,3 @@ class Kept(Generic[T]):
 def boot_id() -> str:
     """Name this boot of the host."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def identity(path: Path) -> str:
-    """Name a file so that another content has another name, without reading it."""
-    try:
-        found = path.stat()
-    except OSError:
-        return f"{path} missing"
-    return f"{path} {found.st_mtime_ns} {found.st_size}"

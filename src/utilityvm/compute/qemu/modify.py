@@ -1,7 +1,7 @@
 """A request to change a resource, read: what is to be plugged in, and where. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -143,11 +143,17 @@ def _refuse_rest(request: ModifySettingRequest, wanted: Node, known: set[str]) -
 # -- QEMU's words -------------------------------------------------------------------------------------------------------
 
 
-def disk_node(slot: DiskSlot, image: Image, file: str, *, read_only: bool) -> Mapping[str, object]:
-    """Return the block node of an image that QEMU opens by the name `file`."""
+def disk_node(slot: DiskSlot, image: Image, file: str, *, read_only: bool, below: Sequence[tuple[Image, str]] = ()) -> Mapping[str, object]:
+    """Return the block node of an image that QEMU opens by the name `file`. Those `below`, the lowest first, have what it has not."""
+    under: dict[str, object] | None = None
+    for image_below, name in below:
+        under = _node(image_below, name, under, read_only=True)
+    return {"node-name": f"{slot.id}-disk", **_node(image, file, under, read_only=read_only)}
+
+
+def _node(image: Image, file: str, under: dict[str, object] | None, *, read_only: bool) -> dict[str, object]:
     node: dict[str, object] = {
         "driver": image.format.value,
-        "node-name": f"{slot.id}-disk",
         "read-only": read_only,
         "discard": "unmap",
         "file": {"driver": "host_device" if image.device else "file", "filename": file},
@@ -155,7 +161,7 @@ def disk_node(slot: DiskSlot, image: Image, file: str, *, read_only: bool) -> Ma
     if image.size:
         node["size"] = image.size
     if image.format is Format.QCOW2:
-        node["backing"] = None
+        node["backing"] = under
     return node
 
 
@@ -183,6 +189,7 @@ def behind_bridge(number: int) -> Mapping[str, object]:
     return {"bus": f"bridge{bridge}", "addr": f"{slot:#x}"}
 
 
-def pmem_driver(slot: PmemSlot) -> Mapping[str, object]:
-    """Return the device that the guest sees."""
-    return {"driver": "virtio-pmem-pci", "id": slot.id, "memdev": f"{slot.id}-memory", **behind_bridge(slot.number)}
+def pmem_driver(slot: PmemSlot, address: int = 0) -> Mapping[str, object]:
+    """Return the device that the guest sees, at an `address` of its memory that QEMU chooses when it is 0."""
+    place = {"memaddr": address} if address else {}
+    return {"driver": "virtio-pmem-pci", "id": slot.id, "memdev": f"{slot.id}-memory", **place, **behind_bridge(slot.number)}

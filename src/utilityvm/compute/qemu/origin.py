@@ -1,4 +1,4 @@
-"""What a machine goes on from: another's memory, which it cannot change, and the state of its devices."""
+"""What a machine goes on from: another's memory, which it cannot change, the state of its devices, and what it had been given."""
 
 import asyncio
 import hashlib
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Final, final
 
 from utilityvm.compute.qemu.facts import HostFacts
+from utilityvm.compute.qemu.inherited import Inherited
 from utilityvm.compute.qemu.lower import Launch
 from utilityvm.compute.qemu.memory import copy_memory, new_memory, seal
 from utilityvm.compute.qemu.records import compare
 from utilityvm.compute.qemu.savable import READS_ONLY_SINCE
 from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import Corrupt, HostError
+from utilityvm.store.layout import Layout
 from utilityvm.store.templates import MachineRecord, Opened, opened
 
 KEPT: Final = 4
@@ -42,13 +44,13 @@ class _Kept:
 @final
 class Origin:
     """What one machine goes on from, `name`: descriptors of its own of a memory and of a state, each with a place of its own in the file
-    behind it; `close` lets go of them. `machine` says what else they go with.
+    behind it, and what it has `inherited`; `close` lets go of them. `machine` says what else they go with.
 
     The memory is `whole` before QEMU looks at it. It is in `kept` where QEMU must not have the file itself.
     """
 
-    def __init__(self, name: str, machine: MachineRecord, memory: int, state: int, kept: _Kept | None = None) -> None:
-        self.name, self.machine, self._kept = name, machine, kept
+    def __init__(self, name: str, machine: MachineRecord, memory: int, state: int, inherited: Inherited, kept: _Kept | None = None) -> None:
+        self.name, self.machine, self.inherited, self._kept = name, machine, inherited, kept
         self._fds = [os.dup(memory), os.dup(state)]
         if kept is not None:
             self._fds.append(os.dup(kept.fd))
@@ -80,6 +82,7 @@ class Origin:
 
     def close(self) -> None:
         """Let go of all. A second call does nothing."""
+        self.inherited.close()
         while self._fds:
             os.close(self._fds.pop())
         self.memory = self.state = -1
@@ -96,8 +99,8 @@ class Memories:
         self._kept: OrderedDict[tuple[int, ...], _Kept] = OrderedDict()
         self._busy = threading.Lock()  # clones may be made in more than one event loop
 
-    async def take(self, folder: Path, launch: Launch, facts: HostFacts) -> Origin:
-        """Return what a machine that is started so goes on from. A cancelled call leaves nothing.
+    async def take(self, folder: Path, launch: Launch, facts: HostFacts, layout: Layout) -> Origin:
+        """Return what a machine that is started so goes on from; `layout` says where its disks are made. A cancelled call leaves nothing.
 
         Raises:
             NotFound, Corrupt, HostError: the template is not there, or not as it was written.
@@ -105,7 +108,7 @@ class Memories:
         """
         taken: list[Origin] = []
         try:
-            await finish(asyncio.to_thread(lambda: taken.append(self._take(folder, launch, facts))), within=None)
+            await finish(asyncio.to_thread(lambda: taken.append(self._take(folder, launch, facts, layout))), within=None)
         except BaseException:
             for origin in taken:
                 origin.close()
@@ -118,18 +121,20 @@ class Memories:
             while self._kept:
                 os.close(self._kept.popitem()[1].fd)
 
-    def _take(self, folder: Path, launch: Launch, facts: HostFacts) -> Origin:
+    def _take(self, folder: Path, launch: Launch, facts: HostFacts, layout: Layout) -> Origin:
         with opened(folder, launch.template) as template:
             name, machine = f"template {launch.template}", template.manifest.machine
             compare(machine, launch, facts, name)
             _check(template)
-            if launch.own_memory or facts.version >= READS_ONLY_SINCE:
-                return Origin(name, machine, template.memory, template.state)
+            inherited = Inherited(name, machine.devices, template.contents, layout.scratch, layout.layers)
             try:
+                if launch.own_memory or facts.version >= READS_ONLY_SINCE:
+                    return Origin(name, machine, template.memory, template.state, inherited)
                 with self._busy:
-                    return Origin(name, machine, template.memory, template.state, self._of(template.memory, launch.template))
+                    return Origin(name, machine, template.memory, template.state, inherited, self._of(template.memory, launch.template))
             except OSError as error:
-                raise HostError(f"template {launch.template}: there is no memory for it: {error.strerror}") from error
+                inherited.close()
+                raise HostError(f"{name}: there is no memory for it: {error.strerror}") from error
 
     def _of(self, file: int, name: str) -> _Kept:
         about = os.fstat(file)

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, final
 
@@ -74,10 +74,9 @@ class Shares:
         self._scope = Scope(f"{name}:shares")
         self._greeting, self._closed = 0, False
 
-    @property
-    def there(self) -> list[str]:
-        """The shares that are served, in words."""
-        return [f"the share {name}" for name in self._servers]
+    def unknown(self, names: Collection[str]) -> list[str]:
+        """Name the shares that are served and not among those of these `names`, in words."""
+        return [f"the share {name}, which is in no table of the VM" for name in self._servers if name not in names]
 
     async def modify(self, request: ModifySettingRequest) -> None:
         """Carry out a change of shares.

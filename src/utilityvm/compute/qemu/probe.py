@@ -20,12 +20,13 @@ from utilityvm.compute.qemu.console import SerialConsole
 from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.jail import FIRST_UID, Jail, enclosure, for_kvm
 from utilityvm.compute.qemu.jail_probe import probe_jail
-from utilityvm.compute.qemu.kept import Kept, boot_id, identity
+from utilityvm.compute.qemu.kept import Kept, boot_id
 from utilityvm.compute.qemu.lower import FIRMWARE, SANDBOX
 from utilityvm.compute.qemu.reads import offer
 from utilityvm.kit.aio import finish
 from utilityvm.kit.child import Child
 from utilityvm.kit.errors import HostError, InvalidOptions, Problem, Unsupported
+from utilityvm.kit.files import identity
 
 PROGRAM: Final = "qemu-system-x86_64"
 PACKAGE: Final = "qemu-system-x86"

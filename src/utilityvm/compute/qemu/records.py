@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Final
 
 from utilityvm.compute.qemu.facts import Accel, HostFacts
-from utilityvm.compute.qemu.kept import identity
 from utilityvm.compute.qemu.lower import Launch
 from utilityvm.compute.qemu.savable import difference, topology
 from utilityvm.kit.errors import Unsupported
-from utilityvm.kit.files import digest
-from utilityvm.store.templates import FileRecord, MachineRecord
+from utilityvm.kit.files import digest, identity
+from utilityvm.store.devices import FileRecord
+from utilityvm.store.templates import MachineRecord
 
 _HINT: Final = "make it again on this host"
 

@@ -12,9 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final, final
 
+from msgspec import structs
+
 from utilityvm.compute.qemu.facts import HostFacts
+from utilityvm.compute.qemu.hotplug import Hotplug
+from utilityvm.compute.qemu.keeping import Content, Keeping
 from utilityvm.compute.qemu.lower import Launch
-from utilityvm.compute.qemu.memory import copy_memory, new_memory
+from utilityvm.compute.qemu.memory import new_memory
 from utilityvm.compute.qemu.monitor import ANSWER_TIMEOUT, Monitor
 from utilityvm.compute.qemu.origin import Origin
 from utilityvm.compute.qemu.records import record_of
@@ -27,6 +31,8 @@ from utilityvm.kit.ids import VmId
 from utilityvm.kit.locked import LockedMemory
 from utilityvm.kit.text import printable
 from utilityvm.options.lcow import OptionsLCOW
+from utilityvm.store.devices import Devices
+from utilityvm.store.layout import Layout
 from utilityvm.store.templates import Draft, MachineRecord, Manifest
 
 _GO_ON: Final = 5.0
@@ -39,13 +45,18 @@ _BANDWIDTH: Final = 1 << 40  # bytes a second: as fast as it can, to memory of t
 
 @final
 class Saving:
-    """What one machine, `system_id`, has to do with others that go on from it: `folder` is where it is saved as a template, `origin` what
-    it goes on from itself, which is closed with it.
+    """What one machine, `system_id`, has to do with others that go on from it: `folder` is where it is saved as a template, `layout` says
+    where copies of its disks are made, `origin` is what it goes on from itself, which is closed with it.
     """
 
-    def __init__(self, system_id: VmId, launch: Launch, facts: HostFacts, folder: Path, origin: Origin | None = None) -> None:
-        self._id, self._launch, self._facts, self._folder, self._origin = system_id, launch, facts, folder, origin
+    def __init__(
+        self, system_id: VmId, launch: Launch, facts: HostFacts, folder: Path, layout: Layout, origin: Origin | None = None
+    ) -> None:
+        self._id, self._launch, self._facts, self._folder, self._layout = system_id, launch, facts, folder, layout
+        self._origin = origin
         self._own = -1  # the machine's own memory, where it does not change another's for itself alone
+        self.inherited = Devices() if origin is None else origin.inherited.devices
+        """What it has from the one that it goes on from; nothing when it boots."""
 
     async def begin(self, held: ExitStack) -> int:
         """Return a descriptor of the memory to start with: the machine's own, which `held` closes, or another's that it must not change.
@@ -82,39 +93,43 @@ class Saving:
         except OSError as error:
             raise HostError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
-    async def save(
-        self, options: OptionsLCOW, machine: MachineRecord, monitor: Monitor, transports: Sequence[Transport], attached: Sequence[str]
-    ) -> None:
-        """Save the machine, which stands still when this returns. When it fails it runs on. `attached` is what it has been given.
+    async def save(self, options: OptionsLCOW, monitor: Monitor, transports: Sequence[Transport], keeping: Keeping) -> None:
+        """Save the machine, which stands still when this returns. When it fails it runs on. `keeping` knows what it has been given.
 
         Raises:
             Exists: there is a template of its id.
             Unsupported: it was not made for it, or has what its clones could not have.
+            StateError: it is being given something.
             HostError, QmpError, ConnectionLost, DeadlineExceeded: it cannot be saved.
         """
         if not self._launch.savable or self._own < 0:
             raise Unsupported(f"vm {self._id}: was not made to be saved as a template", hint="is_template=True")
-        self._refuse(attached, "saved as a template")
+        await finish(keeping.prepare("saved as a template"), within=None)
+        machine = await self.record()
         with await finish(asyncio.to_thread(Draft, self._folder, self._id), within=None) as draft:
             async with _standing_still(monitor, transports):
                 await _carry_out(monitor, "migrate", draft.state, memory=False)
-                await finish(asyncio.to_thread(_write, draft, self._own, self._id, options, machine), within=None)
+                devices, contents = await keeping.kept(monitor)
+                whole = structs.replace(machine, devices=devices)
+                manifest = Manifest(id=self._id, created=time.time(), options=options, machine=whole, state_sha256="")
+                await finish(asyncio.to_thread(_write, draft, self._own, contents, manifest), within=None)
 
-    async def snapshot(self, monitor: Monitor, transports: Sequence[Transport], attached: Sequence[str]) -> Snapshot:
+    async def snapshot(self, monitor: Monitor, transports: Sequence[Transport], keeping: Keeping) -> Snapshot:
         """Return a copy of the machine, which runs on; it stood still meanwhile, whether this fails or not.
 
         Raises:
             Unsupported: it has what others could not have.
+            StateError: it is being given something.
             HostError, QmpError, ConnectionLost, DeadlineExceeded: it cannot be copied.
         """
-        self._refuse(attached, "forked")
-        snapshot = Snapshot(f"vm {self._id}", await self.record(kept=False))
+        await finish(keeping.prepare("forked", by_content=False), within=None)
+        snapshot = Snapshot(f"vm {self._id}", await self.record(kept=False), self._layout.scratch)
         try:
             async with _standing_still(monitor, transports) as still:
                 await _carry_out(monitor, "migrate", snapshot.state, memory=snapshot.machine.memory_in_state)
-                if not snapshot.machine.memory_in_state:
-                    await finish(asyncio.to_thread(_copy, self._own, snapshot.memory, self._id), within=None)
-                snapshot.seal()
+                devices, contents = await keeping.kept(monitor)
+                memory = -1 if snapshot.machine.memory_in_state else self._own
+                await finish(asyncio.to_thread(snapshot.fill, memory, devices, contents), within=None)
                 await finish(still.go_on(), within=_GO_ON)
         except BaseException:
             snapshot.close()
@@ -122,9 +137,9 @@ class Saving:
         snapshot.pause = still.pause
         return snapshot
 
-    async def go_on(self, monitor: Monitor) -> bool:
-        """Let a QEMU that waits for it read the state of the devices, and run: the original stood still when it was saved. False, and
-        nothing happens, when the machine boots.
+    async def go_on(self, monitor: Monitor, hotplug: Hotplug) -> bool:
+        """Give a QEMU that waits for it what the original had been given, let it read the state of the devices, and run: the original
+        stood still when it was saved. False, and nothing happens, when the machine boots.
 
         Raises:
             HostError: the original's memory cannot be copied.
@@ -132,6 +147,7 @@ class Saving:
         """
         if self._origin is None:
             return False
+        await self._origin.inherited.plug_in(hotplug)
         await (self._origin.fill(self._own) if self._launch.own_memory else self._origin.whole())
         await _carry_out(monitor, "migrate-incoming", self._origin.state, memory=self._origin.machine.memory_in_state)
         self.close()
@@ -142,11 +158,6 @@ class Saving:
         """Let go of what it goes on from. A second call does nothing."""
         if self._origin is not None:
             self._origin.close()
-
-    def _refuse(self, attached: Sequence[str], done: str) -> None:
-        if attached:
-            hint = "remove what can be removed, and try again; persistent memory stays in a machine, a SCSI disk does not"
-            raise Unsupported(f"vm {self._id}: cannot be {done}: it has {', '.join(attached)}", hint=hint)
 
 
 @final
@@ -194,21 +205,15 @@ async def _standing_still(monitor: Monitor, transports: Sequence[Transport]) -> 
         raise
 
 
-def _copy(source: int, target: int, name: VmId) -> None:
-    try:
-        copy_memory(source, target)
-    except OSError as error:
-        raise HostError(f"vm {name}: its memory cannot be copied: {error.strerror}") from error
-
-
-def _write(draft: Draft, memory: int, template_id: VmId, options: OptionsLCOW, machine: MachineRecord) -> None:
+def _write(draft: Draft, memory: int, contents: Sequence[Content], manifest: Manifest) -> None:
     try:
         copy_sparse(memory, draft.memory, dig=True)
+        for content in contents:
+            copy_sparse(content.fd, draft.content(content.name))
         state = os.pread(draft.state, os.fstat(draft.state).st_size, 0)
     except OSError as error:
-        raise HostError(f"template {template_id}: cannot be written: {error.strerror}") from error
-    digest = hashlib.sha256(state).hexdigest()
-    draft.keep(Manifest(id=template_id, created=time.time(), options=options, machine=machine, state_sha256=digest))
+        raise HostError(f"template {manifest.id}: cannot be written: {error.strerror}") from error
+    draft.keep(structs.replace(manifest, state_sha256=hashlib.sha256(state).hexdigest()))
 
 
 async def _carry_out(monitor: Monitor, command: str, fd: int, *, memory: bool) -> None:

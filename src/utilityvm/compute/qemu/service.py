@@ -32,7 +32,8 @@ from utilityvm.store.templates import refuse_existing
 @final
 class QemuService:
     """A `compute.ports.ComputeService` on QEMU. `cache` is the folder that remembers what was probed, `templates` that of templates
-    (default: the user's); `memories` are those of templates whose clones this process makes (default: nobody else's).
+    (default: the user's, as are all other places); `memories` are those of templates whose clones this process makes (default: nobody
+    else's).
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class QemuService:
         templates: Path | None = None,
         memories: Memories | None = None,
     ) -> None:
-        self._cache = Layout.of_user().cache / "qemu" if cache is None else cache
-        self._templates = Layout.of_user().templates if templates is None else templates
+        self._layout = Layout.of_user()
+        self._cache = self._layout.cache / "qemu" if cache is None else cache
+        self._templates = self._layout.templates if templates is None else templates
         self._environ, self._memories = environ, Memories() if memories is None else memories
 
     async def probe(self, kernel: Path, *, anew: bool = False) -> HostFacts:
@@ -87,13 +89,13 @@ class QemuService:
         cgroups.check(launch.share)
         origin = await self._origin(launch, facts, frozen) if launch.template else None
         shares = Processors(system_id, launch.share, cgroups)
-        saving = Saving(system_id, launch, facts, self._templates, origin)
+        saving = Saving(system_id, launch, facts, self._templates, self._layout, origin)
         return QemuMachine(system_id, document, launch, facts, shares, given, saving)
 
     async def _origin(self, launch: Launch, facts: HostFacts, frozen: Snapshot | None) -> Origin:
         if frozen is not None:
-            return frozen.origin(launch, facts)
-        return await self._memories.take(self._templates, launch, facts)
+            return frozen.origin(launch, facts, self._layout)
+        return await self._memories.take(self._templates, launch, facts, self._layout)
 
 
 def _given(launch: Launch, facts: HostFacts) -> dict[str, OnHost]:

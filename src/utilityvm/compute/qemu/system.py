@@ -5,7 +5,7 @@ import logging
 import os
 import shlex
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Final, final
@@ -23,6 +23,7 @@ from utilityvm.compute.qemu.facts import Accel, HostFacts
 from utilityvm.compute.qemu.growth import Growth
 from utilityvm.compute.qemu.hotplug import Hotplug
 from utilityvm.compute.qemu.jail import Layer, enclosure, uid_of
+from utilityvm.compute.qemu.keeping import Keeping, not_kept
 from utilityvm.compute.qemu.lower import Fd, Launch, adapter_places, assigned_places, memory_place, pmem_count, scsi_count
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.nics import Nics
@@ -54,6 +55,7 @@ from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.schema.properties import Properties, PropertyType, VmMemory
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.store.devices import Devices
 from utilityvm.wire.packets import NONCE_BYTES
 
 CLEANUP: Final = 5.0
@@ -106,10 +108,9 @@ class QemuMachine:
         self._assignments: Assignments | None = None
         self._growth: Growth | None = None
         self._opening, self._switching = asyncio.Lock(), asyncio.Lock()
-        self._terminated = False
+        self._terminated, self._ended = False, asyncio.Event()
         self._lost: UtilityVMError | None = None
         self._status: ExitStatus | None = None
-        self._ended = asyncio.Event()
 
     @property
     def runtime_id(self) -> RuntimeId:
@@ -172,19 +173,24 @@ class QemuMachine:
         """See `compute.ports.Pausable.resume`, and `pause`."""
         await self._switch(Do.RESUME, "cont")
 
-    async def save_as_template(self, options: OptionsLCOW | None) -> bool:
+    @property
+    def inherited(self) -> Devices:
+        """See `compute.ports.Savable.inherited`."""
+        return self._saving.inherited
+
+    async def save_as_template(self, options: OptionsLCOW | None, devices: Callable[[], Devices]) -> bool:
         """See `compute.ports.Savable.save_as_template`."""
         assert options is not None  # noqa: S101 (no VM of another guest is created here)
         self._life.check(Do.SAVE)
-        await finish(self._save(options), within=None)
+        await finish(self._save(options, devices), within=None)
         return False
 
-    async def freeze(self) -> Snapshot:
+    async def freeze(self, devices: Callable[[], Devices]) -> Snapshot:
         """See `compute.ports.Savable.freeze`."""
         self._life.check(Do.FREEZE)
         taken: list[Snapshot] = []
         try:
-            await finish(self._freeze(taken), within=None)
+            await finish(self._freeze(taken, devices), within=None)
         except BaseException:
             for snapshot in taken:
                 snapshot.close()
@@ -274,10 +280,11 @@ class QemuMachine:
     async def _begin(self) -> None:
         """Plug in what is there from the start, and let the guest run. Nobody pauses it meanwhile."""
         assert self._monitor is not None  # noqa: S101 (QEMU was started)
+        assert self._hotplug is not None  # noqa: S101
         async with self._switching:
             for request in self._launch.present:
                 await self._plug(request)
-            if not await self._saving.go_on(self._monitor):
+            if not await self._saving.go_on(self._monitor, self._hotplug):
                 await self._monitor.execute("cont")
 
     # -- starting: nothing from here on waits, so that a machine that is starting has either no process or all that belongs to one -----
@@ -412,24 +419,22 @@ class QemuMachine:
             self._life.step(do)
             (self._guest.hold if do is Do.PAUSE else self._guest.release)()
 
-    async def _save(self, options: OptionsLCOW) -> None:
-        machine = await self._saving.record()
+    async def _save(self, options: OptionsLCOW, devices: Callable[[], Devices]) -> None:
         async with self._switching:
-            monitor, transports, attached = self._at_rest(Do.SAVE)
-            await self._saving.save(options, machine, monitor, transports, attached)
+            await self._saving.save(options, *self._at_rest(Do.SAVE, devices))
         await self.terminate()
 
-    async def _freeze(self, taken: list[Snapshot]) -> None:
+    async def _freeze(self, taken: list[Snapshot], devices: Callable[[], Devices]) -> None:
         async with self._switching:
-            taken.append(await self._saving.snapshot(*self._at_rest(Do.FREEZE)))
+            taken.append(await self._saving.snapshot(*self._at_rest(Do.FREEZE, devices)))
 
-    def _at_rest(self, do: Do) -> tuple[Monitor, tuple[Transport, ...], list[str]]:
-        """Return what a machine is stopped by that is to be saved, and what it has been given."""
+    def _at_rest(self, do: Do, devices: Callable[[], Devices]) -> tuple[Monitor, tuple[Transport, ...], Keeping]:
+        """Return what a machine is stopped by that is to be saved, and who knows what it has been given."""
         self._life.check(do)
         if self._monitor is None or self._hotplug is None or self._growth is None:
             raise StateError(self._name, "starting", do.value)
-        there = [*self._hotplug.there, *self._nics.there, *self._shares.there, *self._growth.there]
-        return self._monitor, (self._transport, self._share_transport), there
+        keeping = Keeping(self._id, devices, self._hotplug, not_kept(self._nics, self._growth, self._shares))
+        return self._monitor, (self._transport, self._share_transport), keeping
 
     # -- ending -----------------------------------------------------------------------------------------------------
 

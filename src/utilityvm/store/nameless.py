@@ -1,0 +1,44 @@
+"""Files without a name: disks of which nothing is left, whatever becomes of their owner."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+from typing import final
+
+from utilityvm.kit.errors import HostError
+
+
+@final
+class DiskFile:
+    """An open file that is a disk. `path` leads to it as long as it is open, in this process only."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.path = f"/proc/self/fd/{fd}"
+
+    def close(self) -> None:
+        """Let go of it: a file without a name is gone then. A second call does nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def nameless(folder: Path) -> DiskFile:
+    """Return a new file without a name in `folder`, which is made when it is missing.
+
+    Raises:
+        HostError: it cannot be made there.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            return DiskFile(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR}:
+                raise
+        fd, name = tempfile.mkstemp(dir=folder)  # a file system without such files: the name is there for a moment
+        Path(name).unlink()
+        return DiskFile(fd)
+    except OSError as error:
+        raise HostError(f"{folder}: no disk can be made here: {error.strerror}") from error
