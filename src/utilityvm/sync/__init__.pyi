@@ -41,6 +41,9 @@ from utilityvm.schema.devices import VirtualSmbShareOptions
 from utilityvm.schema.hns import RoutedEndpoint
 from utilityvm.schema.metrics import CgroupMetrics
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.store.devices import DiskRecord
+from utilityvm.store.devices import PmemRecord
+from utilityvm.store.devices import ShareRecord
 from utilityvm.templates.pool_life import PoolState
 from utilityvm.templates.ports import Source
 from utilityvm.vm.life import State
@@ -501,6 +504,12 @@ class Files:
 
 class Scsi:
 
+    def save(self) -> tuple[DiskRecord, ...]:
+        ...
+
+    def restore(self, records: Sequence[DiskRecord]) -> None:
+        ...
+
     @property
     def disks(self) -> tuple[Disk, ...]:
         ...
@@ -524,6 +533,12 @@ class Scsi:
         ...
 
 class VPMem:
+
+    def save(self) -> tuple[PmemRecord, ...]:
+        ...
+
+    def restore(self, records: Sequence[PmemRecord]) -> None:
+        ...
 
     @property
     def devices(self) -> tuple[PMemDevice, ...]:
@@ -556,6 +571,15 @@ class Layers:
         ...
 
 class Plan9:
+
+    def save(self) -> tuple[ShareRecord, ...]:
+        ...
+
+    def restore(self, records: Sequence[ShareRecord]) -> None:
+        ...
+
+    def remounts(self) -> list[ModifySettingRequest]:
+        ...
 
     @property
     def shares(self) -> tuple[SharedFolder, ...]:
