@@ -23,7 +23,8 @@ func TestADirectoryThatCannotBeMountedIsRefusedAndMayBeAskedForAgain(t *testing.
 		{"Add", "", wire.InvalidArg},
 		{"Add", "/proc/none", wire.Fail},
 		{"Add", "/proc/none", wire.Fail}, // nothing has remained of the first
-		{"Update", "/run/x", wire.NotImpl},
+		{"Update", "/run/x", wire.NotFound},
+		{"PreAdd", "/run/x", wire.NotImpl},
 	} {
 		if code, text := h.change(c.kind, map[string]any{"MountPath": c.path, "Port": 564}); code != c.code {
 			t.Errorf("%s %q: %#x %s", c.kind, c.path, uint32(code), text)
