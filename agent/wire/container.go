@@ -126,8 +126,9 @@ func ParseLayers(settings string) (l Layers, err error) {
 // ExitType says in which way a container came to its end.
 type ExitType string
 
-// The ways to end, told by the notification.
+// The ways to end, told by the notification; NoExit is none.
 const (
+	NoExit         ExitType = "None"
 	UnexpectedExit ExitType = "UnexpectedExit" // by itself, for whatever reason
 	GracefulExit   ExitType = "GracefulExit"   // it was asked to
 	ForcedExit     ExitType = "ForcedExit"     // it was made to

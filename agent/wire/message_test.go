@@ -72,6 +72,14 @@ type stateFields struct {
 	ExitCode uint32 `json:"exit_code"`
 }
 
+type placeFields struct {
+	State     string   `json:"state"`
+	ProcessID uint32   `json:"process_id"`
+	ExitCode  uint32   `json:"exit_code"`
+	Type      ExitType `json:"type"`
+	OOMKills  uint64   `json:"oom_kills"`
+}
+
 type detachedFields struct {
 	PID         int    `json:"process_id"`
 	Name        string `json:"name"`
@@ -86,6 +94,7 @@ type propertiesFields struct {
 	ProcessList     []int  `json:"process_list"`
 
 	Detached []detachedFields `json:"detached_processes"`
+	State    *placeFields     `json:"container_state"`
 
 	Metrics *metricsFields `json:"metrics"`
 }
@@ -292,6 +301,7 @@ func TestGoldenResponsesAreWritten(t *testing.T) {
 		case m.Type == GetProperties.Response():
 			f := m.Fields.Properties
 			p := Properties{Listed: f.ProcessList != nil, Processes: f.ProcessList, Metrics: f.Metrics.metrics()}
+			p.State = (*ContainerState)(f.State)
 			for _, d := range f.Detached {
 				p.Detached = append(p.Detached, Detached(d))
 			}

@@ -52,11 +52,21 @@ type Detached struct {
 	Ended       bool
 }
 
-// Properties is what a system tells of itself. Memory, Metrics, and Processes while Listed is false, are not told; nor is Detached while
+// ContainerState is where a container is in its life, for a host that has not made it. State is "created", "running", "paused" or "stopped".
+type ContainerState struct {
+	State     string
+	ProcessID uint32 // of its first process
+	ExitCode  uint32 // the rest is of one that has stopped
+	Type      ExitType
+	OOMKills  uint64
+}
+
+// Properties is what a system tells of itself. Memory, Metrics, State, and Processes while Listed is false, are not told; nor is Detached while
 // it is nil.
 type Properties struct {
 	Memory    *Memory
 	Metrics   *Metrics // a container's
+	State     *ContainerState
 	Listed    bool
 	Processes []int
 	Detached  []Detached
@@ -86,6 +96,13 @@ func AppendProperties(b []byte, p *Properties) []byte {
 	}
 	if p.Detached != nil {
 		b = appendDetached(append(comma(b), `"DetachedProcesses":[`...), p.Detached)
+	}
+	if s := p.State; s != nil {
+		b = AppendString(append(comma(b), `"ContainerState":{"State":`...), s.State)
+		b = strconv.AppendUint(append(b, `,"ProcessId":`...), uint64(s.ProcessID), 10)
+		b = strconv.AppendUint(append(b, `,"ExitCode":`...), uint64(s.ExitCode), 10)
+		b = AppendString(append(b, `,"Type":`...), string(s.Type))
+		b = append(strconv.AppendUint(append(b, `,"OomKills":`...), s.OOMKills, 10), '}')
 	}
 	if p.Metrics != nil {
 		b = appendMetrics(append(comma(b), `"LCOWMetrics":`...), p.Metrics)

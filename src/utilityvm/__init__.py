@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from utilityvm.options.network import BridgeNetwork, NamespaceNetwork, UserNetwork
     from utilityvm.options.wcow import OptionsWCOW, TemplateConfigWCOW
     from utilityvm.sandbox.sandbox import Result, Sandbox
-    from utilityvm.schema.detached import DetachedProcess
     from utilityvm.schema.hns import HNSEndpoint, Namespace
     from utilityvm.schema.properties import Properties, PropertyType
     from utilityvm.schema.requests import ProcessorLimits
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
         options_from_spec,
     )
     from utilityvm.vm.uvm import UtilityVM
+    from utilityvm.wire.detached import DetachedProcess
 
 __version__ = "0.1.0"
 
@@ -91,7 +91,7 @@ _HOME = {
     "OptionsWCOW": "options.wcow",
     "DiskAccess": "devices.scsi",
     "Process": "guest.process",
-    "DetachedProcess": "schema.detached",
+    "DetachedProcess": "wire.detached",
     "Completed": "guest.collect",
     "ExitStatus": "compute.ports",
     "MachineStatistics": "compute.ports",

@@ -7,10 +7,10 @@ from pathlib import Path
 from utilityvm.compute.qemu import lower
 from utilityvm.guest.bridge import CALL_TIMEOUT
 from utilityvm.guest.client import SHUTDOWN_TIMEOUT
-from utilityvm.schema.detached import DETACHED_PROCESSES
 from utilityvm.schema.properties import PropertyType
 from utilityvm.vm.processes import DEFAULT_ENVIRONMENT
 from utilityvm.wire import frames, gcs, packets, vsock
+from utilityvm.wire.detached import DETACHED_PROCESSES
 
 ROOT = Path(__file__).parents[2]
 SPEC = (ROOT / "protocol" / "SPEC.md").read_text()

@@ -193,3 +193,21 @@ async def test_what_cannot_be_attached_is_refused_by_name(pair: Sequence[Utility
     async with await warmed.template.clone() as idle:
         with pytest.raises(StateError):
             await idle.attach_process(process.pid)
+
+
+async def test_a_fork_takes_programs_over_while_the_vm_that_was_forked_keeps_its_own(warmed: Warmed) -> None:
+    async with await warmed.template.clone() as vm:
+        await vm.start()
+        own = await vm.attach_process(warmed.pids["pipes"])
+        async with await vm.fork(2) as forked:
+            await own.stdin.write(b"parent\n")
+            assert await line(own) == b"parent\n"
+            for word, child in zip((b"one\n", b"two\n"), forked.children, strict=True):
+                await child.start()
+                process = await child.attach_process(own.pid)
+                await process.stdin.write(word)
+                assert await line(process) == word
+                assert warmed.pids["unread"] in {one.pid for one in await child.detached_processes()}  # the clone had not taken it either
+        await own.stdin.write_eof()
+        done = await ended(own)
+        assert (done.code, done.out, done.err) == (7, b"over\n", b"parent\n")

@@ -133,6 +133,21 @@ func (t *Table) Part() {
 	}
 }
 
+// State tells where a container is in its life.
+func (t *Table) State(c *Container) (*wire.ContainerState, error) {
+	if err := c.must("taken over", Created, Running, Paused, Stopped); err != nil {
+		return nil, err
+	}
+	s := &wire.ContainerState{State: string(c.state), ProcessID: uint32(c.first.PID()), Type: wire.NoExit}
+	if c.state == Stopped {
+		s.ExitCode, s.Type, s.OOMKills = uint32(c.first.Code()), c.exit, t.oomKills(c)
+	}
+	return s, nil
+}
+
+// HeardBy says who hears of the container's end from now on: the host that waits for a process of it.
+func (c *Container) HeardBy(tell Tell) { c.tell = tell }
+
 // TellEnd tells the host that the container has ended, once and if it has.
 func (t *Table) TellEnd(c *Container, tell Tell) {
 	if c.over && !c.told {

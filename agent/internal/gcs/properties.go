@@ -49,10 +49,18 @@ func (c *call) propertiesInside(types []string) {
 	var p wire.Properties
 	wanted := map[string]bool{}
 	for _, name := range types {
-		if name != "ProcessList" && name != "Statistics" {
+		if name != "ProcessList" && name != "Statistics" && name != "ContainerState" {
 			c.unknownType(name)
 		}
 		wanted[name] = true
+	}
+	if wanted["ContainerState"] {
+		state, err := m.Containers.State(container)
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		p.State = state
 	}
 	m.Loop.Beside(func() error {
 		if wanted["ProcessList"] {

@@ -12,6 +12,9 @@ func wait(c *call) {
 		return
 	}
 	b := c.bridge
+	if c.container != nil {
+		c.container.HeardBy(b.tell)
+	}
 	var w *process.Waiter
 	w = b.machine.Processes.Wait(c.owner(), q.ProcessID, q.TimeoutInMs, func(code int, err error) {
 		delete(b.waiters, w)

@@ -45,6 +45,10 @@ class Executes(Protocol):
         """Run one more process in it."""
         ...
 
+    async def attach(self, pid: int, *, stdin: bool, stdout: bool, stderr: bool) -> Process:
+        """Take over a process in it that another host has started."""
+        ...
+
     async def signal_all(self, process: Process, signal: int) -> bool:
         """Send a signal to all processes of the container whose first one `process` is; say whether there were any."""
         ...

@@ -25,6 +25,7 @@ from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, GuestError, I
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
 from utilityvm.schema.metrics import CgroupMetrics
+from utilityvm.wire.detached import ContainerPlace
 from utilityvm.wire.gcs import ContainerNotification, NotificationType
 from utilityvm.wire.oci import OciProcess, Resources, read_resources
 
@@ -97,6 +98,15 @@ class Container:
         self._first: Process | None = None
         self._exit: asyncio.Future[ContainerExit] = asyncio.get_running_loop().create_future()
         self._turn = asyncio.Lock()
+
+    def go_on(self, told: ContainerPlace, first: Process | None) -> None:
+        """Be where the guest says that a container is which was made before its VM was saved; `first` is its first process if it runs."""
+        self._life = Life(self._name, LIFE, ContainerState(told.state))
+        if first is not None:
+            self._first = first
+            self._scope.start("exit", self._watch(first))
+        elif self.state is ContainerState.STOPPED:
+            self._exit.set_result(ContainerExit(told.exit_code, told.type, told.oom_kills))
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -188,6 +198,22 @@ class Container:
                 if (told := in_words(error, wanted.args[0] if wanted.args else "", wanted.cwd, self._name)) is error:
                     raise
                 raise told from error
+
+    async def attach(self, pid: int | None = None, *, stdin: bool = True, stdout: bool = True, stderr: bool = True) -> Process:
+        """Take over a process that was started in the container before its VM was saved: its first one, or that of a number.
+
+        See `UtilityVM.attach_process` for what becomes of its streams.
+
+        Raises:
+            StateError: the container was not started, or is deleted; or, without `pid`, it had ended.
+            UtilityVMError: as `UtilityVM.attach_process`.
+        """
+        self._step(Do.ATTACH)
+        with span("process.attach", level=logging.DEBUG, vm=self._vm.id, container=self.id):
+            process = await self._guest.attach(self.pid if pid is None else pid, stdin=stdin, stdout=stdout, stderr=stderr)
+        if self._first is not None and self._first.pid == process.pid:
+            self._first = process
+        return process
 
     async def run(
         self,

@@ -20,6 +20,7 @@ class Do(StrEnum):
 
     START = "start"
     EXEC = "run a process"
+    ATTACH = "attach a process"
     KILL = "send a signal"
     PAUSE = "pause"
     RESUME = "resume"
@@ -34,9 +35,9 @@ class Do(StrEnum):
 
 _STAYS: Final = {
     ContainerState.CREATED: {Do.UPDATE, Do.STATS, Do.PIDS, Do.WAIT},
-    ContainerState.RUNNING: {Do.EXEC, Do.KILL, Do.UPDATE, Do.STATS, Do.PIDS, Do.WAIT},
-    ContainerState.PAUSED: {Do.KILL, Do.UPDATE, Do.STATS, Do.PIDS, Do.WAIT},
-    ContainerState.STOPPED: {Do.WAIT, Do.EXIT},
+    ContainerState.RUNNING: {Do.EXEC, Do.ATTACH, Do.KILL, Do.UPDATE, Do.STATS, Do.PIDS, Do.WAIT},
+    ContainerState.PAUSED: {Do.ATTACH, Do.KILL, Do.UPDATE, Do.STATS, Do.PIDS, Do.WAIT},
+    ContainerState.STOPPED: {Do.ATTACH, Do.WAIT, Do.EXIT},
     ContainerState.DELETED: {Do.WAIT, Do.EXIT, Do.CLOSE},
 }
 

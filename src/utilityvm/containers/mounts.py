@@ -130,6 +130,11 @@ def check_mounts(mounts: Sequence[Mount]) -> None:
         raise InvalidOptions(problems[0].message, problems=problems)
 
 
+def of_host(mounts: Sequence[Mount]) -> list[str]:
+    """Return the names of what mounts have of the host, but for folders of the container's own scratch disk."""
+    return [f"the {mount.type} {mount.source}" for mount in mounts if _is_of_host(mount) and mount.type != "scratch"]
+
+
 def is_read_only(mount: Mount) -> bool:
     """Whether one of its options says so, whatever the case of its letters."""
     return any(option.lower() == "ro" for option in mount.options)

@@ -43,11 +43,14 @@ class ScratchDisk:
 
 @dataclass(frozen=True, slots=True)
 class RootFs:
-    """A root file system in the guest: its `path`, and where on which disk what is written goes; without a disk it is read-only."""
+    """A root file system in the guest: its `path`, where on which disk what is written goes, and where its `layers` are. Without a disk it
+    is read-only.
+    """
 
     path: str
     scratch_path: str = ""
     scratch: ScratchDisk | None = None
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Rooms:
         # Before it is there: who gives up hears of it when it is, and a guest takes the removal of what is not there for done.
         taken.push("union of layers", partial(self.tables.layers.remove_combined, root))
         await self.tables.layers.combine_lcow([layer_paths[path] for path in layers], scratch_path, root)
-        return RootFs(root, scratch_path, disks[0] if disks else None)
+        return RootFs(root, scratch_path, disks[0] if disks else None, tuple(layer_paths.values()))
 
     async def _disk(self, wish: ScratchDisk | str | int, taken: Releases) -> ScratchDisk:
         disk = await self._new_disk(wish) if isinstance(wish, int) else self._own_disk(wish) if isinstance(wish, str) else wish

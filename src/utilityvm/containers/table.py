@@ -14,8 +14,9 @@ from utilityvm.containers import document
 from utilityvm.containers.assigned import assign, check_devices
 from utilityvm.containers.container import Container, OfVm
 from utilityvm.containers.document import ContainerId
+from utilityvm.containers.inherited import Inherited, kept, taken
 from utilityvm.containers.life import ContainerState
-from utilityvm.containers.mounts import Mounts, check_mounts
+from utilityvm.containers.mounts import Mounts, check_mounts, of_host
 from utilityvm.containers.releases import Releases
 from utilityvm.containers.root import Rooms, RootFs, ScratchDisk
 from utilityvm.containers.scratch import check_size
@@ -23,13 +24,15 @@ from utilityvm.containers.volumes import Volumes
 from utilityvm.devices.ports import Owner
 from utilityvm.devices.tables import Tables
 from utilityvm.guest.collect import run_process
+from utilityvm.guest.connection import GuestConnection
 from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec
 from utilityvm.kit.aio import finish
-from utilityvm.kit.errors import Exists, InvalidOptions, NotFound, UtilityVMError
+from utilityvm.kit.errors import Exists, InvalidOptions, NotFound, StateError, UtilityVMError
 from utilityvm.options.annotations import check_annotations
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.wcow import OptionsWCOW
+from utilityvm.store.devices import ContainerRecord
 from utilityvm.wire.oci import Root, Spec, read_spec
 
 FilePath = str | PathLike[str]
@@ -53,8 +56,11 @@ class Asked:
 class Containers:
     """The containers of one VM, `vm`, with its devices and the options that it was made with."""
 
-    def __init__(self, vm: OfVm, owner: Owner, tables: Tables, options: OptionsLCOW | OptionsWCOW) -> None:
-        self._vm, self._owner, self._vpci, self._options = vm, owner, tables.vpci, options
+    def __init__(
+        self, vm: OfVm, owner: Owner, tables: Tables, options: OptionsLCOW | OptionsWCOW, inherited: Sequence[ContainerRecord] = ()
+    ) -> None:
+        self._vm, self._owner, self._tables, self._options = vm, owner, tables, options
+        self._inherited = Inherited(owner.name, inherited)
         self._network = tables.network
         self.volumes = Volumes(tables.scsi, owner.host.layout, tables.layers.mount_point, owner.name)
         self._rooms, self._mounts = Rooms(owner, tables), Mounts(owner, tables, self.volumes)
@@ -73,12 +79,41 @@ class Containers:
         self._there = {other: one for other, one in self._there.items() if one.state is not ContainerState.DELETED or not one.released}
         if name in self._coming or name in self._there:
             raise Exists(f"container {name} already exists", hint=f"{self._owner.name} has one of this id: delete it, or take another id")
+        if name in self._inherited:
+            raise Exists(f"container {name} already exists", hint=f"{self._owner.name} goes on from a VM that has it: clone_container")
         self._coming.add(name)
         try:
             made = self._there[name] = await self._make(name, asked)
         finally:
             self._coming.discard(name)
         return made
+
+    async def clone(self, container_id: str, guest: GuestConnection) -> Container:
+        """Take a container over. See `UtilityVM.clone_container`."""
+        name = document.parse_container_id(container_id)
+        if name in self._coming:
+            raise StateError(f"container {name}", "being taken over", "be taken over")
+        record = self._inherited.find(name)
+        self._coming.add(name)
+        try:
+            state = await guest.container_state(name)
+            given, scratch = taken(record, self._tables, self._vm.id)
+            there = guest.adopt_container(name)
+            made = self._there[name] = Container(name, self._vm, there, record.process, given, scratch)
+            made.go_on(state, there.process(state.process_id) if state.runs else None)
+            self._inherited.take(name)
+        finally:
+            self._coming.discard(name)
+        return made
+
+    def save(self) -> tuple[ContainerRecord, ...]:
+        """Return the records of all containers, for a VM that goes on from this one.
+
+        Raises:
+            StateError: one is being made.
+            Unsupported: one has what another VM could not have.
+        """
+        return self._inherited.save([one.id for one in self.there], [*self._coming])
 
     async def settle(self, start: Callable[[ProcessSpec], Awaitable[Process]]) -> None:
         """Let the guest write what it has of volumes to their disks, by a program that `start` starts; for a moment, and if it can."""
@@ -102,22 +137,23 @@ class Containers:
         if document.is_document(asked.spec):
             if asked.layers or asked.scratch is not None or asked.pod is not None:
                 raise InvalidOptions(f"container {name}: layers, scratch or pod beside a document of its own, which says them itself")
-            return self._container(name, await self._in_guest(name, asked.spec), asked.spec, Releases(self._vm.id), None)
+            return self._container(name, await self._in_guest(name, asked.spec), asked.spec, Releases(self._vm.id))
         self._owner.needs_linux("a container of an OCI specification; a Windows guest takes a HostedSystem document")
         spec = self._checked(asked)
         disk = self._scratch(asked)
         layers = list(dict.fromkeys(map(_absolute, asked.layers)))  # one that is there twice is hidden by itself
-        taken = Releases(self._vm.id)
+        given = Releases(self._vm.id)
         try:
-            root = await self._rooms.mount(name, layers, disk, taken) if layers else None
+            root = await self._rooms.mount(name, layers, disk, given) if layers else None
             scratch_path, ours = root.scratch_path if root else "", self._vm.is_ours()
-            spec = replace(spec, mounts=await self._mounts.place(spec.mounts, taken, scratch_path, ours=ours))
+            lacks = of_host(spec.mounts)
+            spec = replace(spec, mounts=await self._mounts.place(spec.mounts, given, scratch_path, ours=ours))
             if spec.windows is not None and spec.windows.devices:
-                spec = replace(spec, windows=replace(spec.windows, devices=await assign(self._vpci, spec.windows.devices, taken)))
+                spec = replace(spec, windows=replace(spec.windows, devices=await assign(self._tables.vpci, spec.windows.devices, given)))
             wanted = document.document(spec, name, root=_root(spec, root), scratch_path=scratch_path, ours=ours)
-            return self._container(name, await self._in_guest(name, wanted), wanted, taken, root.scratch if root else None)
+            return self._container(name, await self._in_guest(name, wanted), wanted, given, root, lacks)
         except BaseException:
-            await self._give_back(taken)
+            await self._give_back(given)
             raise
 
     async def _in_guest(self, name: ContainerId, wanted: object) -> InGuest:
@@ -135,8 +171,12 @@ class Containers:
             raise
         return made[0]
 
-    def _container(self, name: ContainerId, guest: InGuest, wanted: object, taken: Releases, scratch: ScratchDisk | None) -> Container:
-        return Container(name, self._vm, guest, document.process_of(wanted), taken, scratch)
+    def _container(
+        self, name: ContainerId, guest: InGuest, wanted: object, given: Releases, root: RootFs | None = None, lacks: Sequence[str] = ()
+    ) -> Container:
+        process = document.process_of(wanted)
+        self._inherited.add(name, kept(name, process, root, lacks), self._there.keys())
+        return Container(name, self._vm, guest, process, given, root.scratch if root else None)
 
     def _checked(self, asked: Asked) -> Spec:
         spec = read_spec(asked.spec)

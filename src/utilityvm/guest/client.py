@@ -15,9 +15,16 @@ from utilityvm.guest.bridge import Bridge
 from utilityvm.kit.errors import DeadlineExceeded, GuestError, ProtocolError, Unsupported
 from utilityvm.kit.ids import NULL_GUID
 from utilityvm.kit.trace import current
-from utilityvm.schema.detached import DETACHED_PROCESSES, DetachedProcess, DetachedProcesses
 from utilityvm.schema.properties import Properties
 from utilityvm.wire import gcs
+from utilityvm.wire.detached import (
+    CONTAINER_STATE,
+    DETACHED_PROCESSES,
+    ContainerPlace,
+    ContainerPlaces,
+    DetachedProcess,
+    DetachedProcesses,
+)
 
 SHUTDOWN_TIMEOUT: Final = 30.0
 """Seconds that the guest has to say that it ends a container; the bridge goes on when they have passed."""
@@ -239,6 +246,20 @@ class GuestClient:
         request = gcs.PropertiesRequest(container_id=NULL_GUID, ocsc=_span(), query=gcs.encode_query([DETACHED_PROCESSES]))
         response = await self._bridge.call(gcs.PROPERTIES, request)
         return gcs.decode_text(response.properties or "{}", DetachedProcesses, DETACHED_PROCESSES).detached_processes
+
+    async def container_state(self, container_id: str) -> ContainerPlace:
+        """Ask where a container is in its life that this host has not made.
+
+        Raises:
+            Unsupported: the guest's agent cannot tell; nothing was sent.
+            GuestError: there is no such container, or it is on its way from one place to another (`result`).
+            ProtocolError: what the guest tells is not what the protocol says.
+        """
+        if not self.capabilities.guest_defined.attach_process_supported:
+            raise Unsupported("the guest's agent cannot tell where a container is in its life (AttachProcessSupported)")
+        request = gcs.PropertiesRequest(container_id=container_id, ocsc=_span(), query=gcs.encode_query([CONTAINER_STATE]))
+        response = await self._bridge.call(gcs.PROPERTIES, request)
+        return gcs.decode_text(response.properties or "{}", ContainerPlaces, f"{CONTAINER_STATE} of {container_id}").container_state
 
     async def dump_stacks(self) -> str:
         """Return what the threads of the guest's agent are doing, as text for people; what is too long for an answer is cut off.

@@ -19,9 +19,9 @@ from utilityvm.guest.transport import GuestSockets, GuestStream
 from utilityvm.kit.errors import UtilityVMError
 from utilityvm.kit.ids import NULL_GUID
 from utilityvm.kit.trace import span
-from utilityvm.schema.detached import DetachedProcess
 from utilityvm.schema.properties import GuestConnectionInfo, Properties, PropertyType
 from utilityvm.schema.version import Version
+from utilityvm.wire.detached import ContainerPlace, DetachedProcess
 from utilityvm.wire.gcs import PROTOCOL_VERSION
 
 
@@ -71,6 +71,14 @@ class GuestConnection:
     async def create_container(self, container_id: str, settings: object) -> GuestContainer:
         """Create a container of a document in the guest's shape. See `GuestContainer.create` for errors."""
         return await GuestContainer.create(self.client, self._stdio, container_id, settings, self._name)
+
+    async def container_state(self, container_id: str) -> ContainerPlace:
+        """Ask where a container is in its life. See `GuestClient.container_state` for errors."""
+        return await self.client.container_state(container_id)
+
+    def adopt_container(self, container_id: str) -> GuestContainer:
+        """Take a container over that the guest has already. See `GuestContainer.adopt` for errors."""
+        return GuestContainer.adopt(self.client, self._stdio, container_id, self._name)
 
     async def add_to(self, told: Properties, wanted: frozenset[PropertyType]) -> Properties:
         """Return `told` with what was agreed with the agent, and with what it answers about `wanted`.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Self, final
 
 from utilityvm.guest.client import GuestClient
-from utilityvm.guest.process import Process, Stdio, attach, launch
+from utilityvm.guest.process import Process, Stdio, Unattached, attach, launch
 from utilityvm.kit.errors import StateError, Unsupported
 from utilityvm.schema.properties import Properties
 from utilityvm.wire import gcs
@@ -79,6 +79,10 @@ class GuestContainer:
     async def attach(self, pid: int, *, stdin: bool, stdout: bool, stderr: bool) -> Process:
         """Take the streams of a process in it that another host has started. See `guest.process.attach` for errors."""
         return await attach(self._client.inside(self.id), self._stdio, pid, self._name, (stdin, stdout, stderr))
+
+    def process(self, pid: int) -> Process:
+        """Return a process in it whose streams are nobody's, or another's."""
+        return Process(self._client.inside(self.id), self._name, pid, Unattached())
 
     async def first(self, *, stdin: bool, stdout: bool, stderr: bool) -> Process:
         """Start the process that a Linux container was created with, and give it the streams that are wanted.

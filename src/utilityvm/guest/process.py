@@ -193,6 +193,17 @@ class Streams:
                 end.close()
 
 
+@final
+class Unattached:
+    """The streams of a process of which none is there."""
+
+    def __init__(self) -> None:
+        self.connected: list[GuestStream] = [_Nothing(), _Nothing(), _Nothing()]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def in_words(error: GuestError, program: str, cwd: str, where: str) -> GuestError:
     """Return the guest's failure to run `program` in the folder `cwd` in our words, if it is known; `where` they were looked for."""
     what, why = (cwd, "no such folder") if error.result == gcs.PATH_NOT_FOUND else (program, _NOT_RUN.get(error.result))

@@ -1,4 +1,4 @@
-"""What a VM had been given when it was saved: the records of its disks, persistent memory and shares."""
+"""What a VM had been given when it was saved: the records of its disks, persistent memory and shares, and of its containers."""
 
 from pathlib import Path
 from typing import Final, TypeVar
@@ -7,6 +7,7 @@ from msgspec import Struct, structs
 
 from utilityvm.kit.errors import NotFound, Unsupported
 from utilityvm.kit.files import digest, identity
+from utilityvm.wire.oci import OciProcess
 
 
 class FileRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,12 +59,25 @@ class ShareRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     allowed_names: tuple[str, ...] | None = None
 
 
+class ContainerRecord(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A container: its first `process`, as far as it is known, and what it has in the guest: the union `root` of the images that are
+    mounted at `layers`, and the disk that is mounted at `scratch`; empty when it has none.
+    """
+
+    id: str
+    process: OciProcess | None = None
+    layers: tuple[str, ...] = ()
+    root: str = ""
+    scratch: str = ""
+
+
 class Devices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of it. `mount_points` and `share_names` are how many of either have been given out."""
 
     disks: tuple[DiskRecord, ...] = ()
     pmem: tuple[PmemRecord, ...] = ()
     shares: tuple[ShareRecord, ...] = ()
+    containers: tuple[ContainerRecord, ...] = ()
     mount_points: int = 0
     share_names: int = 0
 

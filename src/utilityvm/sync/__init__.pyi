@@ -48,6 +48,7 @@ from utilityvm.templates.pool_life import PoolState
 from utilityvm.templates.ports import Source
 from utilityvm.vm.life import State
 from utilityvm.wire import gcs
+from utilityvm.wire.detached import ContainerPlace
 from utilityvm.wire.oci import OciProcess
 from utilityvm.wire.oci import Resources
 from utilityvm.wire.oci import Spec
@@ -81,7 +82,6 @@ from utilityvm.options.network import UserNetwork as UserNetwork
 from utilityvm.options.wcow import OptionsWCOW as OptionsWCOW
 from utilityvm.options.wcow import TemplateConfigWCOW as TemplateConfigWCOW
 from utilityvm.sandbox.sandbox import Result as Result
-from utilityvm.schema.detached import DetachedProcess as DetachedProcess
 from utilityvm.schema.hns import HNSEndpoint as HNSEndpoint
 from utilityvm.schema.hns import Namespace as Namespace
 from utilityvm.schema.properties import Properties as Properties
@@ -93,6 +93,7 @@ from utilityvm.vm.host_options import default_options_wcow as default_options_wc
 from utilityvm.vm.host_options import load_options_lcow as load_options_lcow
 from utilityvm.vm.host_options import load_options_wcow as load_options_wcow
 from utilityvm.vm.host_options import options_from_spec as options_from_spec
+from utilityvm.wire.detached import DetachedProcess as DetachedProcess
 
 __all__ = ['Sandbox', 'Result', 'create_lcow', 'default_options_lcow', 'load_options_lcow', 'OptionsLCOW', 'create_wcow', 'default_options_wcow', 'load_options_wcow', 'OptionsWCOW', 'options_from_spec', 'UtilityVM', 'Forked', 'open_template', 'list_templates', 'import_template', 'Template', 'TemplateConfig', 'TemplateConfigWCOW', 'Pool', 'PoolStats', 'Container', 'ContainerExit', 'DiskAccess', 'Process', 'DetachedProcess', 'Completed', 'ExitStatus', 'MachineStatistics', 'ProcessorLimits', 'Properties', 'PropertyType', 'UserNetwork', 'NamespaceNetwork', 'BridgeNetwork', 'HNSEndpoint', 'Namespace', 'enable_opentelemetry', 'UtilityVMError', 'InvalidOptions', 'NotFound', 'Exists', 'StateError', 'Exhausted', 'NoVPMem', 'Unsupported', 'HostError', 'GuestError', 'ConnectionLost', 'Unknown', 'ProtocolError', 'DeadlineExceeded', 'OutputLimitExceeded', 'Corrupt', 'GuestStream', 'Listener', 'Scsi', 'VPMem', 'Layers', 'Plan9', 'Vsmb', 'VPci', 'Pipes', 'Network', 'TapUplink', 'UserUplink', 'Uplinks', 'Files']
 
@@ -161,6 +162,9 @@ class Container:
     def id(self) -> ContainerId:
         ...
 
+    def go_on(self, told: ContainerPlace, first: Process | None) -> None:
+        ...
+
     @property
     def state(self) -> ContainerState:
         ...
@@ -177,6 +181,9 @@ class Container:
         ...
 
     def exec(self, process: Sequence[str] | OciProcess | Mapping[str, object], *, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str | None=None, stdin: bool=False, stdout: bool=True, stderr: bool=True, console_size: tuple[int, int] | None=None) -> Process:
+        ...
+
+    def attach(self, pid: int | None=None, *, stdin: bool=True, stdout: bool=True, stderr: bool=True) -> Process:
         ...
 
     def run(self, process: Sequence[str] | OciProcess | Mapping[str, object], *, input: bytes | None=None, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str | None=None, timeout: float | None=None, limit: int=OUTPUT_LIMIT) -> Completed:
@@ -396,6 +403,9 @@ class UtilityVM:
         ...
 
     def create_container(self, container_id: str, spec: Spec | Mapping[str, object] | HostedSystem, *, layers: Sequence[FilePath]=(), scratch_size_in_bytes: int | None=SCRATCH_SIZE, scratch: Container | FilePath | None=None, pod: Container | None=None) -> Container:
+        ...
+
+    def clone_container(self, container_id: str) -> Container:
         ...
 
     def close_gcs_connection(self) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, Self, final
 from msgspec import structs
 
 from utilityvm.compute.ports import Frozen, Machine
-from utilityvm.devices.tables import Tables, record
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
 from utilityvm.kit.ids import VmId
 from utilityvm.kit.trace import event
@@ -19,6 +18,7 @@ from utilityvm.options.network import NetworkWish
 from utilityvm.options.rule import broken_rules
 from utilityvm.options.rules_clone import TEMPLATE_LCOW
 from utilityvm.options.shared import Options
+from utilityvm.store.devices import Devices
 
 if TYPE_CHECKING:
     from utilityvm.vm.uvm import UtilityVM
@@ -76,14 +76,14 @@ class Wish:
     network: NetworkWish | None
 
 
-async def fork(vm_id: VmId, options: Options, system: Machine, bear: Bear, wish: Wish, tables: Tables) -> Forked:
-    """See `UtilityVM.fork`."""
+async def fork(vm_id: VmId, options: Options, system: Machine, bear: Bear, wish: Wish, devices: Callable[[], Devices]) -> Forked:
+    """See `UtilityVM.fork`; `devices` tells what the VM has been given."""
     if not 1 <= wish.count <= MOST_CHILDREN:
         said = f"{wish.count} children: a fork has 1 to {MOST_CHILDREN}"
         raise InvalidOptions(said, problems=[Problem("$.count", "between", said)])
     of_child = _of_child(vm_id, options, forkable=wish.forkable)
     async with AsyncExitStack() as undo:
-        frozen = await system.freeze(lambda: record(tables))
+        frozen = await system.freeze(devices)
         with closing(frozen):
             event("vm.forked", vm=vm_id, us=round(frozen.pause * 1e6), how=frozen.technique)
             children: list[UtilityVM] = []

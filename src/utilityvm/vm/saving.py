@@ -1,9 +1,13 @@
 """A VM becomes a template; and what one that goes on from a template tells its guest first."""
 
 import time
+from collections.abc import Callable
+
+from msgspec import structs
 
 from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import Machine
+from utilityvm.containers.table import Containers
 from utilityvm.devices import resources
 from utilityvm.devices.plan9 import Plan9
 from utilityvm.devices.scsi import Scsi
@@ -16,19 +20,20 @@ from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.resources import CloneableResource, ScsiMount, VsmbShare
 from utilityvm.options.wcow import OptionsWCOW, TemplateConfigWCOW
 from utilityvm.plan.windows import words_of
+from utilityvm.store.devices import Devices
 from utilityvm.vm.failed_start import Phase
 
 
 async def save_as_template(
-    vm_id: VmId, options: OptionsLCOW | OptionsWCOW, system: Machine, tables: Tables
+    vm_id: VmId, options: OptionsLCOW | OptionsWCOW, system: Machine, tables: Tables, devices: Callable[[], Devices]
 ) -> tuple[TemplateConfig | TemplateConfigWCOW, bool]:
-    """See `UtilityVM.save_as_template`. Returns also whether the machine stays, as the template."""
+    """See `UtilityVM.save_as_template`; `devices` tells what the VM has been given. Returns also whether the machine stays, as the template."""
     if not options.is_template:
         raise Unsupported(f"vm {vm_id}: was not created to become a template", hint="is_template=True")
     if isinstance(options, OptionsLCOW):
-        return TemplateConfig(uvm_id=vm_id, create_options=options), await system.save_as_template(options, lambda: record(tables))
+        return TemplateConfig(uvm_id=vm_id, create_options=options), await system.save_as_template(options, devices)
     config = TemplateConfigWCOW(uvm_id=vm_id, resources=_cloneable(vm_id, tables), create_options=options)
-    return config, await system.save_as_template(None, lambda: record(tables))
+    return config, await system.save_as_template(None, devices)
 
 
 def _cloneable(vm_id: VmId, tables: Tables) -> tuple[CloneableResource, ...]:
@@ -62,6 +67,16 @@ def _disks(scsi: Scsi) -> list[ScsiMount]:
         )
         for disk in sorted(scsi.disks, key=lambda disk: (disk.controller, disk.lun))
     ]
+
+
+def given(tables: Tables, containers: Containers) -> Devices:
+    """Return what a VM has been given of what can be saved with it.
+
+    Raises:
+        StateError: something of it is on its way in or out.
+        Unsupported: it has what a VM that goes on from it could not have.
+    """
+    return structs.replace(record(tables), containers=containers.save())
 
 
 async def remount(guest: GuestConnection, system: Machine, plan9: Plan9, phase: Phase) -> None:

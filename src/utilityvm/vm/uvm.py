@@ -49,7 +49,6 @@ from utilityvm.options.wcow import OptionsWCOW, TemplateConfigWCOW
 from utilityvm.plan.lcow import LcowPlan
 from utilityvm.plan.wcow import WcowPlan
 from utilityvm.schema.container import HostedSystem
-from utilityvm.schema.detached import DetachedProcess
 from utilityvm.schema.devices import HvSocketServiceConfig, NetworkAdapter
 from utilityvm.schema.properties import Properties, PropertyType, property_types
 from utilityvm.schema.requests import ModifySettingRequest, ProcessorLimits
@@ -62,6 +61,7 @@ from utilityvm.vm.link import NO_LINKS, Adapters, Links, close_machine, join, le
 from utilityvm.vm.processes import spec_of
 from utilityvm.vm.uplinks import TapUplink, Uplinks, UserUplink
 from utilityvm.wire import gcs
+from utilityvm.wire.detached import DetachedProcess
 from utilityvm.wire.oci import Spec
 
 START_TIMEOUT: Final = 120.0
@@ -126,7 +126,8 @@ class UtilityVM:
         self._tables = tables(self._devices, plan, system.inherited)
         self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes, self.network = self._tables
         self.uplinks = Uplinks(vm_id, self.network, system.offer, lambda: self._step(Do.USE))
-        self._containers = Containers(self._as_host(), self._devices, self._tables, options)
+        self._containers = Containers(self._as_host(), self._devices, self._tables, options, system.inherited.containers)
+        self._given = partial(saving.given, self._tables, self._containers)
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -358,8 +359,8 @@ class UtilityVM:
 
         The VM runs on with its connection and its programs; it stands still for a moment, which is measured. A child is a VM like a
         template's clone: its memory is that of the VM, of which it keeps what it changes, its time, names and random numbers are its
-        own, and programs run in it whose streams have ended. It can be forked again. `forkable` children do that quickly, and share no
-        memory. `network` is what each has; the VM's own adapters are no part of it.
+        own, and programs run in it that ran in the VM (`attach_process`, `clone_container`). It can be forked again. `forkable` children
+        do that quickly, and share no memory. `network` is what each has; the VM's own adapters are no part of it.
 
         A call that fails leaves no child, and the VM runs on; so does one that is cancelled, which ends when the VM runs on.
 
@@ -372,7 +373,7 @@ class UtilityVM:
         """
         self._step(Do.FORK)
         with span("vm.fork", vm=self.id):
-            return await fork(self.id, self.options, self._system, self._bear, Wish(count, forkable, network), self._tables)
+            return await fork(self.id, self.options, self._system, self._bear, Wish(count, forkable, network), self._given)
 
     async def properties(self, *wanted: PropertyType) -> Properties:
         """Say who and in what state the VM is, and what was agreed with its guest; `wanted` is asked of the guest.
@@ -586,6 +587,21 @@ class UtilityVM:
         with span("container.create", level=logging.DEBUG, vm=self.id):
             return await self._containers.create(container_id, Asked(spec, layers, scratch_size_in_bytes, scratch, pod))
 
+    async def clone_container(self, container_id: str) -> Container:
+        """Take over a container that was in the VM before it was saved, in a clone: where it is in its life, with all that it has.
+
+        Its processes go on. Its first one, and those that were run in it, are attached by `Container.attach`; until then their streams
+        stand still. What the container is made of, its layers and its disk, is this VM's own; it goes with it, or with the container.
+
+        Raises:
+            StateError: the VM does not run; or the container is being taken over.
+            NotFound: the VM goes on from none with such a container, or it was taken over.
+            Unsupported: the guest's agent is another than ours, or the VM has no guest connection of its own; nothing was sent.
+            GuestError, ConnectionLost, DeadlineExceeded: the guest does not tell how the container is.
+        """
+        self._step(Do.USE)
+        return await detached.container(self._guest, self.id, self._containers, container_id)
+
     async def close_gcs_connection(self) -> None:
         """Give up the guest connection, if the VM has one of its own: the guest runs on, but nothing can be asked of it any more.
 
@@ -701,7 +717,7 @@ class UtilityVM:
 
     async def _save(self) -> TemplateConfig | TemplateConfigWCOW:
         async with self._switching:
-            config, stays = await saving.save_as_template(self.id, self.options, self._system, self._tables)
+            config, stays = await saving.save_as_template(self.id, self.options, self._system, self._tables, self._given)
             if stays:
                 self._life.step(Do.KEEP)
         await (self.close_gcs_connection() if stays else self.wait())

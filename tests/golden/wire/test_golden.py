@@ -11,10 +11,10 @@ import pytest
 from utilityvm.guest.client import read_properties
 from utilityvm.kit.errors import GuestError, ProtocolError
 from utilityvm.kit.text import printable
-from utilityvm.schema.detached import DetachedProcess, DetachedProcesses
 from utilityvm.schema.metrics import CgroupMetrics
 from utilityvm.schema.properties import Properties
 from utilityvm.wire import frames, gcs, packets
+from utilityvm.wire.detached import ContainerPlace, ContainerPlaces, DetachedProcess, DetachedProcesses, Place
 from utilityvm.wire.frames import Frame, FrameReader
 from utilityvm.wire.packets import CONTROL, GUEST_CID, HOST_CID, STREAM, Control, Op, Packet, PacketReader
 
@@ -257,6 +257,10 @@ def test_successes_are_read(case: Message) -> None:
         want = {"process_list": [], **case.fields["properties"]}
         detached = gcs.decode_text(answer.properties, DetachedProcesses, "").detached_processes
         assert detached == [DetachedProcess(pid=one.pop("process_id"), **one) for one in want.pop("detached_processes", [])]
+        if (place := want.pop("container_state", None)) is not None:
+            assert gcs.decode_text(answer.properties, ContainerPlaces, "").container_state == ContainerPlace(
+                **place | {"state": Place(place["state"]), "type": gcs.NotificationType(place["type"])}
+            )
         if "metrics" in want:
             want["metrics"] = msgspec.convert(want["metrics"], CgroupMetrics)
         assert told(read_properties(answer, "c")) == want

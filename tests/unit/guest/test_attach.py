@@ -42,6 +42,35 @@ async def test_an_agent_that_cannot_is_refused_and_nothing_is_sent() -> None:
     await peer.bridge.aclose()
 
 
+async def test_an_agent_that_cannot_tell_where_a_container_is_is_not_asked() -> None:
+    peer = Peer()
+    peer.client.capabilities = gcs.Capabilities(runtime_os_type="linux")
+    with pytest.raises(Unsupported, match="AttachProcessSupported"):
+        await peer.client.container_state("c")
+    assert peer.asked == []
+    await peer.bridge.aclose()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "{}",
+        '{"State":"odd","ProcessId":1}',
+        '{"State":"running","ProcessId":-1}',
+        '{"State":"stopped","ProcessId":1,"Type":"Odd"}',
+        "[]",
+        "null",
+    ],
+)
+async def test_a_place_in_a_life_that_makes_no_sense_breaks_the_protocol(connect: Connect, state: str) -> None:
+    text = f'{{"ContainerState":{state}}}'
+    async with connect(answers={gcs.PROPERTIES.word: json.dumps({"Result": 0, "Properties": text}).encode()}) as rig:
+        client = await rig.client()
+        client.capabilities = ABLE
+        with pytest.raises(ProtocolError, match="ContainerState of c"):
+            await client.container_state("c")
+
+
 async def test_an_agent_that_cannot_has_nothing_to_be_attached(connect: Connect) -> None:
     async with connect() as rig:
         stream = await rig.transport.listen(gcs.BRIDGE_PORT, once=True).accept()

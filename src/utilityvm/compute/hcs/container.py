@@ -73,6 +73,10 @@ class HcsContainer:
         """See `compute.containers.Executes.execute`."""
         return await self._launch(parameters_of_another(process, self.os, stdin=stdin, stdout=stdout, stderr=stderr))
 
+    async def attach(self, pid: int, *, stdin: bool, stdout: bool, stderr: bool) -> Process:  # noqa: ARG002 (there is none)
+        """See `compute.containers.Executes.attach`: the guest of a host service goes on from no other."""
+        raise Unsupported(f"container {self._system.id}: process {pid}: attaching cannot work without external GCS connection")
+
     async def signal_all(self, process: Process, signal: int) -> bool:  # noqa: ARG002 (the service knows all of them)
         """See `compute.containers.Executes.signal_all`: the service knows no signal for all but the last."""
         if signal != 9:
