@@ -44,6 +44,7 @@ ACQUIRED = 100  # VMs of a pool in one run
 CONTAINERS = 4  # of one round
 CLONES = 4  # of one round
 MANY_CLONES = 100  # alive together
+FORKS = {"plain": 250, "forkable": 250, "clone": 1000, "forkable_clone": 100}  # kinds of VMs, and their bounds in ms
 PLANS = 1000  # of each sort in one round
 
 HERE = Path(__file__).resolve().parent
@@ -273,6 +274,18 @@ class Bench:
             result.runs_ours += ours.ask("many", MANY_CLONES)
         return [result]
 
+    def fork(self) -> list[Result]:
+        """How long a VM with 50 MiB of random bytes in its memory stands still when it is forked; the first time, and later ones."""
+        results = []
+        for kind, bound in FORKS.items():
+            results += [Result(f"fork_{kind}", "ms", bound), Result(f"fork_{kind}_again", "ms", bound)]
+        for _ in range(self.runs):
+            with Session([PYTHON, str(HERE / "forking.py"), str(MEMORY_MIB), str(CPUS)]) as ours:
+                for (kind, _bound), first, later in zip(FORKS.items(), results[::2], results[1::2], strict=True):
+                    first.runs_ours += [1e3 * seconds for seconds in ours.ask(kind, 1)]
+                    later.runs_ours += [1e3 * seconds for seconds in ours.ask(kind, 1)]
+        return results
+
     def pool(self) -> list[Result]:
         """How long a pool takes to hand out a VM when all that are wanted are ready, in 99 of 100 times."""
         result = Result("pool_acquire", "ms", 5)
@@ -309,6 +322,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {
     "processes": Bench.processes,
     "clones": Bench.clones,
     "many_clones": Bench.many_clones,
+    "fork": Bench.fork,
     "pool": Bench.pool,
     "memory": Bench.memory,
     "version": Bench.version,

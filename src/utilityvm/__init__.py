@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from utilityvm.schema.requests import ProcessorLimits
     from utilityvm.templates.pool import Pool, PoolStats
     from utilityvm.templates.template import Template, import_template, list_templates, open_template
-    from utilityvm.vm.compose import create_lcow, create_wcow
+    from utilityvm.vm.compose import create_lcow, create_wcow, restore
     from utilityvm.vm.fork import Forked
     from utilityvm.vm.host_options import (
         default_options_lcow,
@@ -76,6 +76,7 @@ _HOME = {
     "load_options_wcow": "vm.host_options",
     "options_from_spec": "vm.host_options",
     "UtilityVM": "vm.uvm",
+    "restore": "vm.compose",
     "Forked": "vm.fork",
     "open_template": "templates.template",
     "list_templates": "templates.template",
@@ -140,6 +141,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "options_from_spec",
     "UtilityVM",
     "Forked",
+    "restore",
     "open_template",
     "list_templates",
     "import_template",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from utilityvm.compute.containers import InGuest
@@ -296,8 +297,9 @@ class Savable(Protocol):
         """What it has from the one that it goes on from, as soon as it is started: nothing when it boots."""
         ...
 
-    async def save_as_template(self, options: OptionsLCOW | None, devices: Callable[[], Devices]) -> bool:
-        """Pause it and save it as a template of its id, for others to go on from. `options`, those of a Linux VM, are kept with it.
+    async def save(self, options: OptionsLCOW | None, devices: Callable[[], Devices], path: Path | None = None) -> bool:
+        """Pause it and save it as a file at `path`, from which it goes on with these `options`, or (None) as a template of its id, for VMs
+        of these options to go on from; None are the options of a VM that is not a Linux one.
 
         Returns False when it has ended, and True when it is the template itself and stays until it is ended; nothing else can be
         done with it then.
@@ -307,8 +309,8 @@ class Savable(Protocol):
 
         Raises:
             StateError: it does not run; or it is being given something.
-            Exists: there is a template of its id.
-            Unsupported: it was not made for it, or has what cannot be in a template; each is named.
+            Exists: there is such a file, or a template of its id.
+            Unsupported: it was not made for it, or has what cannot be saved; each is named.
             HostError, DeadlineExceeded: it could not be saved.
             ConnectionLost: it ended meanwhile.
         """

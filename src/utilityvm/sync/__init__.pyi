@@ -346,6 +346,9 @@ class UtilityVM:
     def save_as_template(self) -> TemplateConfig | TemplateConfigWCOW:
         ...
 
+    def save(self, path: str | PathLike[str]) -> None:
+        ...
+
     def fork(self, count: int=1, *, forkable: bool=False, network: NetworkWish | None=None) -> Forked:
         ...
 
@@ -828,6 +831,9 @@ def create_lcow(options: OptionsLCOW | None=None, *, output_handler: Callable[[G
     ...
 
 def create_wcow(options: OptionsWCOW) -> UtilityVM:
+    ...
+
+def restore(path: str | PathLike[str], *, output_handler: Callable[[GuestStream], object] | None=None, require_kvm: bool=False, require_jail: bool=False, network: NetworkWish | None=None) -> UtilityVM:
     ...
 
 def open_template(template_id: str) -> 'Template':

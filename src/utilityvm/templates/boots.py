@@ -98,8 +98,8 @@ class BootTemplates:
         Raises:
             UtilityVMError: as `boot`.
         """
-        # A proxy sets up the networks of VMs that run, and is told of no template.
-        template = await self._template(msgspec.structs.replace(options, network_config_proxy=""))
+        # A proxy sets up the networks of VMs that run, and is told of no template; and whether it is forked itself is a clone's own.
+        template = await self._template(msgspec.structs.replace(options, network_config_proxy="", forkable=False))
         if template is None:
             return await boot(undo, options, network, self._vms)
         created = msgspec.structs.replace(template.options, network_config_proxy=options.network_config_proxy)

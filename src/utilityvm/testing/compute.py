@@ -93,6 +93,7 @@ class FakeMachine:
         self.forkable, self.frozen = forkable, frozen
         self._stays = stays
         self.saved: OptionsLCOW | None = None
+        self.saved_to: Path | None = None
         self.freeze_fails: UtilityVMError | None = None
         self.copies: list[FakeFrozen] = []
         self.kept: Devices | None = None
@@ -158,16 +159,16 @@ class FakeMachine:
         self._life.step(Do.RESUME)
         self._hosted.release()
 
-    async def save_as_template(self, options: OptionsLCOW | None, devices: Callable[[], Devices]) -> bool:
-        """See `compute.ports.Savable.save_as_template`. What was saved is in `saved` and `kept`."""
+    async def save(self, options: OptionsLCOW | None, devices: Callable[[], Devices], path: Path | None = None) -> bool:
+        """See `compute.ports.Savable.save`. What was saved is in `saved` and `kept`, and where to in `saved_to`; nothing is there."""
         self._life.check(Do.SAVE)
-        if not self.savable:
+        if path is None and not self.savable:
             raise Unsupported(f"vm {self.system_id}: was not made to be saved as a template")
-        self.kept, self.saved = devices(), options
-        if self._stays:
+        self.kept, self.saved, self.saved_to = devices(), options, path
+        if path is None and self._stays:
             self._life.step(Do.KEEP)
             return True
-        if self._templates is not None and options is not None:
+        if path is None and self._templates is not None and options is not None:
             with Draft(self._templates, self.system_id) as draft:
                 draft.keep(Manifest(id=self.system_id, created=0.0, options=options, machine=FAKE_RECORD, state_sha256=""))
         await self.terminate()

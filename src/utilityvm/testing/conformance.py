@@ -243,7 +243,7 @@ async def a_machine_that_was_not_made_to_be_saved_is_not_and_runs_on(driver: Dri
     machine = await driver.create(Then.HANG)
     await machine.start()
     try:
-        await machine.save_as_template(OptionsLCOW(), Devices)
+        await machine.save(OptionsLCOW(), Devices)
     except Unsupported:
         await machine.pause()
         await machine.resume()

@@ -3,10 +3,13 @@
 The one place that knows which driver this host has; only that one is loaded.
 """
 
+import asyncio
 import hashlib
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,9 +22,11 @@ from utilityvm.compute.qemu.jail import hint
 from utilityvm.compute.qemu.origin import Memories
 from utilityvm.compute.qemu.records import depends_on
 from utilityvm.compute.qemu.service import QemuService
+from utilityvm.compute.qemu.snapshot import Snapshot
 from utilityvm.devices.ports import HostSide, Look
 from utilityvm.guest.logs import OutputHandler, forward_to_logging
 from utilityvm.guest.transport import Listener
+from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Unsupported
 from utilityvm.kit.files import identity
 from utilityvm.kit.ids import VmId, new_guid, parse_vm_id
@@ -37,8 +42,10 @@ from utilityvm.plan.facts import Answered, Counted, Facts, Platform, Refused
 from utilityvm.plan.lcow import BootFilePaths, LcowPlan, boot_file_paths, plan_lcow
 from utilityvm.plan.wcow import WcowPlan, locate, paths_looked_at, plan_wcow
 from utilityvm.store.layout import Layout
-from utilityvm.store.templates import VERSION
+from utilityvm.store.sleepers import Sleeper
+from utilityvm.store.templates import VERSION, Manifest
 from utilityvm.vm.adjusted import warn
+from utilityvm.vm.fork import going_on
 from utilityvm.vm.host_options import default_options_lcow, is_there
 from utilityvm.vm.link import Links
 from utilityvm.vm.look import look
@@ -94,6 +101,58 @@ async def create_lcow(
         from utilityvm.compute.hcs.service import HcsService
 
         return await create_lcow_on_hcs(options, HcsService(), WindowsFiles(), sys.getwindowsversion().build, output_handler)
+    return await _create_on_qemu(options, output_handler, network, require_kvm=require_kvm, require_jail=require_jail)
+
+
+async def restore(
+    path: str | PathLike[str],
+    *,
+    output_handler: OutputHandler | None = None,
+    require_kvm: bool = False,
+    require_jail: bool = False,
+    network: NetworkWish | None = None,
+) -> UtilityVM:
+    """Create the VM that `UtilityVM.save` has written to a file; when it is started it goes on from there.
+
+    It is the same VM, with its id, its names and its programs; their streams have ended. Before `start` returns its clock is set and its
+    kernel has new random numbers. The file stays, and as long as the VM is there no other goes on from it. The rest is as in `create_lcow`.
+
+    Restore only files of people whose programs you would run: QEMU reads what they have written.
+
+    Raises:
+        NotFound: there is no such file.
+        Corrupt: it is none of a saved VM, or not as it was written.
+        StateError: the VM goes on from it already.
+        Unsupported: it was made with another QEMU, acceleration, kernel or agent; the text says which. Or another version of this package
+            wrote it; or this host is not Linux.
+        HostError: it cannot be read.
+        UtilityVMError: as `create_lcow`.
+    """
+    if sys.platform == "win32":
+        raise Unsupported("the driver for Windows' host service saves no VMs yet")
+    with ExitStack() as held:
+        saved, snapshot = await finish(asyncio.to_thread(_woken, held, Path(path)), within=None)
+        options = msgspec.structs.replace(going_on(saved.options), id=saved.id)
+        return await _create_on_qemu(
+            options, output_handler, network, require_kvm=require_kvm, require_jail=require_jail, frozen=snapshot, wakes=True
+        )
+
+
+def _woken(held: ExitStack, path: Path) -> tuple[Manifest, Snapshot]:
+    sleeper = held.enter_context(closing(Sleeper(path)))
+    return sleeper.manifest, held.enter_context(closing(Snapshot.of_sleeper(sleeper, Layout.of_user().scratch)))
+
+
+async def _create_on_qemu(
+    options: OptionsLCOW,
+    output_handler: OutputHandler | None,
+    network: NetworkWish | None,
+    *,
+    require_kvm: bool,
+    require_jail: bool,
+    frozen: Frozen | None = None,
+    wakes: bool = False,
+) -> UtilityVM:
     verify_bounds(options)
     refuse_not_built(options)
     vm_id = parse_vm_id(options.id) if options.id else VmId(new_guid())
@@ -102,7 +161,7 @@ async def create_lcow(
         with span("host.probe", level=logging.DEBUG):
             facts = await _host_facts(options, vm_id, service, require_kvm=require_kvm, require_jail=require_jail)
         uplink = None if network is None else uplink_of(vm_id, network)
-        return await create_planned(options, vm_id, facts, service, output_handler, uplink=uplink)
+        return await create_planned(options, vm_id, facts, service, output_handler, uplink=uplink, frozen=frozen, wakes=wakes)
 
 
 async def boot_key(options: OptionsLCOW) -> str:
@@ -145,12 +204,13 @@ async def create_planned(
     uplink: Uplink | None = None,
     node: Node = UNIX,
     frozen: Frozen | None = None,
+    wakes: bool = False,
 ) -> UtilityVM:
     """Plan and create with facts and a service that are given; what `create_lcow` does on a real host.
 
     `grants` lets the VM open files where it opens them itself, `looking` looks at what it is given while it runs, `layout` says where
     disks of its containers are made, `uplink` is its network, `node` is where a proxy of the host's network is found; `frozen` is what
-    it goes on from where its options say that it is a clone (None: a template).
+    it goes on from where its options say that it is a clone (None: a template), and `wakes` that it goes on as the same VM.
 
     Raises:
         UtilityVMError: as `create_lcow`, but for the bounds on single options, which belong to the doors.
@@ -172,7 +232,9 @@ async def create_planned(
     system, listeners = await _create(vm_id, plan, service, savable=options.is_template, forkable=options.forkable, frozen=frozen)
     proxy = await _proxied(options, vm_id, system, node)
     host, links = HostSide(facts.platform, facts.build, facts.path_flavour, looking, grants, layout), Links(uplink, proxy)
-    return UtilityVM(vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host, links, bear=bear)
+    return UtilityVM(
+        vm_id, options, plan, system, listeners, output_handler or forward_to_logging(vm_id), host, links, bear=bear, wakes=wakes
+    )
 
 
 async def create_wcow(options: OptionsWCOW) -> UtilityVM:

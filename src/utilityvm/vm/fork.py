@@ -81,7 +81,7 @@ async def fork(vm_id: VmId, options: Options, system: Machine, bear: Bear, wish:
     if not 1 <= wish.count <= MOST_CHILDREN:
         said = f"{wish.count} children: a fork has 1 to {MOST_CHILDREN}"
         raise InvalidOptions(said, problems=[Problem("$.count", "between", said)])
-    of_child = _of_child(vm_id, options, forkable=wish.forkable)
+    of_child = structs.replace(going_on(of_its_own(vm_id, options, "forked")), forkable=wish.forkable)
     async with AsyncExitStack() as undo:
         frozen = await system.freeze(devices)
         with closing(frozen):
@@ -94,16 +94,21 @@ async def fork(vm_id: VmId, options: Options, system: Machine, bear: Bear, wish:
         return Forked(tuple(children), frozen.pause, frozen.technique)
 
 
-def _of_child(vm_id: VmId, options: Options, *, forkable: bool) -> OptionsLCOW:
-    """Return the options of the VM's children; the same for all, without an id.
+def of_its_own(vm_id: VmId, options: Options, done: str) -> OptionsLCOW:
+    """Return the VM's options as if it had booted by itself, for what goes on from it; `done` is what is to be done to it.
 
     Raises:
-        Unsupported: the VM's own are such that there can be none.
+        Unsupported: they are such that nothing can.
     """
     if not isinstance(options, OptionsLCOW):
-        raise Unsupported(f"vm {vm_id}: only a VM with a Linux guest can be forked")
-    alone = structs.replace(options, id="", is_template=False, is_clone=False, template_config=None, forkable=True)
-    if told := broken_rules(alone, builds.EVERYTHING, TEMPLATE_LCOW):
-        raise Unsupported(f"vm {vm_id}: cannot be forked: {'; '.join(problem.message for problem in told)}")
-    parent = TemplateConfig(uvm_id=vm_id, create_options=structs.replace(alone, forkable=False))
-    return structs.replace(alone, is_clone=True, template_config=parent, forkable=forkable)
+        raise Unsupported(f"vm {vm_id}: only a VM with a Linux guest can be {done}")
+    alone = structs.replace(options, id=vm_id, is_template=False, is_clone=False, template_config=None)
+    if told := broken_rules(structs.replace(alone, forkable=True), builds.EVERYTHING, TEMPLATE_LCOW):
+        raise Unsupported(f"vm {vm_id}: cannot be {done}: {'; '.join(problem.message for problem in told)}")
+    return alone
+
+
+def going_on(original: OptionsLCOW) -> OptionsLCOW:
+    """Return the options of a VM, without an id, that goes on from the one whose options these are."""
+    config = TemplateConfig(uvm_id=original.id, create_options=original)
+    return structs.replace(original, id="", is_clone=True, template_config=config)

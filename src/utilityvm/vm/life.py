@@ -35,6 +35,7 @@ class Do(StrEnum):
     MODIFY = "change a resource"
     SAVE = "save as a template"
     KEEP = "stay as a template"
+    SLEEP = "save to a file"
     FORK = "fork"
     DUMP_STACKS = "dump stacks"
     CLOSE_GCS = "close the guest connection"
@@ -56,6 +57,7 @@ _STAYS: Final = {
         Do.STATISTICS,
         Do.MODIFY,
         Do.SAVE,
+        Do.SLEEP,
         Do.FORK,
         Do.DUMP_STACKS,
         Do.CLOSE_GCS,
@@ -86,7 +88,7 @@ LIFE: Final[Mapping[tuple[State, Do], State]] = {(state, do): state for state, c
     (State.SAVED, Do.CLOSE): State.CLOSED,
     (State.STOPPED, Do.CLOSE): State.CLOSED,
 }
-"""The whole life: what is not here is refused with `StateError` and changes nothing. `TERMINATE` and `SAVE` move by the
+"""The whole life: what is not here is refused with `StateError` and changes nothing. `TERMINATE`, `SAVE` and `SLEEP` move by the
 exit that they cause; on Windows `SAVE` moves by `KEEP`: there a template is its VM, which stays until it is ended."""
 
 OVER: Final = frozenset({State.SAVED, State.STOPPED, State.CLOSED})

@@ -1,7 +1,10 @@
 """A VM becomes a template; and what one that goes on from a template tells its guest first."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import structs
 
@@ -22,6 +25,10 @@ from utilityvm.options.wcow import OptionsWCOW, TemplateConfigWCOW
 from utilityvm.plan.windows import words_of
 from utilityvm.store.devices import Devices
 from utilityvm.vm.failed_start import Phase
+from utilityvm.vm.fork import of_its_own
+
+Wait = Callable[[], Awaitable[object]]
+"""Waits for a VM's end."""
 
 
 async def save_as_template(
@@ -31,9 +38,9 @@ async def save_as_template(
     if not options.is_template:
         raise Unsupported(f"vm {vm_id}: was not created to become a template", hint="is_template=True")
     if isinstance(options, OptionsLCOW):
-        return TemplateConfig(uvm_id=vm_id, create_options=options), await system.save_as_template(options, devices)
+        return TemplateConfig(uvm_id=vm_id, create_options=options), await system.save(options, devices)
     config = TemplateConfigWCOW(uvm_id=vm_id, resources=_cloneable(vm_id, tables), create_options=options)
-    return config, await system.save_as_template(None, devices)
+    return config, await system.save(None, devices)
 
 
 def _cloneable(vm_id: VmId, tables: Tables) -> tuple[CloneableResource, ...]:
@@ -69,6 +76,19 @@ def _disks(scsi: Scsi) -> list[ScsiMount]:
     ]
 
 
+class Where(NamedTuple):
+    """Where a VM is saved to, and what tells what it has been given."""
+
+    path: str | PathLike[str]
+    devices: Callable[[], Devices]
+
+
+async def save(vm_id: VmId, options: OptionsLCOW | OptionsWCOW, system: Machine, where: Where, end: Wait) -> None:
+    """See `UtilityVM.save`."""
+    await system.save(of_its_own(vm_id, options, "saved"), where.devices, Path(where.path))
+    await end()
+
+
 def given(tables: Tables, containers: Containers) -> Devices:
     """Return what a VM has been given of what can be saved with it.
 
@@ -90,16 +110,28 @@ async def remount(guest: GuestConnection, system: Machine, plan9: Plan9, phase: 
         await in_two_halves(request, system.modify, guest.client.modify, phase.name)
 
 
-async def introduce(guest: GuestConnection, vm_id: VmId, options: OptionsLCOW | OptionsWCOW, runtime_id: RuntimeId, phase: Phase) -> None:
+class Who(NamedTuple):
+    """Whose guest it is: `wakes` says that it is the same VM that was saved, at a later time."""
+
+    vm_id: VmId
+    options: OptionsLCOW | OptionsWCOW
+    runtime_id: RuntimeId
+    wakes: bool
+
+
+async def introduce(guest: GuestConnection, who: Who, phase: Phase) -> None:
     """Tell a guest who it is, as far as it cannot know: a Windows guest its address, a Linux guest that goes on
-    from a template the time and its names.
+    from another the time and its names, one that has slept the time.
 
     Raises:
         GuestError, ConnectionLost: it does not take it.
     """
-    if isinstance(options, OptionsWCOW):
+    if isinstance(who.options, OptionsWCOW):
         phase.now = "the guest to take its socket address"
-        await guest.client.modify(resources.hvsocket_address(runtime_id))
-    elif options.is_clone:
+        await guest.client.modify(resources.hvsocket_address(who.runtime_id))
+    elif who.wakes:
+        phase.now = "the guest to set its clock"
+        await guest.client.modify(resources.clock(time.time_ns()))
+    elif who.options.is_clone:
         phase.now = "the guest to go on as another"
-        await guest.client.modify(resources.identity(time.time_ns(), vm_id))
+        await guest.client.modify(resources.identity(time.time_ns(), who.vm_id))

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Self, final
 
@@ -112,10 +113,11 @@ class UtilityVM:
         links: Links = NO_LINKS,
         *,
         bear: Bear = barren,
+        wakes: bool = False,
     ) -> None:
         self.id, self.owner, self.options, self.plan = vm_id, options.owner, options, plan
         self._system, self._listeners, self._output_handler = system, dict(listeners), output_handler
-        self._links, self.uplink, self._bear = links, links.uplink, bear
+        self._links, self.uplink, self._bear, self._wakes = links, links.uplink, bear, wakes
         self._ours, self._life, self._switching = False, Life(f"vm {vm_id}", LIFE, State.CREATED), asyncio.Lock()
         self._end = End(vm_id, system, self._life, self._switching)
         self._hosted, self._bridge_port = guest_ports.way_to_guest(plan)
@@ -353,6 +355,23 @@ class UtilityVM:
         self._step(Do.SAVE)
         with span("vm.save", vm=self.id):
             return await finish(self._save(), within=None)
+
+    async def save(self, path: str | PathLike[str]) -> None:
+        """Save the running VM to a new file, from which `restore` lets it go on; it is over then.
+
+        The file has what the guest has touched of its memory and of disks that it writes to, and is readable for its owner alone. A call
+        that fails has changed nothing and leaves nothing; a cancelled one is carried out.
+
+        Raises:
+            StateError: it does not run; or it is being given something.
+            Exists: there is something at `path`.
+            Unsupported: it has what could not be in the file, each by its name.
+            DeadlineExceeded: its guest did not fall silent, or QEMU does not answer.
+            HostError, ConnectionLost: it could not be saved, or it ended.
+        """
+        self._step(Do.SLEEP)
+        with span("vm.save", vm=self.id):
+            await saving.save(self.id, self.options, self._system, saving.Where(path, self._given), self.wait)
 
     async def fork(self, count: int = 1, *, forkable: bool = False, network: NetworkWish | None = None) -> Forked:
         """Fork the running VM: `count` children are created that go on from where it is, each on its own, when they are started.
@@ -686,7 +705,7 @@ class UtilityVM:
         cold_start = not self.options.is_clone
         self._guest = await GuestConnection.open(stream, self._system, f"vm {self.id}", self._end.after_loss, cold_start=cold_start)
         await saving.remount(self._guest, self._system, self.plan9, phase)
-        await saving.introduce(self._guest, self.id, self.options, self.runtime_id, phase)
+        await saving.introduce(self._guest, saving.Who(self.id, self.options, self.runtime_id, self._wakes), phase)
         return self._guest.boot
 
     # -- running ----------------------------------------------------------------------------------------------------

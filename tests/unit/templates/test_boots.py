@@ -126,6 +126,12 @@ async def test_a_proxy_of_the_network_hears_of_the_clones_and_of_no_template(wor
     assert [asked.container_id for asked in played.asked if isinstance(asked, RegisterComputeAgent)] == [OPTIONS.id]
 
 
+async def test_a_vm_that_is_forked_goes_on_from_the_template_of_those_that_are_not(world: World) -> None:
+    assert await world.start() == "template clone"
+    assert await world.start(replace(OPTIONS, forkable=True)) == "clone"
+    assert [asked.forkable for asked in world.asked] == [True]
+
+
 async def test_who_comes_while_it_is_made_boots_and_does_not_wait(world: World) -> None:
     world.layout.state.mkdir()
     with FileLock(world.layout.templates_lock):

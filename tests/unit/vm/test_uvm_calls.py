@@ -22,6 +22,13 @@ async def exit_error(vm: UtilityVM) -> object:
     return vm.exit_error
 
 
+async def sleep(vm: UtilityVM) -> None:
+    try:
+        await vm.save("/nowhere")
+    except Unsupported:  # a guest connection of the service's own
+        await vm.terminate()
+
+
 async def fork(vm: UtilityVM) -> None:
     with suppress(Unsupported):  # a guest connection of the service's own
         async with await vm.fork() as forked:
@@ -43,6 +50,7 @@ CALLS: dict[Do, Callable[[UtilityVM], Awaitable[object]]] = {
     Do.STATISTICS: UtilityVM.stats,
     Do.MODIFY: lambda vm: vm.modify(ModifySettingRequest(resource_path="VirtualMachine/Devices/Scsi/0/Attachments/0", request_type="Add")),
     Do.SAVE: UtilityVM.save_as_template,
+    Do.SLEEP: sleep,
     Do.FORK: fork,
     Do.DUMP_STACKS: UtilityVM.dump_stacks,
     Do.CLOSE_GCS: UtilityVM.close_gcs_connection,
@@ -53,7 +61,7 @@ CALLS: dict[Do, Callable[[UtilityVM], Awaitable[object]]] = {
 }
 """Each event that a caller causes."""
 
-ENDING = {Do.TERMINATE, Do.SAVE}
+ENDING = {Do.TERMINATE, Do.SAVE, Do.SLEEP}
 BY_ITSELF = {Do.STARTED, Do.KEEP, Do.EXIT}
 HOSTED = pytest.mark.parametrize("hosted", [False, True], ids=["external", "internal"])
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Final, final
 
 from msgspec import structs
@@ -36,8 +37,9 @@ from utilityvm.schema.properties import Properties, PropertyType
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.store.devices import Devices
 
+NO_FILES: Final = "the driver for Windows' host service saves no VM to a file"
 NO_FORKS: Final = "the driver for Windows' host service forks no VMs"
-"""What is said to those who want one."""
+"""What is said to those who want that."""
 
 CLEANUP: Final = 12.0
 """Seconds that the service may take to end a VM."""
@@ -156,16 +158,20 @@ class HcsMachine:
         """See `compute.ports.Savable.inherited`: nothing."""
         return Devices()
 
-    async def save_as_template(
+    async def save(
         self,
         options: OptionsLCOW | None,  # noqa: ARG002 (clones tell the service their own)
         devices: Callable[[], Devices],  # noqa: ARG002 (and what they are to have of it)
+        path: Path | None = None,
     ) -> bool:
-        """See `compute.ports.Savable.save_as_template`. The service's template is this system, which stays.
+        """See `compute.ports.Savable.save`. The service's template is this system, which stays.
 
         Raises:
+            Unsupported: it is to be saved to a file; or was not made to be saved.
             HcsError: the service refuses.
         """
+        if path is not None:
+            raise Unsupported(f"{self._name}: {NO_FILES}")
         if not self._savable:
             raise Unsupported(f"{self._name}: was not made to be saved as a template")
         timeouts = self._system.host.timeouts

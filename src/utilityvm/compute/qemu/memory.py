@@ -3,13 +3,14 @@
 import errno
 import os
 import sys
+from typing import Final
 
-from utilityvm.kit.files import copy_sparse, extents
+from utilityvm.kit.files import extents, pieces, write_all
 
 if sys.platform != "win32":  # where no machine of ours runs
     import fcntl
 
-_NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_NOT_HERE: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def new_memory(name: str, size: int) -> int:
@@ -32,27 +33,31 @@ def seal(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
 
 
-def reopened(fd: int) -> int:
-    """Return another descriptor of the file behind one, for reading, with a place of its own in it."""
-    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+def reopened(fd: int, at: int) -> int:
+    """Return another descriptor of the file behind one, for reading, with a place of its own in it, which is `at`."""
+    again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    os.lseek(again, at, os.SEEK_SET)
+    return again
 
 
 def copy_memory(source: int, target: int) -> None:
-    """Copy what a memory has between its holes to an empty file: within the kernel where it can, which takes half as long.
+    """Copy what a file has between its holes to an empty memory, of a longer file its beginning: within the kernel where that can, which
+    takes half as long.
 
     Raises:
         OSError: it cannot be read or written.
     """
-    os.ftruncate(target, os.fstat(source).st_size)
-    try:
-        for offset, length in extents(source):
-            _copy(source, target, offset, offset + length)
-    except OSError as error:
-        if error.errno not in _NOT_HERE:
-            raise
-        copy_sparse(source, target)
+    size = os.fstat(target).st_size
+    for offset, length in extents(source):
+        _copy(source, target, offset, min(offset + length, size))
 
 
 def _copy(source: int, target: int, at: int, end: int) -> None:
-    while at < end and (copied := os.copy_file_range(source, target, end - at, at, at)):
-        at += copied
+    try:
+        while at < end and (copied := os.copy_file_range(source, target, end - at, at, at)):
+            at += copied
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+        for offset, piece in pieces(source, at, end - at):
+            write_all(target, piece, offset)

@@ -46,11 +46,22 @@ class Origin:
     """What one machine goes on from, `name`: descriptors of its own of a memory and of a state, each with a place of its own in the file
     behind it, and what it has `inherited`; `close` lets go of them. `machine` says what else they go with.
 
-    The memory is `whole` before QEMU looks at it. It is in `kept` where QEMU must not have the file itself.
+    The memory is `whole` before QEMU looks at it. It is in `kept` where QEMU must not have the file itself. `lone` says that the machine
+    holds it to its end, for nobody else to go on from it.
     """
 
-    def __init__(self, name: str, machine: MachineRecord, memory: int, state: int, inherited: Inherited, kept: _Kept | None = None) -> None:
-        self.name, self.machine, self.inherited, self._kept = name, machine, inherited, kept
+    def __init__(
+        self,
+        name: str,
+        machine: MachineRecord,
+        memory: int,
+        state: int,
+        inherited: Inherited,
+        kept: _Kept | None = None,
+        *,
+        lone: bool = False,
+    ) -> None:
+        self.name, self.machine, self.inherited, self.lone, self._kept = name, machine, inherited, lone, kept
         self._fds = [os.dup(memory), os.dup(state)]
         if kept is not None:
             self._fds.append(os.dup(kept.fd))

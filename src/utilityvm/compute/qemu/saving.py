@@ -33,6 +33,7 @@ from utilityvm.kit.text import printable
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.store.devices import Devices
 from utilityvm.store.layout import Layout
+from utilityvm.store.sleepers import Bed
 from utilityvm.store.templates import Draft, MachineRecord, Manifest
 
 _GO_ON: Final = 5.0
@@ -69,6 +70,8 @@ class Saving:
         if self._origin is not None and not self._launch.own_memory:
             return self._origin.memory
         try:
+            if self._origin is not None and self._origin.lone:
+                held.callback(os.close, os.dup(self._origin.memory))
             self._own = new_memory(f"uvm-{self._id}", self._launch.memory_bytes)
             held.callback(os.close, self._own)
             if self._launch.locked:
@@ -114,6 +117,26 @@ class Saving:
                 manifest = Manifest(id=self._id, created=time.time(), options=options, machine=whole, state_sha256="")
                 await finish(asyncio.to_thread(_write, draft, self._own, contents, manifest), within=None)
 
+    async def sleep(self, path: Path, options: OptionsLCOW, monitor: Monitor, transports: Sequence[Transport], keeping: Keeping) -> None:
+        """Save the machine to a file, from which it goes on itself; it stands still when this returns. When it fails it runs on.
+
+        Raises:
+            Exists: there is a file of this name.
+            Unsupported: it has what could not be in it.
+            StateError: it is being given something.
+            HostError, QmpError, ConnectionLost, DeadlineExceeded: it cannot be saved.
+        """
+        await finish(keeping.prepare("saved"), within=None)
+        machine = await self.record()
+        with await finish(asyncio.to_thread(Bed, path, machine.memory_bytes), within=None) as bed:
+            async with _standing_still(monitor, transports):
+                await _carry_out(monitor, "migrate", bed.fd, memory=machine.memory_in_state)
+                devices, contents = await keeping.kept(monitor)
+                whole = structs.replace(machine, devices=devices)
+                manifest = Manifest(id=self._id, created=time.time(), options=options, machine=whole, state_sha256="")
+                disks = {content.name: content.fd for content in contents}
+                await finish(asyncio.to_thread(bed.keep, manifest, self._own, disks), within=None)
+
     async def snapshot(self, monitor: Monitor, transports: Sequence[Transport], keeping: Keeping) -> Snapshot:
         """Return a copy of the machine, which runs on; it stood still meanwhile, whether this fails or not.
 
@@ -123,7 +146,7 @@ class Saving:
             HostError, QmpError, ConnectionLost, DeadlineExceeded: it cannot be copied.
         """
         await finish(keeping.prepare("forked", by_content=False), within=None)
-        snapshot = Snapshot(f"vm {self._id}", await self.record(kept=False), self._layout.scratch)
+        snapshot = Snapshot.in_memory(f"vm {self._id}", await self.record(kept=False), self._layout.scratch)
         try:
             async with _standing_still(monitor, transports) as still:
                 await _carry_out(monitor, "migrate", snapshot.state, memory=snapshot.machine.memory_in_state)

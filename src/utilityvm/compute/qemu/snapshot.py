@@ -1,10 +1,11 @@
-"""A machine as it stood still, in memory and files without a name: descriptors, and nothing that could be left behind."""
+"""A machine as it stood still: descriptors, of memory and of files without a name, or of one file that was there before."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import final
+from typing import Self, final
 
 from msgspec import structs
 
@@ -21,6 +22,7 @@ from utilityvm.kit.files import copy_sparse
 from utilityvm.store.devices import Devices
 from utilityvm.store.layout import Layout
 from utilityvm.store.nameless import nameless
+from utilityvm.store.sleepers import Sleeper
 from utilityvm.store.templates import MachineRecord
 
 
@@ -35,25 +37,57 @@ class Technique(StrEnum):
 
 @final
 class Snapshot:
-    """What machines go on from that are made of a running one, `name`; a `compute.ports.Frozen`.
+    """What machines go on from that are made of one that stood still, `name`; a `compute.ports.Frozen`, which has `memory` and `state`.
 
-    `state` is written to first, and all else by `fill`, what was on its disks to files in the folder `scratch`. `pause` is how long the
-    machine stood still for it, in seconds.
+    `state` is written to first, and all else by `fill`, what was on its disks to files in the folder `scratch`. `pause` is how long it
+    stood still for it, in seconds. The state begins at `state_at` of its file. From one that is `lone` a single machine goes on, which has
+    memory of its own and holds the descriptor of the memory, and with it the lock on its file, to its end.
     """
 
-    def __init__(self, name: str, machine: MachineRecord, scratch: Path) -> None:
-        self.name, self.machine, self.pause, self._scratch = name, machine, 0.0, scratch
+    def __init__(
+        self, name: str, machine: MachineRecord, memory: int, state: int, scratch: Path, *, state_at: int = 0, lone: bool = False
+    ) -> None:
+        self.name, self.machine, self.memory, self.state, self.pause = name, machine, memory, state, 0.0
+        self._scratch, self._state_at, self._lone = scratch, state_at, lone
         self._contents: dict[str, int] = {}
         self.technique = Technique.MIGRATE if machine.memory_in_state else Technique.COPY
+
+    @classmethod
+    def in_memory(cls, name: str, machine: MachineRecord, scratch: Path) -> Self:
+        """Make one that is to be written to, and sealed then.
+
+        Raises:
+            HostError: there is no memory.
+        """
         try:
-            self.memory = new_memory(f"uvm-fork-{name}", machine.memory_bytes)
+            memory = new_memory(f"uvm-fork-{name}", machine.memory_bytes)
             try:
-                self.state = new_memory(f"uvm-fork-{name}-state", 0)
+                return cls(name, machine, memory, new_memory(f"uvm-fork-{name}-state", 0), scratch)
             except BaseException:
-                os.close(self.memory)
+                os.close(memory)
                 raise
         except OSError as error:
             raise HostError(f"{name}: there is no memory for a copy of it: {error.strerror}") from error
+
+    @classmethod
+    def of_sleeper(cls, sleeper: Sleeper, scratch: Path) -> Self:
+        """Make one of a VM that sleeps, by descriptors of its own; what was on its disks is copied.
+
+        Raises:
+            HostError: there is no room.
+        """
+        memory = os.dup(sleeper.fd)
+        made = cls(f"{sleeper.path}", sleeper.manifest.machine, memory, os.dup(memory), scratch, state_at=sleeper.state_at, lone=True)
+        try:
+            for name in sleeper.disks:
+                made._contents[name] = made._made(partial(sleeper.copy_disk, name))
+        except OSError as error:
+            made.close()
+            raise HostError(f"{sleeper.path}: a disk of it cannot be copied to {scratch}: {error.strerror}") from error
+        except BaseException:
+            made.close()
+            raise
+        return made
 
     def fill(self, memory: int, devices: Devices, contents: Sequence[Content]) -> None:
         """Copy a memory, -1 for none, and what is on the disks, of which `devices` has the records. Nobody can change it any more then.
@@ -66,23 +100,24 @@ class Snapshot:
             if memory >= 0:
                 copy_memory(memory, self.memory)
             for content in contents:
-                self._contents[content.name] = os.dup(content.fd) if content.read_only else self._copy(content.fd)
+                copy = partial(copy_sparse, content.fd)
+                self._contents[content.name] = os.dup(content.fd) if content.read_only else self._made(copy)
         except OSError as error:
             raise HostError(f"{self.name}: cannot be copied: {error.strerror}") from error
         seal(self.memory)
         seal(self.state)
 
-    def _copy(self, disk: int) -> int:
+    def _made(self, copy: Callable[[int], None]) -> int:
         file = nameless(self._scratch)
         try:
-            copy_sparse(disk, file.fd)
-            return reopened(file.fd)
+            copy(file.fd)
+            return reopened(file.fd, 0)
         finally:
             file.close()
 
     def basis(self, *, forkable: bool) -> Basis:
         """Return how a machine is begun that goes on from it, and is to be `forkable`."""
-        return Basis(generation=GENERATION in self.machine.topology, own_memory=forkable or self.machine.memory_in_state)
+        return Basis(generation=GENERATION in self.machine.topology, own_memory=forkable or self._lone or self.machine.memory_in_state)
 
     def origin(self, launch: Launch, facts: HostFacts, layout: Layout) -> Origin:
         """Return what a machine that is started so goes on from; `layout` says where its disks are made.
@@ -95,9 +130,9 @@ class Snapshot:
         compare(self.machine, launch, facts, self.name)
         inherited = Inherited(self.name, self.machine.devices, self._contents, layout.scratch, layout.layers)
         try:
-            state = reopened(self.state)
+            state = reopened(self.state, self._state_at)
             try:
-                return Origin(self.name, self.machine, self.memory, state, inherited)
+                return Origin(self.name, self.machine, self.memory, state, inherited, lone=self._lone)
             finally:
                 os.close(state)
         except OSError as error:

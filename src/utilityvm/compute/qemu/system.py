@@ -5,9 +5,11 @@ import logging
 import os
 import shlex
 import socket
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Final, final
 
 from utilityvm.compute.hosted import EXIT_TIMEOUT, HostedGuest
@@ -178,24 +180,21 @@ class QemuMachine:
         """See `compute.ports.Savable.inherited`."""
         return self._saving.inherited
 
-    async def save_as_template(self, options: OptionsLCOW | None, devices: Callable[[], Devices]) -> bool:
-        """See `compute.ports.Savable.save_as_template`."""
+    async def save(self, options: OptionsLCOW | None, devices: Callable[[], Devices], path: Path | None = None) -> bool:
+        """See `compute.ports.Savable.save`."""
         assert options is not None  # noqa: S101 (no VM of another guest is created here)
         self._life.check(Do.SAVE)
-        await finish(self._save(options, devices), within=None)
+        save = self._saving.save if path is None else partial(self._saving.sleep, path)
+        await finish(self._save(partial(save, options), devices), within=None)
         return False
 
     async def freeze(self, devices: Callable[[], Devices]) -> Snapshot:
         """See `compute.ports.Savable.freeze`."""
         self._life.check(Do.FREEZE)
-        taken: list[Snapshot] = []
-        try:
-            await finish(self._freeze(taken, devices), within=None)
-        except BaseException:
-            for snapshot in taken:
-                snapshot.close()
-            raise
-        return taken[0]
+        with ExitStack() as taken:
+            snapshot = await finish(self._freeze(taken, devices), within=None)
+            taken.pop_all()
+            return snapshot
 
     async def properties(self, wanted: frozenset[PropertyType] = frozenset()) -> Properties:
         """See `compute.ports.Inspected.properties`."""
@@ -419,14 +418,14 @@ class QemuMachine:
             self._life.step(do)
             (self._guest.hold if do is Do.PAUSE else self._guest.release)()
 
-    async def _save(self, options: OptionsLCOW, devices: Callable[[], Devices]) -> None:
+    async def _save(self, save: Callable[[Monitor, Sequence[Transport], Keeping], Awaitable[None]], devices: Callable[[], Devices]) -> None:
         async with self._switching:
-            await self._saving.save(options, *self._at_rest(Do.SAVE, devices))
+            await save(*self._at_rest(Do.SAVE, devices))
         await self.terminate()
 
-    async def _freeze(self, taken: list[Snapshot], devices: Callable[[], Devices]) -> None:
+    async def _freeze(self, taken: ExitStack, devices: Callable[[], Devices]) -> Snapshot:
         async with self._switching:
-            taken.append(await self._saving.snapshot(*self._at_rest(Do.FREEZE, devices)))
+            return taken.enter_context(closing(await self._saving.snapshot(*self._at_rest(Do.FREEZE, devices))))
 
     def _at_rest(self, do: Do, devices: Callable[[], Devices]) -> tuple[Monitor, tuple[Transport, ...], Keeping]:
         """Return what a machine is stopped by that is to be saved, and who knows what it has been given."""
