@@ -148,11 +148,11 @@ class Saving:
         await finish(keeping.prepare("forked", by_content=False), within=None)
         snapshot = Snapshot.in_memory(f"vm {self._id}", await self.record(kept=False), self._layout.scratch)
         try:
+            await finish(asyncio.to_thread(snapshot.reserve, self._own), within=None)
             async with _standing_still(monitor, transports) as still:
                 await _carry_out(monitor, "migrate", snapshot.state, memory=snapshot.machine.memory_in_state)
                 devices, contents = await keeping.kept(monitor)
-                memory = -1 if snapshot.machine.memory_in_state else self._own
-                await finish(asyncio.to_thread(snapshot.fill, memory, devices, contents), within=None)
+                await finish(asyncio.to_thread(snapshot.fill, self._own, devices, contents), within=None)
                 await finish(still.go_on(), within=_GO_ON)
         except BaseException:
             snapshot.close()

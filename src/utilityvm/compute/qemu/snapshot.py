@@ -13,7 +13,7 @@ from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.inherited import Inherited
 from utilityvm.compute.qemu.keeping import Content
 from utilityvm.compute.qemu.lower import Launch
-from utilityvm.compute.qemu.memory import copy_memory, new_memory, reopened, seal
+from utilityvm.compute.qemu.memory import copy_memory, new_memory, reopened, reserve, seal
 from utilityvm.compute.qemu.origin import Origin
 from utilityvm.compute.qemu.records import compare
 from utilityvm.compute.qemu.savable import GENERATION, Basis
@@ -88,6 +88,18 @@ class Snapshot:
             made.close()
             raise
         return made
+
+    def reserve(self, memory: int) -> None:
+        """Have room for a copy of a memory, -1 for none, before the machine stands still.
+
+        Raises:
+            HostError: there is none.
+        """
+        try:
+            if memory >= 0:
+                reserve(memory, self.memory)
+        except OSError as error:
+            raise HostError(f"{self.name}: there is no memory for a copy of it: {error.strerror}") from error
 
     def fill(self, memory: int, devices: Devices, contents: Sequence[Content]) -> None:
         """Copy a memory, -1 for none, and what is on the disks, of which `devices` has the records. Nobody can change it any more then.
