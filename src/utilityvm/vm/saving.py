@@ -34,7 +34,7 @@ Wait = Callable[[], Awaitable[object]]
 async def save_as_template(
     vm_id: VmId, options: OptionsLCOW | OptionsWCOW, system: Machine, tables: Tables, devices: Callable[[], Devices]
 ) -> tuple[TemplateConfig | TemplateConfigWCOW, bool]:
-    """See `UtilityVM.save_as_template`; `devices` tells what the VM has been given. Returns also whether the machine stays, as the template."""
+    """See `UtilityVM.save_as_template`; `devices` tells what the VM has. Returns also whether the machine stays, as the template."""
     if not options.is_template:
         raise Unsupported(f"vm {vm_id}: was not created to become a template", hint="is_template=True")
     if isinstance(options, OptionsLCOW):
