@@ -43,7 +43,8 @@ def reseed() -> None:
 def install(then: Callable[[], None] = lambda: None, *, number: int = signal.SIGUSR1, hooks: str = HOOKS) -> None:
     """From now on `reseed` in each clone of the VM, and call `then` after it, before anybody can use the clone.
 
-    The signal `number` tells this process, in the main thread, from which this is called; a hook in the folder `hooks` sends it and waits.
+    The signal `number` tells this process, in the main thread, from which this is called, and `then` is called in its handler: it
+    must not print, for the program may be printing. A hook in the folder `hooks` sends it and waits.
     A program that does not come to it in 5 s (it is in a long call of C) fails the clone's start. The hook goes with the process.
 
     Raises:

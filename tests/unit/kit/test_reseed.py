@@ -17,11 +17,11 @@ FIRST, SECOND = 0.6394267984578837, 0.025010755222666936
 FIRST_BITS = random.Random(42).getrandbits(64)  # noqa: S311 (no secret)
 
 PROGRAM = f"""
-import random, sys
+import os, random, sys
 sys.path.insert(0, {str(Path(reseed.__file__).parent)!r})
 import reseed
 random.seed(42)
-reseed.install(lambda: print("told", flush=True), hooks=sys.argv[1])
+reseed.install(lambda: os.write(1, b"told\\n"), hooks=sys.argv[1])
 print("ready", flush=True)
 for line in sys.stdin:
     print(random.random(), flush=True)

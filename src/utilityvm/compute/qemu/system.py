@@ -215,17 +215,16 @@ class QemuMachine:
         self._life.step(Do.MEASURE)
         if self._child is None or self._monitor is None or self._growth is None:
             raise StateError(self._name, "starting", Do.MEASURE.value)
-        size = self._launch.memory_bytes
-        storage = storage_of(await self._monitor.execute("query-blockstats"))
-        used = usage_of(qemu_below(self._child.pid), locked=size if self._launch.locked else 0)
+        locked = self._launch.memory_bytes if self._launch.locked else 0
+        used = usage_of(qemu_below(self._child.pid), locked=locked)
         return MachineStatistics(
             processor_ns=used.processor_ns,
-            working_set=size if self._launch.locked else used.resident,
+            working_set=locked or used.resident,
             nodes=1,
             memory=VmMemory(assigned_memory=(self._growth.total_mb << 20) // PAGE),
             uptime_ns=used.uptime_ns,
             unique=used.unique,
-            storage=storage,
+            storage=storage_of(await self._monitor.execute("query-blockstats")),
         )
 
     async def modify(self, request: ModifySettingRequest) -> Mapping[str, object] | None:
