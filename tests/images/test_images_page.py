@@ -20,7 +20,7 @@ def home(hub: Registry, tmp_path: Path) -> dict[str, str]:
     hub.push_sample(SMALL, "team/tool:1")
     settings = tmp_path / "home" / ".config" / "containers"
     settings.mkdir(parents=True)
-    mirror = f'[[registry]]\nprefix = "registry.example.org"\nlocation = "{hub.address}"\ninsecure = true\n'
+    mirror = f'[[registry]]\nlocation = "registry.example.org"\n[[registry.mirror]]\nlocation = "{hub.address}"\ninsecure = true\n'
     (settings / "registries.conf").write_text(mirror)
     return {"HOME": str(tmp_path / "home"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 

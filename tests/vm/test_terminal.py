@@ -1,4 +1,4 @@
-"""`uvm boot -i -t` at a terminal that the tests drive: what is typed, what is seen, and that the terminal is given back."""
+"""`uvm boot` and `uvm run` with -i -t at a terminal that the tests drive: what is typed and seen, and that the terminal is given back."""
 
 import asyncio
 import fcntl
@@ -22,6 +22,7 @@ from .running import LIMIT, of_vm, qemu_of
 
 UVM = (sys.executable, "-m", "utilityvm", "boot", "--memory", "256", "--cpus", "1")
 PROMPT = "uvm-guest# "
+RUN = (sys.executable, "-m", "utilityvm", "run", "--memory-size-in-mb", "256", "--processor-count", "1")
 SHELL = ("-i", "-t", "-e", f"PS1={PROMPT}", "--", "sh")
 numbers = count()
 
@@ -34,7 +35,7 @@ class Screen:
     def __init__(self, master: int, slave: int) -> None:
         self._master, self._slave = master, slave
         self._changed = asyncio.Event()
-        self.seen = ""
+        self.seen, self.term = "", "vt102"
         os.set_blocking(master, False)
         self.before = termios.tcgetattr(slave)
         self.pause(reading=True)
@@ -132,16 +133,30 @@ async def boot(flags: Sequence[str] = SHELL) -> AsyncIterator[tuple[asyncio.subp
             await asyncio.sleep(0.01)
 
 
+@asynccontextmanager
+async def run(*words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, Screen, str]]:
+    """Run `uvm run` of a container's program at a terminal. Nothing of its VM is left at the end."""
+    name = f"tty-{os.getpid()}-{next(numbers)}"
+    async with at_terminal(*RUN, "--name", name, "-i", "-t", "-e", f"PS1={PROMPT}", "busybox", *words) as (uvm, screen):
+        yield uvm, screen, name
+    async with asyncio.timeout(LIMIT):
+        while of_vm(name):
+            await asyncio.sleep(0.01)
+
+
 async def code_of(process: asyncio.subprocess.Process) -> int:
     """Wait for a program's end."""
     async with asyncio.timeout(LIMIT):
         return await process.wait()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shell() -> AsyncIterator[Screen]:
-    """A shell in a guest, at its prompt, where each test leaves it."""
-    async with boot() as (uvm, screen, _):
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["boot", "run"])
+async def shell(request: pytest.FixtureRequest) -> AsyncIterator[Screen]:
+    """A shell in a guest, or in a container there, at its prompt, where each test leaves it."""
+    async with boot() if request.param == "boot" else run("sh") as (uvm, screen, _):
+        if request.param == "run":
+            await screen.see(PROMPT)
+            screen.term = "xterm"  # as docker's
         yield screen
         assert await screen.command("echo $((6 * 7))") == "42\n"
         screen.type("exit 7\r")
@@ -153,7 +168,7 @@ async def shell() -> AsyncIterator[Screen]:
 
 async def test_a_shell_has_our_size_and_kind_of_terminal(shell: Screen) -> None:
     assert shell.mode == raw_mode(shell.before)
-    assert await shell.command("stty size; echo $TERM; tty") == "31 97\nvt102\n/dev/pts/0\n"
+    assert await shell.command("stty size; echo $TERM; tty") == f"31 97\n{shell.term}\n/dev/pts/0\n"
     shell.resize(50, 132)
     await shell.see_size("50 132")
 
@@ -237,6 +252,20 @@ async def test_a_mistake_after_the_boot_gives_the_terminal_back() -> None:
     async with boot(["-i", "-t", "--", "no-such-program"]) as (uvm, screen, _):
         await screen.see("uvm: no-such-program: no such program in the guest\r\n")
         assert await code_of(uvm) == 127
+
+
+async def test_a_container_whose_program_is_not_there_gives_the_terminal_back() -> None:
+    async with run("no-such-program") as (uvm, screen, _):
+        await screen.see("uvm: no-such-program: no such program in image busybox:latest\r\n")
+        assert await code_of(uvm) == 127
+
+
+async def test_a_container_that_is_killed_gives_the_terminal_back() -> None:
+    async with run("sh", "-c", "echo ready; exec sleep 1000") as (uvm, screen, name):
+        await screen.see("ready\r\n")
+        assert screen.mode != screen.before
+        os.kill(qemu_of(name), signal.SIGKILL)
+        assert await code_of(uvm) == 125
 
 
 async def test_a_terminal_that_nobody_reads_does_not_hold_up_the_end() -> None:
