@@ -55,6 +55,17 @@ def loop_device(image: Path) -> Iterator[str]:
         subprocess.run([*run, "--detach", device], check=True)
 
 
+@contextmanager
+def mounted(image: Path, folder: Path) -> Iterator[Path]:
+    """A file system of an image, at a folder of the host."""
+    folder.mkdir()
+    _run("mount", "-o", "loop", image, folder)
+    try:
+        yield folder
+    finally:
+        _run("umount", folder)
+
+
 def erofs(path: Path, files: Mapping[str, bytes]) -> Path:
     """An EROFS with these files, owned by root, as large as persistent memory wants it."""
     tree = path.with_suffix(".tree")

@@ -5,7 +5,7 @@ from typing import Final, TypeVar
 
 from msgspec import Struct, structs
 
-from utilityvm.kit.errors import NotFound, Unsupported
+from utilityvm.kit.errors import HostError, NotFound, Unsupported
 from utilityvm.kit.files import digest, identity
 from utilityvm.wire.oci import OciProcess
 
@@ -95,13 +95,18 @@ def find(record: R, elsewhere: Path, *, moved: bool = False) -> R:
     Raises:
         NotFound: it is gone.
         Unsupported: it is another one now.
+        HostError: it cannot be read.
     """
-    wanted, path = record.file or FileRecord(sha256="", identity=""), Path(record.host_path)
-    there = [place for place in dict.fromkeys((path, elsewhere / path.name)) if place.is_file()]
-    for place in there:
-        here = FileRecord(sha256=wanted.sha256, identity=identity(place))
-        if (here == wanted and not moved) or wanted.sha256 == digest(place):
-            return structs.replace(record, host_path=str(place), file=here)
+    wanted, path, there = record.file or FileRecord(sha256="", identity=""), Path(record.host_path), False
+    for place in dict.fromkeys((path, elsewhere / path.name)):
+        try:
+            if not place.is_file():
+                continue
+            there, here = True, FileRecord(sha256=wanted.sha256, identity=identity(place))
+            if (here == wanted and not moved) or wanted.sha256 == digest(place):
+                return structs.replace(record, host_path=str(place), file=here)
+        except OSError as error:
+            raise HostError(f"{place}, which it reads, cannot be read: {error.strerror}") from error
     if there:
         raise Unsupported(f"{path}, which it reads, is not what it was", hint=_HINT)
     raise NotFound(f"{path}, which it reads, is gone, and {elsewhere} has it not", hint=_HINT)

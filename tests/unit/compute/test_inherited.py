@@ -23,7 +23,7 @@ from utilityvm.kit.errors import Corrupt, HostError, NotFound, StateError, Unsup
 from utilityvm.kit.ids import VmId
 from utilityvm.kit.proc import run_tool
 from utilityvm.schema.requests import ModifySettingRequest
-from utilityvm.store.devices import Devices, DiskRecord, PmemRecord, ShareRecord
+from utilityvm.store.devices import Devices, DiskRecord, FileRecord, PmemRecord, ShareRecord
 
 MIB: Final = 1 << 20
 ADDRESS: Final = 1 << 32
@@ -232,6 +232,7 @@ def disk(*content: str) -> Devices:
     return Devices(disks=(DiskRecord(controller=0, lun=0, host_path="a", read_only=False, content=content),))
 
 
+UNREADABLE: Final = PmemRecord(slot=0, host_path="/proc/self/mem", file=FileRecord(sha256="0" * 64, identity=""))
 FOLDER: Final = ShareRecord(name="0", host_path="/nowhere/at/all", guest_path="/s", read_only=True)
 LEADS: Final = overlay(MIB)[:8] + struct.pack(">QI", 112, 4) + overlay(MIB)[20:]
 
@@ -242,6 +243,7 @@ LEADS: Final = overlay(MIB)[:8] + struct.pack(">QI", 112, 4) + overlay(MIB)[20:]
         (disk("scsi0-0-1.raw"), b"", Corrupt, "^template t: scsi0-0-1.raw, in which a disk of it is, is missing$"),
         (disk("scsi0-0-0.raw", "scsi0-0-1.raw"), b"", Corrupt, "^template t: scsi0-0-1.raw, in which"),
         (disk("scsi0-0-0.qcow2"), LEADS, Unsupported, "^template t: scsi0-0-0.qcow2: has a backing file$"),
+        (Devices(pmem=(UNREADABLE,)), b"", HostError, "^template t: /proc/self/mem, which it reads, cannot be read: "),
         (Devices(shares=(FOLDER,)), b"", NotFound, "^template t: /nowhere/at/all, a folder that it shares, is gone$"),
         (structs.replace(disk("scsi0-0-0.raw"), shares=(FOLDER,)), b"", NotFound, "a folder that it shares"),
     ],

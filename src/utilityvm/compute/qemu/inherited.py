@@ -47,6 +47,8 @@ class Inherited:
             self.close()
             if isinstance(error, UtilityVMError):
                 error.during(name)
+            if isinstance(error, OSError):
+                raise HostError(f"{name}: what it has been given cannot be opened: {error.strerror}") from error
             raise
         self.devices = structs.replace(devices, pmem=tuple(pmem), disks=tuple(disks))
         """The records of all of it, with the paths at which it was found."""
@@ -75,9 +77,8 @@ class Inherited:
         for name in record.content:
             if name not in self._contents:
                 raise Corrupt(f"{name}, in which a disk of it is, is missing")
-            fd = os.dup(self._contents[name])
-            plugged.below = (*plugged.below, Layer(fd, Image(name, Format.RAW, 0, device=False)))  # so that it is closed, whatever it is
-            plugged.below = (*plugged.below[:-1], Layer(fd, image_of(name, fd)))
+            image = image_of(name, self._contents[name])
+            plugged.below = (*plugged.below, Layer(os.dup(self._contents[name]), image))
         self._write_over(plugged)
         return record
 
