@@ -12,7 +12,7 @@ from utilityvm.devices import paths
 from utilityvm.devices.holdings import Held, Holding, Holdings
 from utilityvm.devices.mounts import Mount
 from utilityvm.devices.ports import Owner, Seen
-from utilityvm.kit.errors import Exists, NoVPMem, UtilityVMError
+from utilityvm.kit.errors import Exists, HostError, NotFound, NoVPMem, UtilityVMError
 from utilityvm.plan.facts import Platform
 from utilityvm.plan.lcow import LcowPlan, VPMemSlot
 from utilityvm.schema.devices import ImageFormat, VirtualPMemDevice
@@ -68,13 +68,12 @@ class VPMem:
         )
 
     def restore(self, records: Sequence[PmemRecord]) -> None:
-        """Have the devices of a VM that was saved.
-
-        Raises:
-            NotFound, HostError: a file is not there any more, or may not be looked at.
-        """
+        """Have the devices of a VM that was saved. One whose file has gone meanwhile has it all the same; no other is taken for it."""
         for record in records:
-            seen = self._owner.host.look(record.host_path)
+            try:
+                seen = self._owner.host.look(record.host_path)
+            except (NotFound, HostError):
+                seen = Seen(folder=False)
             self._plugged[record.slot] = _Plugged(record.host_path, seen.identity)
             if record.references:
                 self._held.adopt(record.host_path, _Slot(record.slot, record.host_path, record.guest_path, seen), record.references)

@@ -33,6 +33,8 @@ TEMPLATE = Devices(
 
 
 def look(path: str) -> Seen:
+    if path == "/gone":
+        raise NotFound(f"{path}: no such file or folder")
     return Seen(folder=False, size=1, identity=path)
 
 
@@ -73,9 +75,9 @@ async def test_what_is_on_its_way_keeps_a_vm_from_being_saved() -> None:
 
 
 @asynccontextmanager
-async def a_clone() -> AsyncIterator[tuple[UtilityVM, FakeMachine, list[FakeGuest]]]:
+async def a_clone(inherited: Devices = TEMPLATE) -> AsyncIterator[tuple[UtilityVM, FakeMachine, list[FakeGuest]]]:
     of, guests = service(ours=True)
-    of.inherited = TEMPLATE
+    of.inherited = inherited
     config = TemplateConfig(uvm_id="t", create_options=OptionsLCOW(boot_files_path="/boot"))
     async with asyncio.timeout(60), await create(of, looking=look, is_clone=True, template_config=config) as vm:
         yield vm, of.machines[0], guests
@@ -126,3 +128,13 @@ async def test_a_folder_that_cannot_be_served_again_fails_the_start() -> None:
         with pytest.raises(UtilityVMError, match="/folder: no such folder"):
             await vm.start()
         assert vm.state == "stopped"
+
+
+async def test_a_layer_whose_file_goes_while_a_clone_is_made_is_there_all_the_same() -> None:
+    gone = PmemRecord(slot=0, host_path="/gone", guest_path="/run/layers/p0")
+    async with a_clone(Devices(pmem=(gone,))) as (vm, machine, _):
+        await vm.start()
+        await vm.vpmem.remove("/gone")
+        assert [(device.host_path, device.state) for device in vm.vpmem.devices] == [("/gone", "reserved")]
+        assert (await vm.vpmem.add("/new")).slot == 1
+        assert len(machine.requests) == 1
