@@ -30,6 +30,7 @@ from utilityvm.kit.text import LONGEST
 from utilityvm.schema import json
 from utilityvm.schema.document import ComputeSystem
 from utilityvm.wire import frames, gcs, ninep, packets
+from utilityvm.wire.detached import ContainerPlaces, DetachedProcesses
 from utilityvm.wire.frames import Frame, FrameReader
 from utilityvm.wire.packets import GUEST_CID, HOST_CID, MAX_PAYLOAD, Control, Op, Packet, PacketReader
 from utilityvm.wire.vsock import MAX_STREAMS, WINDOW, Ended, Event, HostSocket, Opened, Received, StreamId
@@ -263,6 +264,8 @@ def check_messages(data: bytes, chance: Random) -> Hashable:
         outcome(lambda: gcs.decode_response(call, Frame(gcs.response_type(call.word), 0, data))),
         outcome(lambda: gcs.decode_notification(Frame(gcs.NOTIFICATION_WORD, 0, data))),
         outcome(lambda: read_properties(gcs.PropertiesResponse(properties=text), "c")),
+        outcome(lambda: gcs.decode_text(text, DetachedProcesses, "processes")),
+        outcome(lambda: gcs.decode_text(text, ContainerPlaces, "c")),
     )
 
 

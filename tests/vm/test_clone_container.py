@@ -19,6 +19,7 @@ from utilityvm import (
     create_lcow,
     default_options_lcow,
     open_template,
+    restore,
 )
 from utilityvm.boot.files import BootFiles
 from utilityvm.containers.life import ContainerState
@@ -177,6 +178,9 @@ async def test_what_is_not_there_is_taken_over_already_or_would_be_made_twice_is
         await vm.start()
         with pytest.raises(NotFound, match="no VM with a container nobody"):
             await vm.clone_container("nobody")
+        waiting = await vm.detached_processes()
+        assert {one.container_id for one in waiting} == {"runs", "stands", "alone"}
+        assert {one.pid for one in waiting if one.terminal} == {warmed.pids["other"]}
         with pytest.raises(Exists, match="runs"):
             await vm.create_container("runs", spec("true"))
         container = await vm.clone_container("runs")
@@ -218,3 +222,27 @@ async def test_a_container_with_what_no_clone_could_have_is_refused_by_name_and_
                 await what()
         assert await line(first) == b"ready\n"
         await container.close()
+
+
+async def test_a_vm_that_slept_takes_its_programs_and_containers_over(
+    boot_files: BootFiles, layers: Sequence[Path], tmp_path: Path
+) -> None:
+    given = {"boot_files_path": str(boot_files.folder), "memory_size_in_mb": 256, "processor_count": 1}
+    async with await create_lcow(default_options_lcow(id=f"test-{new_guid()}", **given)) as vm:
+        await vm.start()
+        own = await vm.create_process(["sh", "-c", ANSWERS], stdin=True)
+        first = await (await vm.create_container("c", spec("sh", "-c", ANSWERS), layers=layers)).start(stdin=True)
+        for process in (own, first):
+            assert await line(process) == b"ready\n"
+        await vm.save(tmp_path / "saved")
+    async with await restore(tmp_path / "saved") as vm:
+        await vm.start()
+        container = await vm.clone_container("c")
+        for process in (await vm.attach_process(own.pid), await container.attach()):
+            await process.stdin.write(b"awake\n")
+            assert await line(process) == b"awake\n"
+            await process.stdin.write_eof()
+            assert await ended(process) == Done(7, b"")
+        assert (await container.wait(timeout=LIMIT)).exit_code == 7
+        await container.delete()
+        assert vm.scsi.disks == ()

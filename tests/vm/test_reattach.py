@@ -30,7 +30,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ANSWERS = "echo ready; while read word; do echo $word; echo $word >&2; done; echo over; exit 7"
 NUMBERS = 200_000
 WHOLE = b"".join(b"%d\n" % number for number in range(1, NUMBERS + 1))
-UNREAD = b"0123456789abcdef" * 16_384  # more than a pipe takes
+UNREAD = b"0123456789abcdef" * 81_920  # more than a pipe takes
 
 
 @dataclass(frozen=True)

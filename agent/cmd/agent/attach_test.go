@@ -9,6 +9,9 @@ import (
 	"utilityvm/agent/wire"
 )
 
+// unread is more than a pipe holds, and less than what the credit allows beside that, in bytes.
+const unread = 1024*1024 + wire.Window/2
+
 // another lets the agent go on as after a snapshot: silent, and then with a host that begins anew.
 func (h *host) another() {
 	h.t.Helper()
@@ -89,31 +92,35 @@ func TestOutputUnderWayAtASnapshotIsNeitherLostNorDoubled(t *testing.T) {
 	}
 }
 
+// catLater is a program that reads nothing before it gets a signal, and then gives back what it reads.
+const catLater = "trap 'exec cat' USR1; while :; do sleep 0.01; done"
+
 func TestInputThatWasNotReadBeforeASnapshotIsReadBeforeWhatFollows(t *testing.T) {
 	h := connected(t)
-	p := h.sh("read x; cat")
-	data := []byte(strings.Repeat("0123456789abcdef", wire.Window/16)) // more than the pipe holds at first
+	p := h.sh(catLater)
+	data := []byte(strings.Repeat("0123456789abcdef", unread/16))
 	h.send(p.in, data)
 	h.another()
 	p, _ = h.attach(p.pid, "StdIn", "StdOut", "StdErr")
-	h.send(p.in, []byte("\n"))
-	h.send(p.in, data)
+	h.send(p.in, []byte("what follows"))
 	p.eof()
-	if code := p.code(); code != 0 || !bytes.Equal(p.out.data.Bytes(), data) {
+	p.signal(10)
+	if code := p.code(); code != 0 || p.out.data.String() != string(data)+"what follows" {
 		t.Errorf("%d, %d bytes", code, p.out.data.Len())
 	}
 }
 
 func TestInputThatHadEndedBeforeASnapshotEndsAfterWhatWasLeft(t *testing.T) {
 	h := connected(t)
-	p := h.sh("sleep 0.3; wc -c")
-	data := make([]byte, wire.Window)
+	p := h.sh(catLater)
+	data := make([]byte, unread)
 	h.send(p.in, data)
 	p.eof()
 	h.another()
 	p, _ = h.attach(p.pid, "StdIn", "StdOut", "StdErr")
-	if code := p.code(); code != 0 || strings.TrimSpace(p.out.data.String()) != fmt.Sprint(wire.Window) {
-		t.Errorf("%d %q", code, p.out.data.String())
+	p.signal(10)
+	if code := p.code(); code != 0 || p.out.data.Len() != unread {
+		t.Errorf("%d, %d bytes", code, p.out.data.Len())
 	}
 	h.until("the end of stdin", func() bool { return p.in.deafGuest || p.in.gone })
 }
@@ -244,5 +251,32 @@ func TestWhatCanBeAttachedIsListed(t *testing.T) {
 	h.attach(p.pid)
 	if text := list(); text != `{"DetachedProcesses":[`+other+`]}` {
 		t.Errorf("%s", text)
+	}
+}
+
+func TestOutputThatComesBeforeAnybodyAttachesIsKept(t *testing.T) {
+	h := connected(t)
+	p := h.sh("trap 'echo late; exit 2' USR1; echo ready; while :; do sleep 0.01; done")
+	h.until("its beginning", func() bool { return p.out.data.Len() > 0 })
+	h.another()
+	h.call(wire.SignalProcess, map[string]any{"ProcessId": p.pid, "Options": map[string]any{"Signal": 10}})
+	if answer := h.call(wire.WaitForProcess, map[string]any{"ProcessId": p.pid, "TimeoutInMs": uint32(wire.NoTimeout)}); answer["ExitCode"] != 2.0 {
+		t.Fatalf("%v", answer)
+	}
+	p, _ = h.attach(p.pid, "StdOut", "StdErr")
+	if code := p.code(); code != 2 || p.out.data.String() != "late\n" {
+		t.Errorf("%d %q", code, p.out.data.String())
+	}
+}
+
+func TestInputThatNobodyAsksForEndsAfterWhatWasLeft(t *testing.T) {
+	h := connected(t)
+	p := h.sh(catLater)
+	h.send(p.in, make([]byte, unread))
+	h.another()
+	p, _ = h.attach(p.pid, "StdOut", "StdErr")
+	p.signal(10)
+	if code := p.code(); code != 0 || p.out.data.Len() != unread {
+		t.Errorf("%d, %d bytes", code, p.out.data.Len())
 	}
 }

@@ -114,8 +114,9 @@ async def restore(
 ) -> UtilityVM:
     """Create the VM that `UtilityVM.save` has written to a file; when it is started it goes on from there.
 
-    It is the same VM, with its id, its names and its programs; their streams have ended. Before `start` returns its clock is set and its
-    kernel has new random numbers. The file stays, and as long as the VM is there no other goes on from it. The rest is as in `create_lcow`.
+    It is the same VM, with its id, its names, its programs (`attach_process`) and its containers (`clone_container`). Before `start`
+    returns its clock is set and its kernel has new random numbers. The file stays, and as long as the VM is there no other goes on from
+    it. The rest is as in `create_lcow`.
 
     Restore only files of people whose programs you would run: QEMU reads what they have written.
 
