@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Self
 
 import planning
 from layering import Layering
+from nets import inside, network
 from raw.initrd import CannotMeasure, build
 
 from utilityvm.store.layout import Layout
@@ -36,6 +37,7 @@ ROUNDS = 4  # of processes in each run: the sides take turns often, because a sh
 PROCESSES = 50  # of one round of round trips
 WARM_UP = 20
 STDIO_BYTES = 48 << 20
+NETWORK_BYTES = 64 << 20
 VERSION_STARTS = 10  # of one round
 IDLE_VMS = 4
 ATTACHMENTS = 4  # of one round
@@ -140,6 +142,7 @@ class Bench:
     runs: int
     make_kernels: Callable[[], Kernels]
     make_plugging: Callable[[], tuple[list[str], list[str]]]
+    make_networking: Callable[[str], tuple[list[str], list[str]]]
 
     def boot(self) -> list[Result]:
         """The raw clock stops at the process's exit; ours goes on until the command has cleaned up and ended."""
@@ -235,6 +238,34 @@ class Bench:
                 sides.reverse()
         return list(results.values())
 
+    def network(self) -> list[Result]:
+        """How much goes by a tap and by passt, each side on its own, and how long an adapter takes; the guests run the same program."""
+        by_tap = Result("tap_out", "MB/s", 0.9, higher_is_better=True), Result("tap_in", "MB/s", 0.9, higher_is_better=True)
+        by_passt = Result("user_out", "MB/s", 0.9, higher_is_better=True), Result("user_in", "MB/s", 0.9, higher_is_better=True)
+        for kind, (out, into) in (("tap", by_tap), ("user", by_passt)):
+            with network(f"raw-{kind}") as first, network(f"ours-{kind}") as second:
+                raw_argv, ours_argv = self.make_networking(kind)
+                with Session(inside(first, *raw_argv)) as raw, Session(inside(second, *ours_argv)) as ours:
+                    sides = [(raw, out.runs_raw, into.runs_raw), (ours, out.runs_ours, into.runs_ours)]
+                    for session, *_ in sides:
+                        session.ask("in", NETWORK_BYTES)
+                    for _ in range(self.runs * ROUNDS):
+                        for session, out_runs, in_runs in sides:
+                            out_runs.append(NETWORK_BYTES / 1e6 / median(session.ask("out", NETWORK_BYTES)))
+                            in_runs.append(NETWORK_BYTES / 1e6 / median(session.ask("in", NETWORK_BYTES)))
+                        sides.reverse()
+        nic = Result("attach_nic", "ms", 1.5)
+        raw_argv, ours_argv = self.make_networking("nic")
+        with Session(raw_argv) as raw, Session(ours_argv) as ours:
+            plugging = [(raw, nic.runs_raw), (ours, nic.runs_ours)]
+            for session, _ in plugging:
+                session.ask("nic", 1)
+            for _ in range(ATTACH_ROUNDS):
+                for session, runs in plugging:
+                    runs.append(1e3 * median(session.ask("nic", ATTACHMENTS)))
+                plugging.reverse()
+        return [*by_tap, *by_passt, nic]
+
     def layers(self) -> list[Result]:
         """The same archive, plain and packed, all of it in memory: what a disk takes is the same for both, and differs from run to run."""
         plain, packed = Result("layer", "s", 1.5), Result("layer_gzip", "s", 1.5)
@@ -328,6 +359,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {
     "version": Bench.version,
     "planning": Bench.planning,
     "attach": Bench.attach,
+    "network": Bench.network,
     "layers": Bench.layers,
 }
 
@@ -416,10 +448,19 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, obj
         images = scratch / "images"
         make_images(images, 1 + ATTACHMENTS * ATTACH_ROUNDS)
         initrd = scratch / "devices.initrd"
-        initrd.write_bytes(build(boot_files / "initrd.img", scratch, devices=True))
+        initrd.write_bytes(build(boot_files / "initrd.img", scratch, "scsi", "pmem", "erofs"))
         flags = [word for option in machine.items() for word in option]
         argv = [PYTHON, str(HERE / "raw" / "attach.py"), str(boot_files / "vmlinux"), str(initrd), str(MEMORY_MIB), str(images), *flags]
         return argv, [*ours, str(images)]
+
+    def networking(kind: str) -> tuple[list[str], list[str]]:
+        if os.geteuid() != 0:
+            raise CannotMeasure("only root can make networks to measure: run it as root")
+        initrd = scratch / "network.initrd"
+        initrd.write_bytes(build(boot_files / "initrd.img", scratch, "net"))
+        flags = [word for option in machine.items() for word in option]
+        argv = [PYTHON, str(HERE / "raw" / "network.py"), kind, str(boot_files / "vmlinux"), str(initrd), str(MEMORY_MIB), *flags]
+        return argv, [PYTHON, str(HERE / "networking.py"), kind, str(scratch / "stream"), str(MEMORY_MIB), str(CPUS)]
 
     qemu = subprocess.run([QEMU, "--version"], check=True, capture_output=True, text=True).stdout.splitlines()[0]
     facts: dict[str, object] = {
@@ -430,7 +471,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> tuple[dict[str, obj
         "machine": machine,
     }
     chosen = [arguments.only] if arguments.only else list(MEASUREMENTS)
-    bench = Bench(ours, raw(boot_files), arguments.runs, kernels, plugging)
+    bench = Bench(ours, raw(boot_files), arguments.runs, kernels, plugging, networking)
     results = [result for name in chosen for result in MEASUREMENTS[name](bench)]
     return facts, results
 

@@ -41,6 +41,11 @@ PROMISES: Final[Mapping[str, tuple[str, str]]] = {
     "idle_memory": ("host memory of our side for one more idle VM in a process", "≤ 1"),
     "attach_scsi": ("a layer plugged in as a SCSI disk and mounted", "≤ 1.5"),
     "attach_pmem": ("the same as persistent memory", "≤ 1.5"),
+    "attach_nic": ("a network adapter plugged in, with its address and its way to everything", "≤ 1.5"),
+    "tap_out": ("throughput out of a guest by a tap, raw: QEMU on a tap in the same place", "≥ 0.9"),
+    "tap_in": ("the same into a guest", "≥ 0.9"),
+    "user_out": ("throughput out of a guest by passt and its filter, raw: QEMU on passt", "≥ 0.9"),
+    "user_in": ("the same into a guest", "≥ 0.9"),
     "layer": ("a layer's archive of 300 MiB to an image, raw: `tar -x` and `mkfs.erofs`", "≤ 1.5"),
     "layer_gzip": ("the same, packed with gzip", "≤ 1.5"),
     "version": ("`uvm --version`, raw: `python -c pass`", "≤ 3"),
@@ -52,7 +57,7 @@ PROMISES: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Rows of the bench, by the name that its results have: what they mean, and the bound on ours / raw."""
 
-_DETAILS: Final = ("plan_", "attach_", "layer", "own_kernel", "import", "clone", "first_", "many_", "pool_")
+_DETAILS: Final = ("plan_", "attach_", "tap_", "user_", "layer", "own_kernel", "import", "clone", "first_", "many_", "pool_")
 """Beginnings of the names of rows that the first page does without."""
 
 _BLOCK: Final = re.compile(r"(<!-- (\w+)(?: (\S+))? -->\n).*?(<!-- /\2 -->)", re.DOTALL)

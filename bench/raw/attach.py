@@ -44,7 +44,7 @@ class Monitor:
         self._answer()
 
     def wait(self, event: str) -> None:
-        """Wait for an event since the last wait."""
+        """Wait for an event since the last wait; behind its name may stand the device's that it is about."""
         while event not in self._events:
             self._hear()
         self._events.clear()
@@ -58,7 +58,9 @@ class Monitor:
 
     def _hear(self) -> dict[str, object]:
         said: dict[str, object] = json.loads(self._lines.readline())
-        self._events.add(said.get("event"))
+        data = said.get("data")
+        device = data.get("device") if isinstance(data, dict) else None
+        self._events |= {said.get("event"), f"{said.get('event')} {device}"}
         return said
 
 

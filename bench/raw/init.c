@@ -9,23 +9,31 @@
  *   dst_port 0      host sends RW frames with the child's input, then SHUTDOWN; guest sends RESPONSE
  *   RESPONSE        the child ended; flags: its wait status
  *   MOUNT           payload: device, file system type, options; the guest waits for the device, mounts it read-only on /m, sends RESPONSE
+ *   SET_UP          payload: interface, its address, its gateway; the guest waits for the interface, sets it up, sends RESPONSE
  *   UNMOUNT         payload: device; the guest takes /m off and sends RESPONSE, and once more when the device is gone, if it goes
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <net/route.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { REQUEST = 1, RESPONSE = 2, SHUTDOWN = 4, RW = 5, MOUNT = 16, UNMOUNT = 17 };
+enum { REQUEST = 1, RESPONSE = 2, SHUTDOWN = 4, RW = 5, MOUNT = 16, UNMOUNT = 17, SET_UP = 18 };
 
 struct header {
 	uint64_t src_cid, dst_cid;
@@ -185,6 +193,46 @@ static void unmount_device(void)
 	}
 }
 
+static struct sockaddr address_of(const char *text)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_in four;
+	} address = {.four = {.sin_family = AF_INET}};
+	inet_pton(AF_INET, text, &address.four.sin_addr);
+	return address.any;
+}
+
+static void set_up(void)
+{
+	char event[8192], *name = frame.payload, *address = name + strlen(name) + 1, *gateway = address + strlen(address) + 1;
+	struct sockaddr_nl links = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+	int watch = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (bind(watch, (struct sockaddr *)&links, sizeof links))
+		die("netlink");
+	struct ifreq wish = {0};
+	snprintf(wish.ifr_name, sizeof wish.ifr_name, "%.15s", name);
+	while (ioctl(sock, SIOCGIFINDEX, &wish))
+		if (recv(watch, event, sizeof event, 0) < 0)
+			die("link events");
+	wish.ifr_addr = address_of(address);
+	if (ioctl(sock, SIOCSIFADDR, &wish))
+		die("address");
+	wish.ifr_addr = address_of("255.255.255.0");
+	if (ioctl(sock, SIOCSIFNETMASK, &wish))
+		die("mask");
+	wish.ifr_flags = IFF_UP;
+	if (ioctl(sock, SIOCSIFFLAGS, &wish))
+		die("up");
+	struct rtentry way = {.rt_dst = address_of("0.0.0.0"), .rt_genmask = address_of("0.0.0.0"), .rt_gateway = address_of(gateway)};
+	way.rt_flags = RTF_UP | RTF_GATEWAY;
+	if (ioctl(sock, SIOCADDRT, &way))
+		die("route");
+	close(watch);
+	close(sock);
+	send_frame(RESPONSE, 0, 0);
+}
+
 int main(void)
 {
 	mount("dev", "/dev", "devtmpfs", 0, NULL);
@@ -196,6 +244,10 @@ int main(void)
 		receive_frame();
 		if (frame.header.op == MOUNT || frame.header.op == UNMOUNT) {
 			(frame.header.op == MOUNT ? mount_device : unmount_device)();
+			continue;
+		}
+		if (frame.header.op == SET_UP) {
+			set_up();
 			continue;
 		}
 		int child_end = frame.header.dst_port == 1;

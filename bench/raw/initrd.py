@@ -52,28 +52,31 @@ def needed_modules(ours: dict[str, bytes]) -> dict[str, bytes]:
     return {f"/{name}.ko": by_name[name] for name in MODULES if name in by_name}
 
 
-def device_modules(ours: dict[str, bytes]) -> dict[str, bytes]:
-    """Besides those, the modules for disks, persistent memory and EROFS, in the load order that our initrd tells."""
+def device_modules(ours: dict[str, bytes], *wanted: str) -> dict[str, bytes]:
+    """Besides those, the modules of these groups, in the load order that our initrd tells."""
     groups = dict(line.split(": ", 1) for line in ours["/etc/utilityvm/modules"].decode().splitlines() if ": " in line)
-    paths = " ".join(groups.get(group, "") for group in ("boot", "scsi", "pmem", "erofs")).split()
+    paths = " ".join(groups.get(group, "") for group in ("boot", *wanted)).split()
     return {f"/{Path(path).name}": ours[path] for path in dict.fromkeys(paths)}
 
 
-def compile_init(scratch: Path) -> bytes:
-    """The static init, compiled in `scratch`."""
+def compile_static(scratch: Path, name: str) -> bytes:
+    """A static program, compiled in `scratch`."""
     compiler = shutil.which("gcc")
     if compiler is None:
         raise CannotMeasure("the raw side of the bench is a small C program and gcc is missing: apt-get install gcc libc6-dev")
-    init = scratch / "init"
-    subprocess.run([compiler, "-std=gnu11", "-Wall", "-Werror", "-O2", "-static", "-o", init, HERE / "init.c"], check=True)
-    return init.read_bytes()
+    program = scratch / name
+    subprocess.run([compiler, "-std=gnu11", "-Wall", "-Werror", "-O2", "-static", "-o", program, HERE / f"{name}.c"], check=True)
+    return program.read_bytes()
 
 
-def build(our_initrd: Path, scratch: Path, *, devices: bool = False) -> bytes:
-    """The raw side's initrd beside our own boot files: same busybox, same modules; with `devices` also those that are plugged in."""
+def build(our_initrd: Path, scratch: Path, *groups: str) -> bytes:
+    """The raw side's initrd beside our own boot files: same busybox, same modules; those of `groups` besides what it always needs."""
     ours = read_newc(our_initrd.read_bytes())
     if "/bin/busybox" not in ours:
         raise CannotMeasure(f"{our_initrd}: no /bin/busybox in it (is it an uncompressed newc archive?)")
-    modules = device_modules(ours) if devices else needed_modules(ours)
+    modules = device_modules(ours, *groups) if groups else needed_modules(ours)
     listing = "".join(f"{path}\n" for path in modules).encode()
-    return write_newc({"/init": compile_init(scratch), "/bin/busybox": ours["/bin/busybox"], "/modules": listing, **modules})
+    programs = {"/init": compile_static(scratch, "init"), "/bin/busybox": ours["/bin/busybox"]}
+    if "net" in groups:
+        programs["/bin/stream"] = compile_static(scratch, "stream")
+    return write_newc({**programs, "/modules": listing, **modules})

@@ -4,12 +4,14 @@ The host is a network namespace of the test's own, for which it must be root; th
 """
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -214,6 +216,46 @@ async def test_a_domain_is_reached_by_its_name_alone_and_other_names_are_not_ask
         asyncio.get_running_loop().remove_reader(server)
     assert not any(b"evil" in question for question in asked)
     assert networked.uplink.refused["rebinding"] >= 1
+
+
+async def test_ways_around_a_policy_are_refused_counted_and_told(
+    networked: UtilityVM, hosts: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Names by TCP and TLS, from the guest's resolver and from others; a server that sends its callers elsewhere; other families."""
+    caplog.set_level(logging.INFO)
+    assert networked.uplink is not None
+    elsewhere = [f"http://{LAN}:7777/", "http://169.254.169.254/latest", "http://secret.evil.net/", f"http://{WORLD}:7778/"]
+    async with AsyncExitStack() as stack:
+
+        def extend(more: list[tuple[str, int]]) -> None:
+            unreached.extend(more)
+
+        for port in (53, 853, 7778):
+            refused = await stack.enter_async_context(serving(hosts[1], WORLD, port, b"a server for names"))
+            stack.callback(extend, refused)
+        unreached: list[tuple[str, int]] = []
+        inner = await stack.enter_async_context(serving(hosts[1], LAN, 7777, b"HTTP/1.0 200 OK\r\n\r\nthe network"))
+        await networked.uplink.allow([f"{WORLD}/32:80-99", "2600::/64"])
+        before = dict(networked.uplink.refused)
+        for target, ports in (("10.0.2.3", (53, 853)), (WORLD, (53, 853))):
+            for port in ports:
+                done = await sh(networked, connect(target, port))
+                assert (done.code, done.out) == (1, b""), (target, port)
+        assert b"REFUSED" in (await sh(networked, "nslookup -type=txt secret.evil.net")).out
+        assert (await sh(networked, f"nslookup -type=a good.example.org {WORLD}")).code != 0
+        for number, place in enumerate(elsewhere):
+            answer = f"HTTP/1.0 302 Found\r\nLocation: {place}\r\n\r\n".encode()
+            async with serving(hosts[1], WORLD, 80 + number, answer) as callers:
+                done = await sh(networked, f"wget -qO- http://{WORLD}:{80 + number}/")
+                assert (done.code, done.out, len(callers)) == (1, b"", 1), place
+        assert (await sh(networked, "nc -w 2 2600::9 80 </dev/null")).out == b""  # there is no such way, whatever a rule says
+        await networked.uplink.allow(None)
+    assert (unreached, inner) == ([], [])
+    after = networked.uplink.refused
+    more = {why: after[why] - before.get(why, 0) for why in ("resolver", "policy", "closed", "name")}
+    assert all(count >= 2 for count in more.values()), more
+    told = [record.getMessage() for record in caplog.records if "network.refused" in record.getMessage()]
+    assert any(f"vm={networked.id}" in line and "so far: " in line for line in told), told
 
 
 async def test_a_name_that_the_owner_has_given_an_address_is_that_also_under_a_policy(networked: UtilityVM, hosts: tuple[str, str]) -> None:

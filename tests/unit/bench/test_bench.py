@@ -78,7 +78,7 @@ def test_a_document_is_planned_in_less_than_a_millisecond(run: dict[str, Any], s
 
 def test_each_sort_of_document_has_its_row(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(run["Bench"].planning.__globals__, "PLANS", 10)
-    results = run["Bench"]([], [], 2, lambda: None, lambda: None).planning()
+    results = run["Bench"]([], [], 2, lambda: None, lambda: None, lambda _: None).planning()
     assert [(result.name, len(result.runs_ours), result.raw) for result in results] == [
         (sort, 2, None) for sort in ("plan_lcow", "plan_wcow", "plan_clone")
     ]
@@ -87,4 +87,4 @@ def test_each_sort_of_document_has_its_row(run: dict[str, Any], monkeypatch: pyt
 def test_a_guest_for_devices_has_their_modules_in_load_order(initrd: dict[str, Any]) -> None:
     groups = "boot: /m/virtio.ko\nscsi: /m/scsi.ko /m/sd.ko\nother: /m/o.ko\npmem: /m/virtio.ko /m/pmem.ko\n"
     ours = {"/etc/utilityvm/modules": groups.encode()} | {f"/m/{name}.ko": b"" for name in ("virtio", "scsi", "sd", "o", "pmem")}
-    assert list(initrd["device_modules"](ours)) == ["/virtio.ko", "/scsi.ko", "/sd.ko", "/pmem.ko"]
+    assert list(initrd["device_modules"](ours, "scsi", "pmem", "erofs")) == ["/virtio.ko", "/scsi.ko", "/sd.ko", "/pmem.ko"]

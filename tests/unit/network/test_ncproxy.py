@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from utilityvm.kit.errors import Exhausted, HostError, InvalidOptions, NotFound, StateError, UtilityVMError
+from utilityvm.kit.errors import DeadlineExceeded, Exhausted, HostError, InvalidOptions, NotFound, StateError, UtilityVMError
 from utilityvm.kit.ids import new_guid
 from utilityvm.kit.named import UnixSockets
 from utilityvm.network import ncproxy as proxies
@@ -31,12 +31,16 @@ class Agent:
         self.raw: list[bytes] = []
         self.nics: list[str] = []
         self.fails = fails
+        self.silent_at = ""
         methods: Service = {"AddNIC": Unary(ncproxy.AddNIC, self.add), "DeleteNIC": Unary(ncproxy.DeleteNIC, self.delete)}
         self.server = Server("agent", {COMPUTE_AGENT: methods})
 
     async def add(self, request: ncproxy.AddNIC, _: Metadata) -> ncproxy.Nothing:
         self.nics.append(request.nic_id)
-        return self._note("+", request.endpoint)
+        answer = self._note("+", request.endpoint)
+        if endpoint_of(request.endpoint).name == self.silent_at:
+            await asyncio.Event().wait()
+        return answer
 
     async def delete(self, request: ncproxy.DeleteNIC, _: Metadata) -> ncproxy.Nothing:
         self.nics.remove(request.nic_id)
@@ -91,6 +95,18 @@ async def rig(endpoints: Sequence[str | HostComputeEndpoint] = ("a", HostCompute
     await proxy.aclose()
     for agent in made.agents:
         await agent.server.aclose()
+
+
+async def test_an_agent_that_falls_silent_is_given_up_at_the_bound_and_what_it_had_done_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxies, "AGENT_ANSWER", 0.05)
+    async with rig() as node:
+        agent = await node.agent()
+        agent.silent_at = "b"
+        await node.register(agent)
+        with pytest.raises(DeadlineExceeded, match=r"no answer to ComputeAgent.AddNIC within 0.05 s"):
+            await node.configure(RequestType.SETUP)
+        assert agent.asked[:2] == ["+a", "+b"]
+        assert "-a" in agent.asked
 
 
 async def test_adapters_are_given_in_order_and_taken_in_the_opposite_one() -> None:

@@ -1,6 +1,7 @@
 """The network by passt, without a VM: it starts or says why not, and leaves nothing behind."""
 
 import asyncio
+import logging
 import os
 import shutil
 import socket
@@ -105,6 +106,26 @@ async def test_it_opens_and_closes_and_gives_its_end_once() -> None:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
     assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+
+
+@needs_passt
+async def test_what_is_published_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    uplink = UserUplink(ID, UserNetwork(publish=(f"{free_port()}:80",)))
+    try:
+        await uplink.open()
+    except HostError as error:
+        pytest.skip(error.message)
+    (told,) = [record.getMessage() for record in caplog.records if "network.published" in record.getMessage()]
+    assert f"vm={ID}" in told
+    assert f"127.0.0.1:{uplink.published[0].port} -> 80/tcp" in told
+    await uplink.aclose()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
 
 
 async def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.pidfds import all_ended
 
 from utilityvm import OptionsLCOW, UserNetwork, create_lcow
-from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, StateError
+from utilityvm.kit.errors import DeadlineExceeded, HostError, InvalidOptions, NotFound, StateError
 from utilityvm.kit.ids import NULL_GUID, VmId, new_guid
 from utilityvm.network.user import mac_of
 from utilityvm.testing.compute import FakeComputeService
@@ -231,6 +231,19 @@ async def test_a_proxy_that_falls_silent_holds_up_the_end_of_a_vm_no_longer_than
         played.silent = True
         await vm.close()
     assert "no answer to NetworkConfigProxy.ConfigureNetworking within 0.01 s" in caplog.text
+
+
+async def test_a_proxy_that_falls_silent_while_it_sets_a_network_up_is_given_up_at_the_bound_and_the_vm_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    played = Played()
+    played.silent = True
+    monkeypatch.setattr(proxied, "SET_UP", 0.05)
+    monkeypatch.setattr(proxied, "TEAR_DOWN", 0.01)
+    async with played.served() as address, await created(service()[0], address) as vm:
+        with pytest.raises(DeadlineExceeded, match=r"no answer to NetworkConfigProxy.ConfigureNetworking within 0.05 s"):
+            await vm.start()
+        assert vm.state is State.STOPPED
 
 
 async def test_a_network_is_the_vms_own_or_a_proxys() -> None:

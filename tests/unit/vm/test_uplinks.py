@@ -4,13 +4,25 @@ import asyncio
 import shutil
 
 import pytest
+import pytest_asyncio
 from tests.unit.devices.fake import World, running
 
 from utilityvm import NamespaceNetwork, UserNetwork
-from utilityvm.kit.errors import Exists, GuestError, InvalidOptions, NotFound, StateError, Unsupported
+from utilityvm.kit.errors import Exists, GuestError, HostError, InvalidOptions, NotFound, StateError, Unsupported
+from utilityvm.kit.ids import VmId
 from utilityvm.network.user import UserUplink
 
-pytestmark = pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed")
+pytestmark = [pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed"), pytest.mark.usefixtures("_way")]
+
+
+@pytest_asyncio.fixture
+async def _way() -> None:
+    uplink = UserUplink(VmId("way"), UserNetwork())
+    try:
+        await uplink.open()
+    except HostError as error:  # a host without a way to anywhere
+        pytest.skip(error.message)
+    await uplink.aclose()
 
 
 def left(world: World) -> tuple[object, ...]:
