@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,68 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
         return port
+
+
+OWNER = """
+import asyncio, sys
+from utilityvm import UserNetwork
+from utilityvm.kit.ids import VmId
+from utilityvm.network.user import UserUplink
+
+async def main():
+    print("begins", flush=True)
+    uplink = UserUplink(VmId("killed"), UserNetwork(publish=("{}:80",)))
+    await uplink.open()
+    print("open", flush=True)
+    await uplink.aclose()
+    print("closed", flush=True)
+
+asyncio.run(main())
+"""
+HEIR = """
+import ctypes, os, select, signal, subprocess, sys, time
+
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what a killed owner leaves becomes our child
+
+def owner():
+    child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"begins\\n"
+    return child
+
+def nobody_left():
+    signal.alarm(20)  # ends us if somebody stays
+    try:
+        while True:
+            os.wait()
+    except ChildProcessError:
+        signal.alarm(0)
+
+first = owner()
+begin = time.monotonic()
+assert first.stdout.read() == b"open\\nclosed\\n"
+whole = time.monotonic() - begin
+first.wait()
+left = 0
+for number in range(8):
+    child = owner()
+    select.select([], [], [], whole * number / 7)
+    child.kill()
+    child.wait()
+    left += bool(open("/proc/self/task/%d/children" % os.getpid()).read())
+    nobody_left()
+print(left)
+"""
+
+
+@needs_passt
+async def test_whatever_the_moment_its_owner_is_killed_nothing_of_it_is_left() -> None:
+    argv = [sys.executable, "-c", HEIR, OWNER.format(free_port())]
+    heir = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+    out, err = await heir.communicate()
+    if b"cannot be started" in err:
+        pytest.skip("a host without a way to anywhere")
+    assert heir.returncode == 0, err.decode()
+    assert int(out) > 0, "no owner was killed while there was something to be left"
 
 
 async def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
