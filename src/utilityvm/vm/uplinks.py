@@ -26,7 +26,7 @@ class Uplinks:
     def __init__(self, vm_id: VmId, network: Network, offer: Callable[[str, Wire], None], check: Callable[[], None]) -> None:
         self._id, self._network, self._offer, self._check = vm_id, network, offer, check
         self._there: dict[int, tuple[Uplink, str]] = {}
-        self._offered = set[str]()
+        self._offered, self._coming = set[str](), list[tuple[str, set[str]]]()
 
     @property
     def there(self) -> tuple[UserUplink | TapUplink, ...]:
@@ -55,15 +55,11 @@ class Uplinks:
         try:
             await uplink.open()
             self._refuse_twice(uplink.endpoint, namespace_id)
-            self._offer_once(uplink.endpoint.id, number)
-            made = await self._namespace(namespace_id)
             try:
-                await self._network.add_endpoint(namespace_id, uplink.endpoint)
-            except BaseException:
-                if made:
-                    with suppress(UtilityVMError):  # why it failed says more
-                        await finish(self._network.remove_namespace(namespace_id), within=CLEANUP)
-                raise
+                self._offer_once(uplink.endpoint.id, number)
+                await self._plug(uplink.endpoint, namespace_id)
+            finally:
+                self._coming.remove((namespace_id, _addresses(uplink.endpoint)))
         except BaseException:
             del self._there[number]
             with suppress(UtilityVMError):
@@ -92,6 +88,16 @@ class Uplinks:
             await uplink.aclose()
             del self._there[number]
 
+    async def _plug(self, endpoint: HNSEndpoint, namespace_id: str) -> None:
+        made = await self._namespace(namespace_id)
+        try:
+            await self._network.add_endpoint(namespace_id, endpoint)
+        except BaseException:
+            if made:
+                with suppress(UtilityVMError):  # why it failed says more
+                    await finish(self._network.remove_namespace(namespace_id), within=CLEANUP)
+            raise
+
     async def _namespace(self, namespace_id: str) -> bool:
         """Make the namespace; return whether it was not there."""
         if any(known.id.lower() == namespace_id.lower() for known in self._network.namespaces):
@@ -100,13 +106,14 @@ class Uplinks:
         return True
 
     def _refuse_twice(self, endpoint: HNSEndpoint, namespace_id: str) -> None:
-        mine = _addresses(endpoint)
-        for nic in self._network.adapters:
-            if nic.namespace_id.lower() == namespace_id.lower() and (same := mine & _addresses(nic.endpoint)):
+        mine, there = _addresses(endpoint), [(nic.namespace_id, _addresses(nic.endpoint)) for nic in self._network.adapters]
+        for where, addresses in [*there, *self._coming]:
+            if where.lower() == namespace_id.lower() and (same := mine & addresses):
                 raise Exists(
                     f"vm {self._id}: an adapter of the network namespace {namespace_id} has the address {min(same)}",
                     hint="put one of the two into a namespace of its own",
                 )
+        self._coming.append((namespace_id, mine))
 
     def _offer_once(self, endpoint_id: str, number: int) -> None:
         """Let an adapter be on the endpoint of this number, now and when the number is given again."""

@@ -58,6 +58,21 @@ async def test_two_of_one_address_are_refused_in_one_namespace() -> None:
         with pytest.raises(Exists, match=r"an adapter of the network namespace POD has the address 10\.0\.2\.15"):
             await world.vm.uplinks.add(UserNetwork(), "POD")
         assert world.vm.uplinks.there == (one,)
+        world.hung.clear()
+        async with asyncio.TaskGroup() as group:
+            both = [group.create_task(refused_or_added(world)) for _ in range(2)]
+            while not any(task.done() for task in both):
+                await asyncio.sleep(0)
+            world.hung.set()
+        assert sorted(task.result() for task in both) == ["Exists", "added"]
+
+
+async def refused_or_added(world: World) -> str:
+    try:
+        await world.vm.uplinks.add(UserNetwork(), "another")
+    except Exists:
+        return "Exists"
+    return "added"
 
 
 async def test_one_that_the_guest_refuses_or_that_makes_no_sense_leaves_nothing() -> None:
