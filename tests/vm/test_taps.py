@@ -24,6 +24,7 @@ from utilityvm import (
     NotFound,
     StateError,
     Unsupported,
+    UtilityVMError,
     create_lcow,
     default_options_lcow,
 )
@@ -41,6 +42,19 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces and taps"),
     pytest.mark.skipif(shutil.which("tc") is None or not Path("/dev/net/tun").exists(), reason="no iproute2, or no /dev/net/tun"),
 ]
+
+
+def limits() -> bool:
+    """Whether the kernel has what limits a rate."""
+    tries = "ip link add dev slow type ifb && tc qdisc add dev slow root tbf rate 1mbit burst 32k latency 1s"
+    try:
+        run_tool(["unshare", "--net", "sh", "-c", tries], within=20)
+    except UtilityVMError:
+        return False
+    return True
+
+
+needs_limits = pytest.mark.skipif(os.geteuid() == 0 and not limits(), reason="the kernel has no tbf, or no ifb")
 
 
 @pytest.fixture
@@ -121,6 +135,7 @@ async def test_a_guest_at_a_bridge_has_the_address_that_it_is_given(boot_files: 
     assert traces(here) == []
 
 
+@needs_limits
 @pytest.mark.parametrize("bridged", [False, True], ids=["namespace", "bridge"])
 async def test_what_comes_and_goes_by_a_tap_is_held_to_its_rate(boot_files: BootFiles, names: tuple[str, str], *, bridged: bool) -> None:
     (here, there), rate, size = names, 4 << 20, 8 << 20
@@ -164,6 +179,7 @@ async def test_a_rate_is_refused_where_somebody_has_chosen_how_packets_leave(nam
     assert (traces(names[0]), os.listdir(tmp_path / "records")) == ([], [])  # noqa: PTH208
 
 
+@needs_limits
 @pytest.mark.parametrize("by", ["the next in its place", "uvm prune"])
 async def test_nothing_is_left_of_a_killed_owner_but_what_the_next_in_its_place_or_a_sweep_removes(
     boot_files: BootFiles, names: tuple[str, str], by: str
@@ -202,6 +218,7 @@ asyncio.run(main())
     assert traces(names[0]) == []
 
 
+@needs_limits
 @pytest.mark.parametrize(
     ("bridged", "tool", "call"),
     [
