@@ -1,19 +1,17 @@
-"""How long VMs stand still when they are forked: one that booted, one that goes on from a template (as sandboxes'
-do), and both made for it.
+"""How long VMs stand still when they are forked: one that booted, a sandbox, whose VM goes on from a template, and both made for it.
 
 usage: forking.py MEMORY_MIB CPUS
 
 Says `ready` when all four run, each with DIRTY_MIB of random bytes in a file in its memory, then answers one command a line on stdin,
 each with one line of JSON:
 
-    KIND N    seconds of pause of each of N forks one after another: kinds are plain, forkable, clone and forkable_clone
+    KIND N    seconds of pause of each of N forks one after another: kinds are plain, forkable, sandbox and forkable_sandbox
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from contextlib import AsyncExitStack
 
@@ -22,42 +20,41 @@ import utilityvm
 DIRTY_MIB = 50
 
 
-async def warmed(vm: utilityvm.UtilityVM) -> utilityvm.UtilityVM:
-    await vm.start()
-    write = f"mount -t tmpfs -o size={DIRTY_MIB + 1}m t /mnt; dd if=/dev/urandom of=/mnt/dirty bs=1M count={DIRTY_MIB}"
-    assert (await vm.run(["sh", "-c", write])).exit_code == 0
-    return vm
+def dirty(folder: str) -> list[str]:
+    return ["sh", "-c", f"dd if=/dev/urandom of={folder}/dirty bs=1M count={DIRTY_MIB}"]
 
 
-async def pauses(vm: utilityvm.UtilityVM, number: int) -> list[float]:
-    took: list[float] = []
-    for _ in range(number):
-        async with await vm.fork() as forked:
-            took.append(forked.pause)
-    return took
+async def of_vm(vm: utilityvm.UtilityVM) -> float:
+    async with await vm.fork() as forked:
+        return forked.pause
+
+
+async def of_sandbox(box: utilityvm.Sandbox) -> float:
+    (child,) = await box.fork()
+    await child.close()
+    return child.stages["pause"]
 
 
 async def main() -> None:
     memory, cpus = map(int, sys.argv[1:3])
     size = {"memory_size_in_mb": memory, "processor_count": cpus}
-    of_boot = utilityvm.default_options_lcow(id=f"bench-{os.getpid()}", is_template=True, **size)
-    async with await utilityvm.create_lcow(of_boot) as vm:
-        await vm.start()
-        await vm.save_as_template()
-    template = await utilityvm.open_template(of_boot.id)
-    try:
-        async with AsyncExitStack() as alive:
-            vms: dict[str, utilityvm.UtilityVM] = {}
-            for forkable, plain, clone in ((False, "plain", "clone"), (True, "forkable", "forkable_clone")):
-                options = utilityvm.default_options_lcow(forkable=forkable, **size)
-                for kind, made in ((plain, utilityvm.create_lcow(options)), (clone, template.clone(forkable=forkable))):
-                    vms[kind] = await warmed(await alive.enter_async_context(await made))
-            print("ready", flush=True)
-            while line := await asyncio.to_thread(sys.stdin.readline):
-                kind, number = line.split()
-                print(json.dumps(await pauses(vms[kind], int(number))), flush=True)
-    finally:
-        await template.remove()
+    async with AsyncExitStack() as alive:
+        vms: dict[str, utilityvm.UtilityVM] = {}
+        boxes: dict[str, utilityvm.Sandbox] = {}
+        for forkable, plain, sandbox in ((False, "plain", "sandbox"), (True, "forkable", "forkable_sandbox")):
+            options = utilityvm.default_options_lcow(forkable=forkable, **size)
+            vms[plain] = vm = await alive.enter_async_context(await utilityvm.create_lcow(options))
+            await vm.start()
+            assert (await vm.run(["mount", "-t", "tmpfs", "tmpfs", "/mnt"])).exit_code == 0
+            assert (await vm.run(dirty("/mnt"))).exit_code == 0
+            made = utilityvm.Sandbox("busybox", options=size, forkable=forkable, tmpfs=("/mnt",))
+            boxes[sandbox] = box = await alive.enter_async_context(made)
+            assert (await box.run(*dirty("/mnt"))).exit_code == 0
+        print("ready", flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            kind, number = line.split()
+            took = [await (of_vm(vms[kind]) if kind in vms else of_sandbox(boxes[kind])) for _ in range(int(number))]
+            print(json.dumps(took), flush=True)
 
 
 asyncio.run(main())

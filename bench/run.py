@@ -46,7 +46,7 @@ ACQUIRED = 100  # VMs of a pool in one run
 CONTAINERS = 4  # of one round
 CLONES = 4  # of one round
 MANY_CLONES = 100  # alive together
-FORKS = {"plain": 250, "forkable": 250, "clone": 1000, "forkable_clone": 100}  # kinds of VMs, and their bounds in ms
+FORKS = {"plain": 100, "forkable": 100, "sandbox": 1000, "forkable_sandbox": 100}  # kinds of VMs, and their bounds in ms
 PLANS = 1000  # of each sort in one round
 
 HERE = Path(__file__).resolve().parent
@@ -306,7 +306,7 @@ class Bench:
         return [result]
 
     def fork(self) -> list[Result]:
-        """How long a VM with 50 MiB of random bytes in its memory stands still when it is forked; the first time, and later ones."""
+        """How long a VM, or a sandbox, with 50 MiB of random bytes in its memory stands still when it is forked: first, and once more."""
         results = []
         for kind, bound in FORKS.items():
             results += [Result(f"fork_{kind}", "ms", bound), Result(f"fork_{kind}_again", "ms", bound)]

@@ -228,6 +228,7 @@ async def test_when_it_is_killed_nothing_is_left() -> None:
         (["boot", "--processor-limit", "5"], 125, b"Processor.Limit: 5: less than a thousandth of a processor"),
         (["boot", "--enable-graphics-console"], 125, b"graphics"),
         (["boot", "--is-template"], 125, b"is_template: the VM ends with its command and nobody saves it"),
+        (["boot", "--forkable"], 125, b"forkable: the VM ends with its command and nobody forks it"),
         (
             ["boot", "--boot-files-path", "/nowhere"],
             125,

@@ -23,7 +23,7 @@ from utilityvm import (
     open_template,
 )
 from utilityvm.boot.files import BootFiles
-from utilityvm.compute.qemu import saving
+from utilityvm.compute.qemu import snapshot
 from utilityvm.kit.ids import new_guid
 from utilityvm.store.layout import Layout
 from utilityvm.vm import compose
@@ -186,8 +186,8 @@ async def test_a_fork_that_fails_or_is_given_up_leaves_nothing_and_the_parent_ru
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patch:
-        patch.setattr(saving, "copy_memory", full)
-        with pytest.raises(HostError, match=f"vm {parent.id}: its memory cannot be copied: No space left on device"):
+        patch.setattr(snapshot, "copy_memory", full)
+        with pytest.raises(HostError, match=f"vm {parent.id}: cannot be copied: No space left on device"):
             await parent.fork()
     assert (await run(parent, "true")).code == 0
     for seconds in (0.0, 0.001, 0.01, 0.05, 0.1):
@@ -206,7 +206,7 @@ async def test_a_parent_whose_qemu_ends_while_it_is_copied_is_told(boot_files: B
             for pid in of_vm(vm.id):
                 os.kill(pid, signal.SIGKILL)
 
-        monkeypatch.setattr(saving, "copy_memory", killing)
+        monkeypatch.setattr(snapshot, "copy_memory", killing)
         with pytest.raises((ConnectionLost, HostError)):
             await vm.fork()
         assert (await vm.wait()).error("vm") is not None
@@ -215,7 +215,7 @@ async def test_a_parent_whose_qemu_ends_while_it_is_copied_is_told(boot_files: B
 OWNER = """
 import asyncio, sys, os, signal
 from utilityvm import create_lcow, default_options_lcow
-from utilityvm.compute.qemu import saving, snapshot
+from utilityvm.compute.qemu import snapshot
 
 boot_files, step = sys.argv[1:]
 
@@ -232,7 +232,7 @@ def around(module, function):
         return result
     setattr(module, function, call)
 
-around(saving, "copy_memory")
+around(snapshot, "copy_memory")
 around(snapshot, "seal")
 
 async def main():

@@ -60,6 +60,14 @@ class ImageStore:
                 return self._used(name)
 
     @contextmanager
+    def hold_too(self, image: Image) -> Iterator[None]:
+        """Let the layers of an image that somebody holds stay as long as this lasts as well."""
+        with ExitStack() as stack:
+            with self._depot.reading():
+                self._depot.lock_layers(image.layers, stack)
+            yield
+
+    @contextmanager
     def hold(self, name: str) -> Iterator[Image]:
         """Give an image whose layers stay as long as this lasts, whatever is removed meanwhile.
 

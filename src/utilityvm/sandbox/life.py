@@ -21,6 +21,7 @@ class Do(StrEnum):
     OPEN = "open"
     OPENED = "finish opening"
     USE = "run a program"
+    FORK = "fork"
     CLOSE = "close"
 
 
@@ -29,6 +30,7 @@ LIFE: Final[Mapping[tuple[SandboxState, Do], SandboxState]] = MappingProxyType(
         (SandboxState.NEW, Do.OPEN): SandboxState.OPENING,
         (SandboxState.OPENING, Do.OPENED): SandboxState.OPEN,
         (SandboxState.OPEN, Do.USE): SandboxState.OPEN,
+        (SandboxState.OPEN, Do.FORK): SandboxState.OPEN,
     }
     | {(state, Do.CLOSE): SandboxState.CLOSED for state in SandboxState}
 )

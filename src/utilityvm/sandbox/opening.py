@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from enum import StrEnum
 from typing import Final
 
@@ -137,6 +138,17 @@ async def open_container(undo: AsyncExitStack, store: ImageStore, plan: Plan, pu
         told = in_words(error, program, cwd, f"image {held.name.short}")
         raise (error.during(f"image {held.name.short}") if told is error else told) from error
     return Opened(held, program, cwd, machine, made)
+
+
+async def go_on(undo: AsyncExitStack, vm: UtilityVM, of: Opened) -> Opened:
+    """Start a child of a VM that was forked, and take over the container that it has; `undo` closes the child.
+
+    Raises:
+        UtilityVMError: as `UtilityVM.start` and `UtilityVM.clone_container`.
+    """
+    await undo.enter_async_context(vm)
+    await vm.start()
+    return changed(of, vm=vm, container=await vm.clone_container(of.container.id))
 
 
 def at_hand(spec: Spec) -> Spec:

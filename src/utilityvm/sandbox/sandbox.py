@@ -1,9 +1,11 @@
 """A sandbox: programs and files of an image in a VM of its own."""
 
+import asyncio
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from copy import copy
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from time import perf_counter
@@ -14,6 +16,7 @@ from msgspec.structs import replace
 
 from utilityvm.containers import wish
 from utilityvm.containers.container import Container
+from utilityvm.containers.life import ContainerState
 from utilityvm.containers.scratch import SCRATCH_SIZE
 from utilityvm.containers.spec import check_wish, spec_of, vm_size
 from utilityvm.containers.wish import Wish
@@ -31,7 +34,7 @@ from utilityvm.options.network import NetworkWish, UserNetwork
 from utilityvm.sandbox import helper
 from utilityvm.sandbox.files import Files, encoded
 from utilityvm.sandbox.life import LIFE, Do, SandboxState
-from utilityvm.sandbox.opening import Opened, Plan, Pull, new_name, open_container
+from utilityvm.sandbox.opening import Opened, Plan, Pull, go_on, new_name, open_container
 from utilityvm.vm.host_options import default_options_lcow
 from utilityvm.vm.uvm import UtilityVM
 from utilityvm.wire.gcs import FILE_NOT_FOUND, PATH_NOT_FOUND
@@ -95,6 +98,7 @@ class Sandbox:
         require_kvm: bool = False,
         require_jail: bool = False,
         template: bool = True,
+        forkable: bool = False,
     ) -> None:
         """Say what is wanted; nothing is made before it is opened.
 
@@ -104,7 +108,8 @@ class Sandbox:
         host or the name of a volume, `tmpfs` are ``PATH[:OPTIONS]``, as in docker. What programs write is kept on a disk of
         `scratch_size` until it is closed; `read_only` lets nothing be written to the root. `pull` is ``missing``, ``always`` or
         ``never``. `network` is what its programs have (None: their loopback). `options` are fields of `OptionsLCOW`, for the VM.
-        `template` False boots the VM; otherwise it goes on from the boot of one that was as it, if it can.
+        `template` False boots the VM; otherwise it goes on from the boot of one that was as it, if it can. One that is `forkable` is
+        forked quickly, and opened a little slower: its VM gets its memory as a whole.
 
         Raises:
             InvalidOptions: some of it makes no sense.
@@ -115,11 +120,12 @@ class Sandbox:
             memory, cpus, env, volumes, tmpfs, network, cwd=cwd, user=user, read_only=read_only, name=hostname, add=cap_add, drop=cap_drop
         )
         check_wish(self._wish)
-        made = self._planned(options or {}, pull, scratch_size, network, require_kvm=require_kvm, require_jail=require_jail)
+        asked = {"forkable": forkable} | dict(options or {})
+        made = self._planned(asked, pull, scratch_size, network, require_kvm=require_kvm, require_jail=require_jail)
         self._plan = dataclasses.replace(made, template=template)
         self._ports = parse_published(network.publish if isinstance(network, UserNetwork) else ())
-        self._life = Life(f"sandbox {image}", LIFE, SandboxState.NEW)
-        self._undo = AsyncExitStack()
+        self._life, self._undo = Life(f"sandbox {image}", LIFE, SandboxState.NEW), AsyncExitStack()
+        self._source: Callable[[AsyncExitStack], Awaitable[Opened]] = self._of_image
         self._opened: Opened | None = None
         self._stages: dict[str, float] = {}
         self.files = Files(_Programs(self), f"sandbox {image}")
@@ -168,7 +174,9 @@ class Sandbox:
 
     @property
     def stages(self) -> Mapping[str, float]:
-        """How many seconds opening it took: ``prepare`` (image, boot, container) and ``first process``."""
+        """How many seconds opening it took: ``prepare`` (image, boot, container) and ``first process``; ``pause`` is how long the one
+        that was forked for it stood still.
+        """
         return MappingProxyType(self._stages)
 
     # -- what it does -----------------------------------------------------------------------------------------------
@@ -186,15 +194,17 @@ class Sandbox:
         try:
             with span("sandbox.open", level=logging.DEBUG):
                 async with AsyncExitStack() as undo:
-                    opened = await open_container(undo, ImageStore.of_user(), self._plan)
+                    await undo.enter_async_context(self._undo.pop_all())
+                    opened = await self._source(undo)
                     ready = perf_counter()
-                    await opened.container.start(stdout=False, stderr=False)
+                    if opened.container.state is ContainerState.CREATED:
+                        await opened.container.start(stdout=False, stderr=False)
                     self._life.step(Do.OPENED)  # refused if it was closed meanwhile
                     self._opened, self._undo = opened, undo.pop_all()
         except BaseException:
             self._life.step(Do.CLOSE)
             raise
-        self._stages = {"prepare": ready - begin, "first process": perf_counter() - ready}
+        self._stages |= {"prepare": ready - begin, "first process": perf_counter() - ready}
 
     async def close(self) -> None:
         """End all that runs in it, and its VM. May be called at any time, and again."""
@@ -278,6 +288,25 @@ class Sandbox:
         variables = {"TERM": "xterm"} | dict(env or {})
         return await self._exec(argv, variables, cwd, user, stdin=True, console_size=(height, width))
 
+    async def fork(self, count: int = 1, *, forkable: bool = False) -> "tuple[Sandbox, ...]":
+        """Fork it: `count` sandboxes are made that go on from where it is, each on its own, when they are opened; it runs on.
+
+        A child has its programs, files and disk as they are now, copies that nobody else sees. Streams of programs that run are not a
+        child's: what they say there is taken by `container.attach`. `forkable` children are forked quickly themselves. Open each as an
+        async context, or close it; it may outlive its parent. A call that fails or is cancelled leaves no child.
+
+        Raises:
+            StateError: it is not open.
+            Unsupported: it has what no child could have, each by its name: a network, volumes.
+            UtilityVMError: as `UtilityVM.fork`.
+        """
+        opened = self._use(Do.FORK)
+        async with AsyncExitStack() as undo:
+            forked = await undo.enter_async_context(await opened.vm.fork(count, forkable=forkable))
+            children = [await copy(self)._be_child(vm, opened, forked.pause) for vm in forked.children]  # noqa: SLF001 (ours)
+            undo.pop_all()
+        return tuple(children)
+
     async def __aenter__(self) -> Self:
         await self.open()
         return self
@@ -317,8 +346,26 @@ class Sandbox:
         made = spec_of(image.config, wanted, self._plan.container_id)
         return replace(made, mounts=[*made.mounts, helper.MOUNT])
 
-    def _use(self) -> Opened:
-        self._life.step(Do.USE)
+    async def _of_image(self, undo: AsyncExitStack) -> Opened:
+        return await open_container(undo, ImageStore.of_user(), self._plan)
+
+    async def _be_child(self, vm: UtilityVM, of: Opened, pause: float) -> "Sandbox":
+        """Be no longer the copy of one that is open, but one that goes on from it. The image is held by the parent until this returns."""
+        self._life, self._opened, self._stages = Life(f"sandbox {self.image}", LIFE, SandboxState.NEW), None, {"pause": pause}
+        self._undo = AsyncExitStack()
+        self.files = Files(_Programs(self), f"sandbox {self.image}")
+
+        async def source(undo: AsyncExitStack) -> Opened:
+            return await go_on(undo, vm, of)
+
+        self._source = source
+        held = ImageStore.of_user().hold_too(of.image)
+        await finish(asyncio.to_thread(self._undo.enter_context, held), within=None)
+        self._undo.push_async_callback(vm.close)
+        return self
+
+    def _use(self, do: Do = Do.USE) -> Opened:
+        self._life.step(do)
         if self._opened is None:  # which it is while it is open
             raise AssertionError
         return self._opened

@@ -439,7 +439,7 @@ class Sandbox:
     def files(self) -> Files:
         ...
 
-    def __init__(self, image: str, *, memory: str | int | None=None, cpus: float | None=None, env: Mapping[str, str] | None=None, cwd: str='', user: str='', timeout: float | None=None, volumes: Sequence[str]=(), tmpfs: Sequence[str]=(), read_only: bool=False, hostname: str='', cap_add: Sequence[str]=(), cap_drop: Sequence[str]=(), scratch_size: str | int=SCRATCH_SIZE, pull: str=Pull.MISSING, network: NetworkWish | None=None, options: Mapping[str, object] | None=None, require_kvm: bool=False, require_jail: bool=False, template: bool=True) -> None:
+    def __init__(self, image: str, *, memory: str | int | None=None, cpus: float | None=None, env: Mapping[str, str] | None=None, cwd: str='', user: str='', timeout: float | None=None, volumes: Sequence[str]=(), tmpfs: Sequence[str]=(), read_only: bool=False, hostname: str='', cap_add: Sequence[str]=(), cap_drop: Sequence[str]=(), scratch_size: str | int=SCRATCH_SIZE, pull: str=Pull.MISSING, network: NetworkWish | None=None, options: Mapping[str, object] | None=None, require_kvm: bool=False, require_jail: bool=False, template: bool=True, forkable: bool=False) -> None:
         ...
 
     @property
@@ -478,6 +478,9 @@ class Sandbox:
         ...
 
     def terminal(self, *argv: str, height: int=24, width: int=80, env: Mapping[str, str] | None=None, cwd: str | None=None, user: str | None=None) -> Process:
+        ...
+
+    def fork(self, count: int=1, *, forkable: bool=False) -> 'tuple[Sandbox, ...]':
         ...
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from utilityvm.sync.loop import LoopThread, loop_thread
 
-_twins: Final[dict[type, type]] = {}
+_twins: Final[dict[type, Callable[[Any, LoopThread], object]]] = {}
 _made: Final = set[type]()
 _HIDDEN: Final = ("_inner", "_loop")
 
@@ -53,8 +53,13 @@ def twin(kind: type, *, called: bool = False) -> type:
         members |= {"__enter__": enter, "__exit__": leave}
     made = type(kind.__name__, (), members)
     _made.add(made)
-    if not called:  # else no call returns one
-        _twins[kind] = made
+
+    def adopt(inner: Any, loop: LoopThread) -> object:  # noqa: ANN401 (what a call has made)
+        new: object = object.__new__(made)
+        begin(new, inner, loop)
+        return new
+
+    _twins[kind] = adopt if called else made
     return made
 
 

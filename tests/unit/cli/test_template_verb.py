@@ -155,6 +155,7 @@ def test_a_name_and_a_command_are_all_that_is_needed(words: list[str], command: 
         (["--no-is-template", "warm"], "^a template's VM has its name as id"),
         (["../x"], r"'\.\./x'"),
         (["--enable-cold-discard-hint", "warm"], "enable_cold_discard_hint"),
+        (["--forkable", "warm"], "^forkable: the VM ends with its command and nobody forks it$"),
     ],
 )
 def test_a_template_that_cannot_be_is_refused_before_anything_boots(words: list[str], said: str) -> None:
