@@ -1,6 +1,7 @@
 """Disks and persistent memory given to a running VM and taken away, on the real thing."""
 
 import asyncio
+import fcntl
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -16,13 +17,15 @@ from utilityvm import (
     HostError,
     NoVPMem,
     UtilityVM,
-    UtilityVMError,
     create_lcow,
     default_options_lcow,
 )
 from utilityvm.boot.files import BootFiles
+from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.devices import resources
+from utilityvm.guest.client import GuestClient
 from utilityvm.kit.errors import Exists, InvalidOptions
+from utilityvm.schema.guest_requests import GuestRequest
 
 from .disks import MIB, converted, disk, erofs, ext4, loop_device, pmem, xfs
 from .running import LIMIT, qemu_of, sh, until
@@ -221,24 +224,52 @@ async def test_a_layer_of_an_odd_size_is_refused_with_what_to_do(vm: UtilityVM, 
     assert "SCSI" in refused.value.hint
 
 
+GUEST = "the guest's half"
+COMES = {"blockdev-add": [], "device_add": [], GUEST: ["half detached"]}
+GOES = {GUEST: ["attached"], "device_del": ["half detached"], "blockdev-del": ["half detached"]}
+"""Steps of a disk on its way in and out, and where it was last known to be when QEMU ended there."""
+
+
 @pytest.mark.asyncio(loop_scope="function")
-@pytest.mark.parametrize("step", ["Add", "Remove"])
-async def test_a_qemu_that_is_killed_is_an_error_and_its_files_are_free(boot_files: BootFiles, tmp_path: Path, step: str) -> None:
+@pytest.mark.parametrize(("goes", "step"), [*((False, step) for step in COMES), *((True, step) for step in GOES)])
+async def test_a_qemu_that_is_killed_at_any_step_is_an_error_and_the_table_has_what_was_last_known(
+    boot_files: BootFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, goes: bool, step: str
+) -> None:
     image = ext4(tmp_path / "a.img")
     options = default_options_lcow(boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1)
     async with asyncio.timeout(LIMIT), await create_lcow(options) as machine:
         await machine.start()
-        if step == "Remove":
-            await machine.modify(disk("Add", 0, image, "/d/a"))
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(_refused(machine, step, image))
-            await asyncio.sleep(0.02)
-            os.kill(qemu_of(machine.id), signal.SIGKILL)
-        assert isinstance(task.result(), ConnectionLost | HostError)
+        if goes:
+            await machine.scsi.add(str(image), "/d/a")
+        killed = _killed_at(monkeypatch, step, qemu_of(machine.id))
+        with pytest.raises((ConnectionLost, HostError)) as failed:
+            await (machine.scsi.remove(str(image)) if goes else machine.scsi.add(str(image), "/d/a"))
+        assert killed, "the step was not taken"
+        assert machine.id in failed.value.message
+        assert [known.state for known in machine.scsi.disks] == (GOES if goes else COMES)[step]
         await machine.wait()
+    with image.open("r+b") as file:  # nobody has it any more
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-async def _refused(machine: UtilityVM, step: str, image: Path) -> UtilityVMError:
-    with pytest.raises(UtilityVMError) as refused:
-        await machine.modify(disk(step, 0, image, "/d/a"))
-    return refused.value
+def _killed_at(monkeypatch: pytest.MonkeyPatch, step: str, pid: int) -> list[str]:
+    """Have QEMU killed right before a step is taken; it is in the list then."""
+    killed, execute, modify = list[str](), Monitor.execute, GuestClient.modify
+
+    def kill() -> None:
+        killed.append(step)
+        os.kill(pid, signal.SIGKILL)
+
+    async def command(monitor: Monitor, name: str, *args: object, **more: object) -> object:
+        if name == step:
+            kill()
+        return await execute(monitor, name, *args, **more)  # type: ignore[arg-type]
+
+    async def ask(client: GuestClient, request: GuestRequest) -> None:
+        if step == GUEST:
+            kill()
+        await modify(client, request)
+
+    monkeypatch.setattr(Monitor, "execute", command)
+    monkeypatch.setattr(GuestClient, "modify", ask)
+    return killed
