@@ -339,7 +339,7 @@ class UtilityVM:
         """Save the running VM as a template of its id, for others to go on from. Return what their options have as `template_config`.
 
         A Linux VM is over then, and `open_template` has the same. On Windows the template is the VM itself, which does nothing else any
-        more: its state is ``saved``, and while others go on from it, it must be kept open; clones get their own of its folders and disks.
+        more: its state is ``saved``, and it must be kept open as long as its clones run; these get its folders, and disks of their own.
 
         The VM was created with `is_template`. Programs that run in it run on in each clone, where their streams stand still until
         `attach_process` asks for them. Clones have the disks, layers and folders that it has been given, each with what is on a disk that
