@@ -33,7 +33,7 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
 """What the kernel would otherwise take from the host and the hour, and put into the image."""
 
 CONFIGURE: Final = ("make", "KCONFIG_ALLCONFIG=../asked.config", "allnoconfig")
-# What runs once the compiler clears by an instruction that stores a byte at a time, and an emulated processor does so: 6 million of them in a boot.
+# Else the compiler clears by an instruction that an emulated processor carries out byte by byte: 6 million of them in a boot.
 COMPILE: Final = ("make", "KCFLAGS=-mstringop-strategy=libcall", "bzImage", "modules")
 
 _IMAGE = "arch/x86/boot/bzImage"
