@@ -222,7 +222,7 @@ async def test_ways_around_a_policy_are_refused_counted_and_told(
     networked: UtilityVM, hosts: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Names by TCP and TLS, from the guest's resolver and from others; a server that sends its callers elsewhere; other families."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="utilityvm")
     assert networked.uplink is not None
     elsewhere = [f"http://{LAN}:7777/", "http://169.254.169.254/latest", "http://secret.evil.net/", f"http://{WORLD}:7778/"]
     async with AsyncExitStack() as stack:

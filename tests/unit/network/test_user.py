@@ -111,16 +111,16 @@ async def test_it_opens_and_closes_and_gives_its_end_once() -> None:
 
 @needs_passt
 async def test_what_is_published_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="utilityvm")
     uplink = UserUplink(ID, UserNetwork(publish=(f"{free_port()}:80",)))
     try:
         await uplink.open()
     except HostError as error:
         pytest.skip(error.message)
+    await uplink.aclose()
     (told,) = [record.getMessage() for record in caplog.records if "network.published" in record.getMessage()]
     assert f"vm={ID}" in told
     assert f"127.0.0.1:{uplink.published[0].port} -> 80/tcp" in told
-    await uplink.aclose()
 
 
 def free_port() -> int:
