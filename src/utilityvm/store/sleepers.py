@@ -19,7 +19,7 @@ import msgspec
 from utilityvm.kit.errors import Corrupt, Exists, HostError, NotFound, StateError
 from utilityvm.kit.files import extents, filled, pieces, write_all
 from utilityvm.kit.text import printable
-from utilityvm.store.templates import MAX_MANIFEST, Manifest, manifest_of
+from utilityvm.store.templates import MAX_MANIFEST, Manifest, check_size, manifest_of
 
 if sys.platform != "win32":  # where no VM of ours sleeps
     import fcntl
@@ -72,8 +72,10 @@ class Bed:
 
         Raises:
             Exists: there is something of this name meanwhile.
+            Unsupported: what is known of its VM is more than can be read again.
             HostError: the disk is full, or fails.
         """
+        check_size(manifest)
         state = Part(self._memory_bytes, os.fstat(self.fd).st_size - self._memory_bytes)
         try:
             if memory >= 0:

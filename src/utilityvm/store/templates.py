@@ -135,6 +135,17 @@ def _manifest(held: ExitStack, folder: Path, template_id: str, place: int) -> Ma
     return manifest
 
 
+def check_size(manifest: Manifest) -> None:
+    """Refuse to write a manifest that could not be read again.
+
+    Raises:
+        Unsupported: it is larger than `MAX_MANIFEST`.
+    """
+    if (size := len(msgspec.json.format(msgspec.json.encode(manifest)))) >= MAX_MANIFEST:
+        said = f"vm {manifest.id}: cannot be saved: what is known of it takes {size:,} bytes, and there may be {MAX_MANIFEST:,}"
+        raise Unsupported(said, hint="give its containers' processes shorter environments, or delete some of them")
+
+
 def manifest_of(data: bytes, name: str) -> Manifest:
     """Read a manifest; `name` is whose it is, for errors.
 
@@ -212,8 +223,10 @@ class Draft:
 
         Raises:
             Exists: there is one of this id meanwhile.
+            Unsupported: what is known of its VM is more than can be read again.
             HostError: the disk is full, or fails.
         """
+        check_size(manifest)
         try:
             for fd in self._files:
                 os.fchmod(fd, _READ_ONLY)

@@ -6,12 +6,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from utilityvm.kit.errors import Corrupt, Exists, HostError, NotFound, StateError, Unsupported
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.store import sleepers
 from utilityvm.store.sleepers import Bed, Sleeper
-from utilityvm.store.templates import VERSION, MachineRecord, Manifest
+from utilityvm.store.templates import MAX_MANIFEST, VERSION, MachineRecord, Manifest
 
 SIZE = 1 << 20
 MACHINE = MachineRecord(qemu="7.2.0", accel="tcg", processor="", topology=(), files={}, memory_bytes=SIZE)
@@ -42,6 +43,12 @@ def test_what_was_saved_is_read_again_with_its_holes_and_its_owner_alone_may_rea
     about = path.stat()
     assert about.st_mode & 0o777 == 0o600
     assert about.st_blocks * 512 < SIZE // 2, "its holes were filled"
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, memory: int) -> None:
+    with Bed(tmp_path / "vm", SIZE) as bed, pytest.raises(Unsupported, match="vm one: cannot be saved: what is known of it takes"):
+        bed.keep(structs.replace(MANIFEST, state_sha256="0" * MAX_MANIFEST), memory, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_is_gone_on_from_once_at_a_time_and_as_long_as_a_copy_of_its_descriptor_is_open(tmp_path: Path, memory: int) -> None:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from utilityvm.kit.errors import Corrupt, Exists, NotFound, Unsupported
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.store import templates
-from utilityvm.store.devices import FileRecord
+from utilityvm.store.devices import ContainerRecord, Devices, FileRecord
 from utilityvm.store.templates import Draft, MachineRecord, Manifest, ids, opened, read, remove, size, sweep
+from utilityvm.wire.oci import OciProcess, User
 
 MACHINE = MachineRecord(
     qemu="7.2.0",
@@ -116,6 +118,19 @@ def test_what_is_not_as_it_was_written_is_corrupt_with_what_to_do(tmp_path: Path
     (tmp_path / "one" / "memory").unlink()
     with pytest.raises(Corrupt, match="template one: has no memory"):
         read(tmp_path, "one")
+
+
+def test_a_manifest_that_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    def of(length: int) -> Manifest:
+        process = OciProcess(args=["x"], cwd="/", env=["e" * length], user=User(uid=0, gid=0))
+        containers = (ContainerRecord(id="c", process=process),)
+        return structs.replace(manifest(), machine=structs.replace(MACHINE, devices=Devices(containers=containers)))
+
+    with Draft(tmp_path, "one") as draft:
+        with pytest.raises(Unsupported, match="vm one: cannot be saved: what is known of it takes"):
+            draft.keep(of(templates.MAX_MANIFEST))
+        draft.keep(largest := of(templates.MAX_MANIFEST - 5000))
+    assert read(tmp_path, "one") == largest
 
 
 def test_another_version_of_ours_is_told(tmp_path: Path) -> None:
