@@ -46,7 +46,6 @@ ACQUIRED = 100  # VMs of a pool in one run
 CONTAINERS = 4  # of one round
 CLONES = 4  # of one round
 MANY_CLONES = 100  # alive together
-FORKS = {"plain": 100, "forkable": 100, "sandbox": 1000, "forkable_sandbox": 100}  # kinds of VMs, and their bounds in ms
 PLANS = 1000  # of each sort in one round
 
 HERE = Path(__file__).resolve().parent
@@ -307,15 +306,18 @@ class Bench:
 
     def fork(self) -> list[Result]:
         """How long a VM, or a sandbox, with 50 MiB of random bytes in its memory stands still when it is forked: first, and once more."""
-        results = []
-        for kind, bound in FORKS.items():
-            results += [Result(f"fork_{kind}", "ms", bound), Result(f"fork_{kind}_again", "ms", bound)]
+        forks = {
+            "plain": (Result("fork_plain", "ms", 100), Result("fork_plain_again", "ms", 100)),
+            "forkable": (Result("fork_forkable", "ms", 100), Result("fork_forkable_again", "ms", 100)),
+            "sandbox": (Result("fork_sandbox", "ms", 1000), Result("fork_sandbox_again", "ms", 1000)),
+            "forkable_sandbox": (Result("fork_forkable_sandbox", "ms", 100), Result("fork_forkable_sandbox_again", "ms", 100)),
+        }
         for _ in range(self.runs):
             with Session([PYTHON, str(HERE / "forking.py"), str(MEMORY_MIB), str(CPUS)]) as ours:
-                for (kind, _bound), first, later in zip(FORKS.items(), results[::2], results[1::2], strict=True):
-                    first.runs_ours += [1e3 * seconds for seconds in ours.ask(kind, 1)]
-                    later.runs_ours += [1e3 * seconds for seconds in ours.ask(kind, 1)]
-        return results
+                for kind, both in forks.items():
+                    for result in both:
+                        result.runs_ours += [1e3 * seconds for seconds in ours.ask(kind, 1)]
+        return [result for both in forks.values() for result in both]
 
     def pool(self) -> list[Result]:
         """How long a pool takes to hand out a VM when all that are wanted are ready, in 99 of 100 times."""

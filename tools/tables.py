@@ -51,13 +51,21 @@ PROMISES: Final[Mapping[str, tuple[str, str]]] = {
     "version": ("`uvm --version`, raw: `python -c pass`", "≤ 3"),
     "import": ("`import utilityvm`, raw: `python -c pass`", "≤ 3"),
     "pool_acquire": ("a pool hands out a clone, when all that it is to have are ready: the 99th percentile", "≤ 5"),
+    "fork_plain": ("a VM of 256 MiB, 50 of them random bytes in a file, stands still when it is forked", "≤ 100"),
+    "fork_plain_again": ("the same, the second time", "≤ 100"),
+    "fork_forkable": ("a `forkable` VM", "≤ 100"),
+    "fork_forkable_again": ("the same, the second time", "≤ 100"),
+    "fork_sandbox": ("a sandbox", "≤ 1000"),
+    "fork_sandbox_again": ("the same, the second time", "≤ 1000"),
+    "fork_forkable_sandbox": ("a `forkable` sandbox", "≤ 100"),
+    "fork_forkable_sandbox_again": ("the same, the second time", "≤ 100"),
     "plan_lcow": ("options and facts to a document: a Linux guest", "≤ 1"),
     "plan_wcow": ("the same: a Windows guest", "≤ 1"),
     "plan_clone": ("the same: a clone with 8 disks and 8 shared folders", "≤ 1"),
 }
 """Rows of the bench, by the name that its results have: what they mean, and the bound on ours / raw."""
 
-_DETAILS: Final = ("plan_", "attach_", "tap_", "user_", "layer", "own_kernel", "import", "clone", "first_", "many_", "pool_")
+_DETAILS: Final = ("plan_", "attach_", "tap_", "user_", "layer", "own_kernel", "import", "clone", "first_", "many_", "pool_", "fork_")
 """Beginnings of the names of rows that the first page does without."""
 
 _BLOCK: Final = re.compile(r"(<!-- (\w+)(?: (\S+))? -->\n).*?(<!-- /\2 -->)", re.DOTALL)
