@@ -112,12 +112,14 @@ def _enter(fd: int) -> None:
 
 
 @asynccontextmanager
-async def serving(name: str, address: str, port: int, said: bytes) -> AsyncIterator[list[tuple[str, int]]]:
-    """Answer all who connect to this port of that host with `said`; return who did."""
+async def serving(name: str, address: str, port: int, said: bytes, after: bytes = b"") -> AsyncIterator[list[tuple[str, int]]]:
+    """Answer all who connect to this port of that host with `said`, when they have said `after`; return who did."""
     callers: list[tuple[str, int]] = []
 
-    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         callers.append(writer.get_extra_info("peername"))
+        if after:  # a question that is not read makes a reset of the end, which may come before the answer
+            await reader.readuntil(after)
         writer.write(said)
         with suppress(ConnectionError):
             await writer.drain()

@@ -245,7 +245,7 @@ async def test_ways_around_a_policy_are_refused_counted_and_told(
         assert (await sh(networked, f"nslookup -type=a good.example.org {WORLD}")).code != 0
         for number, place in enumerate(elsewhere):
             answer = f"HTTP/1.0 302 Found\r\nLocation: {place}\r\n\r\n".encode()
-            async with serving(hosts[1], WORLD, 80 + number, answer) as callers:
+            async with serving(hosts[1], WORLD, 80 + number, answer, after=b"\r\n\r\n") as callers:
                 done = await sh(networked, f"wget -qO- http://{WORLD}:{80 + number}/")
                 assert (done.code, done.out, len(callers)) == (1, b"", 1), place
         assert (await sh(networked, "nc -w 2 2600::9 80 </dev/null")).out == b""  # there is no such way, whatever a rule says
