@@ -50,8 +50,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def layers(boot_files: BootFiles, place: Path) -> Sequence[Path]:
-    """The layers of the image that comes with the boot files."""
-    return ImageStore(place / "store", {"busybox": boot_files.folder / "busybox.tar"}).get("busybox").layers
+    """The layer of the image that comes with the boot files, by a name that this user's own images do not have."""
+    (layer,) = ImageStore(place / "store", {"busybox": boot_files.folder / "busybox.tar"}).get("busybox").layers
+    return (layer.rename(place / f"{new_guid()}.erofs"),)
 
 
 WRITER = "while :; do date +%N >>/run/disk/log; sync /run/disk/log; done </dev/null >/dev/null 2>&1 &"
