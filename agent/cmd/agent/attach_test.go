@@ -93,11 +93,17 @@ func TestOutputUnderWayAtASnapshotIsNeitherLostNorDoubled(t *testing.T) {
 }
 
 // catLater is a program that reads nothing before it gets a signal, and then gives back what it reads.
-const catLater = "trap 'exec cat' USR1; while :; do sleep 0.01; done"
+const catLater = "trap 'exec cat' USR1; echo ready >&2; while :; do sleep 0.01; done"
+
+func (h *host) catLater() *process {
+	p := h.sh(catLater)
+	h.until("its trap", func() bool { return p.er.data.String() == "ready\n" })
+	return p
+}
 
 func TestInputThatWasNotReadBeforeASnapshotIsReadBeforeWhatFollows(t *testing.T) {
 	h := connected(t)
-	p := h.sh(catLater)
+	p := h.catLater()
 	data := []byte(strings.Repeat("0123456789abcdef", unread/16))
 	h.send(p.in, data)
 	h.another()
@@ -112,7 +118,7 @@ func TestInputThatWasNotReadBeforeASnapshotIsReadBeforeWhatFollows(t *testing.T)
 
 func TestInputThatHadEndedBeforeASnapshotEndsAfterWhatWasLeft(t *testing.T) {
 	h := connected(t)
-	p := h.sh(catLater)
+	p := h.catLater()
 	data := make([]byte, unread)
 	h.send(p.in, data)
 	p.eof()
@@ -231,9 +237,9 @@ func TestAHostThatBeginsAnewWithoutASnapshotEndsTheStreams(t *testing.T) {
 func TestWhatCanBeAttachedIsListed(t *testing.T) {
 	h := connected(t)
 	p, q := h.sh("read x; echo $x; read x"), h.spawn(parameters{"CommandArgs": []string{"/bin/cat"}, "EmulateConsole": true, "CreateStdErrPipe": false})
-	for _, one := range []*process{p, q} { // it is its program then
+	for one, lines := range map[*process]int{p: 1, q: 2} { // it is its program then; a terminal shows by itself what is typed
 		h.send(one.in, []byte("x\n"))
-		h.until("an answer", func() bool { return one.out.data.Len() > 0 })
+		h.until("an answer", func() bool { return strings.Count(one.out.data.String(), "x") == lines })
 	}
 	list := func() string {
 		text, _ := h.call(wire.GetProperties, map[string]any{"Query": `{"PropertyTypes":["DetachedProcesses"]}`})["Properties"].(string)
@@ -271,7 +277,7 @@ func TestOutputThatComesBeforeAnybodyAttachesIsKept(t *testing.T) {
 
 func TestInputThatNobodyAsksForEndsAfterWhatWasLeft(t *testing.T) {
 	h := connected(t)
-	p := h.sh(catLater)
+	p := h.catLater()
 	h.send(p.in, make([]byte, unread))
 	h.another()
 	p, _ = h.attach(p.pid, "StdOut", "StdErr")
