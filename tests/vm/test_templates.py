@@ -405,3 +405,70 @@ async def test_an_owner_killed_at_any_step_of_a_save_leaves_a_whole_template_or_
             await open_template(name)
     store.sweep(folder)
     assert unfinished() == []
+
+
+CLONER = """
+import asyncio, os, signal, sys
+from utilityvm import open_template
+from utilityvm.compute.qemu import origin, saving
+
+template_id, name, step = sys.argv[1:]
+
+def kill(where):
+    if where == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def around(module, function):
+    real = getattr(module, function)
+    def call(*words, **more):
+        kill(f"before {function}")
+        result = real(*words, **more)
+        kill(f"after {function}")
+        return result
+    setattr(module, function, call)
+
+around(origin, "copy_memory")
+around(origin, "seal")
+load = saving._carry_out
+
+async def carry_out(*words, **more):
+    kill("before the state is loaded")
+    await load(*words, **more)
+    kill("after the state was loaded")
+
+saving._carry_out = carry_out
+
+async def main():
+    async with await (await open_template(template_id)).clone(name) as vm:
+        kill("created")
+        await vm.start()
+        kill("started")
+        await vm.run(["sh", "-c", "dd if=/dev/urandom of=/tmp/much bs=1M count=20"])
+        kill("used")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "created",
+        "before copy_memory",
+        "after copy_memory",
+        "after seal",
+        "before the state is loaded",
+        "after the state was loaded",
+        "started",
+        "used",
+    ],
+)
+async def test_an_owner_killed_at_any_step_of_a_clone_leaves_the_template_as_it_was_and_nothing_else(template: Template, step: str) -> None:
+    name, before = f"test-{new_guid()}", [digest(path) for path in sorted(template.folder.iterdir())]
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", CLONER, template.id, name, step)
+    async with asyncio.timeout(LIMIT):
+        assert await process.wait() == -signal.SIGKILL
+        while of_vm(name):
+            await asyncio.sleep(0.01)
+    assert [digest(path) for path in sorted(template.folder.iterdir())] == before
+    assert unfinished() == []
