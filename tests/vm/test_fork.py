@@ -23,7 +23,7 @@ from utilityvm import (
     open_template,
 )
 from utilityvm.boot.files import BootFiles
-from utilityvm.compute.qemu import snapshot
+from utilityvm.compute.qemu.memory import Room
 from utilityvm.kit.ids import new_guid
 from utilityvm.store.layout import Layout
 from utilityvm.vm import compose
@@ -182,11 +182,11 @@ async def test_a_fork_that_fails_or_is_given_up_leaves_nothing_and_the_parent_ru
 ) -> None:
     before = descriptors()
 
-    def full(_source: int, _target: int) -> None:
+    def full(_room: Room, _source: int) -> None:
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot, "copy_memory", full)
+        patch.setattr(Room, "copy", full)
         with pytest.raises(HostError, match=f"vm {parent.id}: cannot be copied: No space left on device"):
             await parent.fork()
     assert (await run(parent, "true")).code == 0
@@ -202,11 +202,11 @@ async def test_a_parent_whose_qemu_ends_while_it_is_copied_is_told(boot_files: B
     async with await a_vm(boot_files) as vm:
         await vm.start()
 
-        def killing(_source: int, _target: int) -> None:
+        def killing(_room: Room, _source: int) -> None:
             for pid in of_vm(vm.id):
                 os.kill(pid, signal.SIGKILL)
 
-        monkeypatch.setattr(snapshot, "copy_memory", killing)
+        monkeypatch.setattr(Room, "copy", killing)
         with pytest.raises((ConnectionLost, HostError)):
             await vm.fork()
         assert (await vm.wait()).error("vm") is not None
@@ -232,7 +232,7 @@ def around(module, function):
         return result
     setattr(module, function, call)
 
-around(snapshot, "copy_memory")
+around(snapshot.Room, "copy")
 around(snapshot, "seal")
 
 async def main():
@@ -249,7 +249,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("step", ["before copy_memory", "after copy_memory", "after seal", "created", "started"])
+@pytest.mark.parametrize("step", ["before copy", "after copy", "after seal", "created", "started"])
 async def test_an_owner_killed_at_any_step_of_a_fork_leaves_nothing(boot_files: BootFiles, step: str) -> None:
     name, templates = f"test-{new_guid()}", Layout.of_user().templates
     there = sorted(templates.iterdir()) if templates.is_dir() else []

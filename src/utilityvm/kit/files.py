@@ -91,15 +91,16 @@ def share_blocks(source: int, target: int) -> bool:
     return True
 
 
-def extents(fd: int) -> Iterator[tuple[int, int]]:
-    """Yield where an open file has data between its holes: offset and length, upwards.
+def extents(fd: int, at: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield where an open file has data between its holes, from `at` to `end` (None: its own): offset and length, upwards.
 
     Raises:
         OSError: it cannot be looked at.
     """
-    size, at = os.fstat(fd).st_size, 0
-    while (begin := _next(fd, at, os.SEEK_DATA)) is not None:
-        at = _next(fd, begin, os.SEEK_HOLE) or size
+    size = os.fstat(fd).st_size
+    last = size if end is None else min(end, size)
+    while at < last and (begin := _next(fd, at, os.SEEK_DATA)) is not None and begin < last:
+        at = min(_next(fd, begin, os.SEEK_HOLE) or size, last)
         yield begin, at - begin
 
 

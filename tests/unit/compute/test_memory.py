@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from utilityvm.compute.qemu.memory import copy_memory, new_memory, reopened, reserve, seal
+from utilityvm.compute.qemu.memory import Room, copy_memory, new_memory, reopened, seal
 
 SIZE = 1 << 20
 
@@ -61,10 +61,42 @@ def test_a_kernel_that_cannot_copy_is_no_failure_and_one_that_fails_is(source: i
         copy_memory(source, target)
 
 
-def test_room_is_reserved_where_there_is_something_and_nowhere_else(source: int, target: int) -> None:
-    reserve(source, target)
+def test_room_is_made_where_there_is_something_and_nowhere_else_and_is_filled_with_what_there_is_then(source: int, target: int) -> None:
+    room = Room(source, target)
     assert blocks(target) == blocks(source) > 0
     assert os.pread(target, SIZE, 0) == bytes(SIZE)
+    os.pwrite(source, b"later", 200_000)
+    room.copy(source)
+    room.close()
+    room.close()
+    assert os.pread(target, SIZE, 0) == os.pread(source, SIZE, 0)
+    assert blocks(target) == blocks(source) < SIZE
+    seal(target)
+
+
+def test_a_memory_of_several_parts_is_copied_whole() -> None:
+    size = 40 << 20
+    source, target = new_memory("source", size), new_memory("target", size)
+    for at in (0, (16 << 20) - 4096, 16 << 20, (32 << 20) - 5000, size - 10_000):
+        os.pwrite(source, os.urandom(9_999), at)
+    room = Room(source, target)
+    room.copy(source)
+    room.close()
+    assert os.pread(target, size, 0) == os.pread(source, size, 0)
+    assert blocks(target) == blocks(source) < 1 << 20
+    os.close(source)
+    os.close(target)
+
+
+def test_what_of_a_memory_cannot_be_read_is_told(source: int, target: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    room = Room(source, target)
+    monkeypatch.setattr(os, "preadv", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        room.copy(source)
+    room.close()
 
 
 def test_what_is_sealed_nobody_writes_and_who_reads_has_a_place_of_its_own(source: int) -> None:

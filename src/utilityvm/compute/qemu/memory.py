@@ -1,9 +1,12 @@
 """Memory of machines as files without a name: made, copied, sealed."""
 
 import errno
+import mmap
 import os
 import sys
-from typing import Final
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final, final
 
 from utilityvm.kit.files import extents, pieces, write_all
 
@@ -11,6 +14,10 @@ if sys.platform != "win32":  # where no machine of ours runs
     import fcntl
 
 _NOT_HERE: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+_POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, which Python's mmap has no name for
+_PART: Final = 16 << 20  # bytes that one thread copies in a row
+_THREADS: Final = 4
 
 
 def new_memory(name: str, size: int) -> int:
@@ -40,14 +47,52 @@ def reopened(fd: int, at: int) -> int:
     return again
 
 
-def reserve(source: int, target: int) -> None:
-    """Have the host give an empty memory as much as another has, and where: what is copied there then takes half as long.
+@final
+class Room:
+    """Room for a quick copy of a memory while its machine stands still: `target`, an empty one, mapped, with pages where `source` has some.
 
-    Raises:
-        OSError: there is not so much.
+    Who writes to a memory by its descriptor waits for all others who do, and for each page; who writes to pages that are mapped does not.
     """
-    for offset, length in extents(source):
-        os.posix_fallocate(target, offset, length)
+
+    def __init__(self, source: int, target: int) -> None:
+        """Raises:
+        OSError: there is not so much.
+        """
+        self._size = os.fstat(target).st_size
+        self._map = mmap.mmap(target, self._size)
+        try:
+            for offset, length in extents(source):
+                os.posix_fallocate(target, offset, length)
+                with suppress(OSError):  # before Linux 5.14: they are mapped one by one, as they are written to
+                    self._map.madvise(_POPULATE_WRITE, offset, length)
+        except BaseException:
+            self._map.close()
+            raise
+
+    def copy(self, source: int) -> None:
+        """Copy what a memory has between its holes; where it has got more meanwhile the room grows.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with memoryview(self._map) as there, ThreadPoolExecutor(min(_THREADS, len(os.sched_getaffinity(0)))) as threads:
+
+            def copy(at: int) -> None:
+                end = min(at + _PART, self._size)
+                for offset, length in extents(source, at, end):
+                    _read(source, there, offset, offset + length)
+
+            for _ in threads.map(copy, range(0, self._size, _PART)):
+                pass
+
+    def close(self) -> None:
+        """Map it no longer; what was copied stays. A second call does nothing."""
+        self._map.close()
+
+
+def _read(source: int, there: memoryview, at: int, end: int) -> None:
+    while at < end and (got := os.preadv(source, [there[at:end]], at)):
+        at += got
 
 
 def copy_memory(source: int, target: int) -> None:

@@ -13,7 +13,7 @@ from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.inherited import Inherited
 from utilityvm.compute.qemu.keeping import Content
 from utilityvm.compute.qemu.lower import Launch
-from utilityvm.compute.qemu.memory import copy_memory, new_memory, reopened, reserve, seal
+from utilityvm.compute.qemu.memory import Room, new_memory, reopened, seal
 from utilityvm.compute.qemu.origin import Origin
 from utilityvm.compute.qemu.records import compare
 from utilityvm.compute.qemu.savable import GENERATION, Basis
@@ -50,6 +50,7 @@ class Snapshot:
         self.name, self.machine, self.memory, self.state, self.pause = name, machine, memory, state, 0.0
         self._scratch, self._state_at, self._lone = scratch, state_at, lone
         self._contents: dict[str, int] = {}
+        self._room: Room | None = None
         self.technique = Technique.MIGRATE if machine.memory_in_state else Technique.COPY
 
     @classmethod
@@ -97,20 +98,22 @@ class Snapshot:
         """
         try:
             if memory >= 0:
-                reserve(memory, self.memory)
+                self._room = Room(memory, self.memory)
         except OSError as error:
             raise HostError(f"{self.name}: there is no memory for a copy of it: {error.strerror}") from error
 
     def fill(self, memory: int, devices: Devices, contents: Sequence[Content]) -> None:
-        """Copy a memory, -1 for none, and what is on the disks, of which `devices` has the records. Nobody can change it any more then.
+        """Copy a memory, for which room was made, or none (-1), and what is on the disks, of which `devices` has the records. Nobody can
+        change it any more then.
 
         Raises:
             HostError: there is no room.
         """
         self.machine = structs.replace(self.machine, devices=devices)
         try:
-            if memory >= 0:
-                copy_memory(memory, self.memory)
+            if self._room is not None:
+                self._room.copy(memory)
+                self._room.close()  # what is mapped cannot be sealed
             for content in contents:
                 copy = partial(copy_sparse, content.fd)
                 self._contents[content.name] = os.dup(content.fd) if content.read_only else self._made(copy)
@@ -153,6 +156,8 @@ class Snapshot:
 
     def close(self) -> None:
         """Let go of it; machines that were made of it go on. A second call does nothing."""
+        if self._room is not None:
+            self._room.close()
         for fd in (self.memory, self.state):
             if fd >= 0:
                 os.close(fd)
