@@ -5,6 +5,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"utilityvm/agent/internal/sys"
@@ -21,6 +22,7 @@ type Kernel struct {
 	Sockets map[uint32]int     // by port, what ListenVsock returns
 	Links   map[int][]sys.Link // network interfaces, by the process in whose namespace they are; 0 is the agent
 
+	mutex    sync.Mutex      // what works beside the agent's loop calls too
 	Groups   map[int]int     // process groups of those that do not lead their own
 	ReadOnly map[string]bool // file systems that cannot be written, by path
 }
@@ -29,6 +31,8 @@ var _ sys.Kernel = (*Kernel)(nil)
 
 func (k *Kernel) call(words ...string) error {
 	line := strings.Join(words, " ")
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
 	k.Calls = append(k.Calls, line)
 	return k.Fail[line]
 }
@@ -52,22 +56,41 @@ func (k *Kernel) MakeDirsBelow(root, path string, mode uint32) error {
 func (k *Kernel) CreateFile(path, text string, mode uint32) error {
 	err := k.call("create", path, strconv.FormatUint(uint64(mode), 8))
 	if err == nil {
-		if k.Files == nil {
-			k.Files = map[string]string{}
-		}
-		k.Files[path] = text
+		k.write(path, text)
 	}
 	return err
 }
 
+func (k *Kernel) write(path, text string) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	if k.Files == nil {
+		k.Files = map[string]string{}
+	}
+	k.Files[path] = text
+}
+
+func (k *Kernel) read(path string) (string, bool) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	text, there := k.Files[path]
+	return text, there
+}
+
 // RemoveTree implements sys.Kernel.
 func (k *Kernel) RemoveTree(path string) error {
+	k.forget(path)
+	return k.call("remove", path)
+}
+
+func (k *Kernel) forget(path string) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
 	for file := range k.Files {
 		if file == path || strings.HasPrefix(file, path+"/") {
 			delete(k.Files, file)
 		}
 	}
-	return k.call("remove", path)
 }
 
 // Bind implements sys.Kernel.
@@ -165,7 +188,7 @@ func (k *Kernel) ReadFile(path string) ([]byte, error) {
 	if err := k.Fail["read "+path]; err != nil {
 		return nil, err
 	}
-	text, ok := k.Files[path]
+	text, ok := k.read(path)
 	if !ok {
 		return nil, syscall.ENOENT
 	}
@@ -177,13 +200,15 @@ func (k *Kernel) WriteFile(path, text string) error { return k.call("write", pat
 
 // ReplaceFile implements sys.Kernel.
 func (k *Kernel) ReplaceFile(path, text string) error {
-	k.Files[path] = text
+	k.write(path, text)
 	return k.call("replace", path)
 }
 
 // ReadDir implements sys.Kernel. It is not recorded.
 func (k *Kernel) ReadDir(path string) ([]string, error) {
 	names := map[string]bool{}
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
 	for file := range k.Files {
 		if rest := strings.TrimPrefix(file, path+"/"); rest != file {
 			name, _, _ := strings.Cut(rest, "/")
@@ -237,7 +262,7 @@ func (k *Kernel) WaitEvent(_ int, _ string, _ int) bool {
 		return false
 	}
 	for path, text := range k.News[0] {
-		k.Files[path] = text
+		k.write(path, text)
 	}
 	k.News = k.News[1:]
 	return true
@@ -296,7 +321,7 @@ func (k *Kernel) Group(pid int) (int, error) {
 
 // Executable implements sys.Kernel. It is not recorded.
 func (k *Kernel) Executable(path string) error {
-	switch text, ok := k.Files[path]; {
+	switch text, ok := k.read(path); {
 	case !ok:
 		return syscall.ENOENT
 	case text != "program":
