@@ -29,6 +29,7 @@ from utilityvm.wire.gcs import NotificationType
 
 from .containers import spec
 from .running import LIMIT, Done, ended, line, sh
+from .small import a_template_vm, let_others_in, two_clones
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,21 +47,14 @@ class Warmed:
 @pytest.fixture(scope="module")
 def layers(boot_files: BootFiles, tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
     """The layers of the image that comes with the boot files, where QEMU's user may read them."""
-    folder = tmp_path_factory.mktemp("clone-container")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(each.stat().st_mode | 0o055)
+    folder = let_others_in(tmp_path_factory.mktemp("clone-container"))
     return ImageStore(folder / "store", {"busybox": boot_files.folder / "busybox.tar"}).get("busybox").layers
-
-
-async def a_vm(boot_files: BootFiles, template_id: str) -> UtilityVM:
-    given = {"boot_files_path": str(boot_files.folder), "memory_size_in_mb": 256, "processor_count": 1}
-    return await create_lcow(default_options_lcow(id=template_id, is_template=True, **given))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def warmed(boot_files: BootFiles, layers: Sequence[Path]) -> AsyncIterator[Warmed]:
     """A template with a container in each state."""
-    async with await a_vm(boot_files, f"test-{new_guid()}") as vm:
+    async with await a_template_vm(boot_files, f"test-{new_guid()}") as vm:
         await vm.start()
         program = spec("sh", "-c", ANSWERS)
         runs, stands, alone = [await vm.create_container(name, program, layers=layers) for name in ("runs", "stands", "alone")]
@@ -86,10 +80,8 @@ async def warmed(boot_files: BootFiles, layers: Sequence[Path]) -> AsyncIterator
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(warmed: Warmed) -> AsyncIterator[Sequence[UtilityVM]]:
     """Two clones of it, that run."""
-    async with await warmed.template.clone() as first, await warmed.template.clone() as second:
-        await first.start()
-        await second.start()
-        yield first, second
+    async with two_clones(warmed.template) as clones:
+        yield clones
 
 
 async def test_a_container_that_runs_is_taken_over_with_its_processes_and_ends_in_each_clone_by_itself(
@@ -210,7 +202,7 @@ async def test_a_fork_of_a_clone_has_the_containers_that_were_taken_over_and_tho
 async def test_a_container_with_what_no_clone_could_have_is_refused_by_name_and_goes_on(
     boot_files: BootFiles, layers: Sequence[Path], tmp_path: Path
 ) -> None:
-    async with await a_vm(boot_files, f"test-{new_guid()}") as vm:
+    async with await a_template_vm(boot_files, f"test-{new_guid()}") as vm:
         await vm.start()
         program = spec(
             "sh", "-c", ANSWERS, mounts=[{"destination": "/shared", "type": "bind", "source": str(tmp_path), "options": ["rbind"]}]

@@ -20,6 +20,7 @@ from utilityvm.kit.ids import new_guid
 from .foreign import PATH, put_into
 from .python_image import write_python_image
 from .running import LIMIT, ended, sh, until
+from .small import a_template_vm, two_clones
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -70,10 +71,7 @@ async def uptime(vm: UtilityVM) -> float:
 
 
 async def made(boot_files: BootFiles, hook: str) -> Warmed:
-    options = default_options_lcow(
-        id=f"test-{new_guid()}", is_template=True, boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1
-    )
-    async with await create_lcow(options) as vm:
+    async with await a_template_vm(boot_files, f"test-{new_guid()}") as vm:
         await vm.start()
         warming = await vm.create_process(["sh", "-c", WARM], stdin=True)
         await warming.stdin.write(hook.encode())
@@ -106,10 +104,8 @@ async def warmed(boot_files: BootFiles) -> AsyncIterator[Warmed]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(warmed: Warmed) -> AsyncIterator[Sequence[UtilityVM]]:
     """Two clones of it, that run."""
-    async with await warmed.template.clone() as first, await warmed.template.clone() as second:
-        await first.start()
-        await second.start()
-        yield first, second
+    async with two_clones(warmed.template) as clones:
+        yield clones
 
 
 async def of_both(pair: Sequence[UtilityVM], script: str) -> list[str]:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,25 +17,19 @@ from utilityvm import (
     Process,
     Unsupported,
     UtilityVM,
-    create_lcow,
-    default_options_lcow,
     open_template,
 )
 from utilityvm.boot.files import BootFiles
 from utilityvm.compute.qemu.memory import Room
 from utilityvm.kit.ids import new_guid
 from utilityvm.store.layout import Layout
-from utilityvm.vm import compose
 
 from .disks import ext4
+from .killed import killed_at
 from .running import LIMIT, line, of_vm, run, sh
+from .small import a_vm
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-async def a_vm(boot_files: BootFiles, **more: object) -> UtilityVM:
-    given = {"boot_files_path": str(boot_files.folder), "memory_size_in_mb": 256, "processor_count": 1}
-    return await create_lcow(default_options_lcow(**given, **more))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[False, True], ids=["as it is", "forkable"])
@@ -159,7 +152,6 @@ async def test_a_forkable_clone_of_a_template_is_forked_by_a_copy_and_changes_no
                     assert (await sh(child, "cat /tmp/when")).out == b"template\nclone\n"
     finally:
         await template.remove()
-        compose._MEMORIES.close()
 
 
 async def test_what_a_vm_has_been_given_is_named_when_it_cannot_be_forked_and_it_runs_on(parent: UtilityVM, tmp_path: Path) -> None:
@@ -213,30 +205,16 @@ async def test_a_parent_whose_qemu_ends_while_it_is_copied_is_told(boot_files: B
 
 
 OWNER = """
-import asyncio, sys, os, signal
 from utilityvm import create_lcow, default_options_lcow
 from utilityvm.compute.qemu import snapshot
 
-boot_files, step = sys.argv[1:]
-
-def kill(where):
-    if where == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def around(module, function):
-    real = getattr(module, function)
-    def call(*words, **more):
-        kill(f"before {function}")
-        result = real(*words, **more)
-        kill(f"after {function}")
-        return result
-    setattr(module, function, call)
+name, boot_files = sys.argv[1:]
 
 around(snapshot.Room, "copy")
 around(snapshot, "seal")
 
 async def main():
-    options = default_options_lcow(id="VM", boot_files_path=boot_files, memory_size_in_mb=256, processor_count=1)
+    options = default_options_lcow(id=name, boot_files_path=boot_files, memory_size_in_mb=256, processor_count=1)
     async with await create_lcow(options) as vm:
         await vm.start()
         async with await vm.fork(2) as forked:
@@ -253,9 +231,5 @@ asyncio.run(main())
 async def test_an_owner_killed_at_any_step_of_a_fork_leaves_nothing(boot_files: BootFiles, step: str) -> None:
     name, templates = f"test-{new_guid()}", Layout.of_user().templates
     there = sorted(templates.iterdir()) if templates.is_dir() else []
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER.replace("VM", name), str(boot_files.folder), step)
-    async with asyncio.timeout(LIMIT):
-        assert await process.wait() == -signal.SIGKILL
-        while of_vm(name):
-            await asyncio.sleep(0.01)
+    await killed_at(step, OWNER, name, str(boot_files.folder))
     assert (sorted(templates.iterdir()) if templates.is_dir() else []) == there

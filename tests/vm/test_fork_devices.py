@@ -1,42 +1,29 @@
 """Forks of virtual machines with disks, layers and shares: real ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from utilityvm import Forked, UtilityVM, create_lcow, default_options_lcow, open_template
+from utilityvm import Forked, UtilityVM, open_template
 from utilityvm.boot.files import BootFiles
 from utilityvm.images.store import ImageStore
 from utilityvm.kit.ids import new_guid
 from utilityvm.store.layout import Layout
-from utilityvm.vm import compose
 
 from .containers import spec
 from .disks import ext4
 from .running import run, sh, until
+from .small import a_vm, let_others_in
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest.fixture(autouse=True)
-def _no_memory_is_kept() -> Iterator[None]:
-    """What a process keeps of templates for its next clones is not left open by a test."""
-    yield
-    compose._MEMORIES.close()
 
 
 @pytest.fixture
 def layers(boot_files: BootFiles, tmp_path: Path) -> Sequence[Path]:
     """The layers of the image that comes with the boot files."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o055)  # QEMU is another user
+    let_others_in(tmp_path)
     return ImageStore(tmp_path / "store", {"busybox": boot_files.folder / "busybox.tar"}).get("busybox").layers
-
-
-async def a_vm(boot_files: BootFiles, **more: object) -> UtilityVM:
-    given = {"boot_files_path": str(boot_files.folder), "memory_size_in_mb": 256, "processor_count": 1}
-    return await create_lcow(default_options_lcow(**given, **more))
 
 
 async def give(vm: UtilityVM, layers: Sequence[Path], folder: Path) -> None:

@@ -4,18 +4,18 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
 
-from utilityvm import Pool, Template, create_lcow, default_options_lcow, open_template, sync
+from utilityvm import Pool, Template, open_template, sync
 from utilityvm.boot.files import BootFiles
 from utilityvm.kit.ids import new_guid
 from utilityvm.sync.loop import loop_thread
-from utilityvm.vm import compose
 
 from .running import LIMIT, of_vm, qemu_of, sh
+from .small import a_template_vm
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -26,17 +26,10 @@ def _loop() -> None:
     loop_thread()
 
 
-@pytest.fixture(autouse=True)
-def _no_memory_is_kept() -> Iterator[None]:
-    """What a process keeps of templates for its next clones is not left open by a test."""
-    yield
-    compose._MEMORIES.close()
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def template(boot_files: BootFiles) -> AsyncIterator[Template]:
-    name, given = f"test-{new_guid()}", {"memory_size_in_mb": 256, "processor_count": 1}
-    async with await create_lcow(default_options_lcow(id=name, is_template=True, boot_files_path=str(boot_files.folder), **given)) as vm:
+    name = f"test-{new_guid()}"
+    async with await a_template_vm(boot_files, name) as vm:
         await vm.start()
         assert (await sh(vm, "echo warm >/tmp/warm")).code == 0
         await vm.save_as_template()

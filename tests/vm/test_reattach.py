@@ -16,14 +16,13 @@ from utilityvm import (
     StateError,
     Template,
     UtilityVM,
-    create_lcow,
-    default_options_lcow,
     open_template,
 )
 from utilityvm.boot.files import BootFiles
 from utilityvm.kit.ids import new_guid
 
 from .running import LIMIT, ended, line, sh
+from .small import a_template_vm, two_clones
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -65,10 +64,7 @@ async def started(vm: UtilityVM) -> dict[str, Process]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def warmed(boot_files: BootFiles) -> AsyncIterator[Warmed]:
     """A template with programs that wait for who attaches them."""
-    options = default_options_lcow(
-        id=f"test-{new_guid()}", is_template=True, boot_files_path=str(boot_files.folder), memory_size_in_mb=256, processor_count=1
-    )
-    async with await create_lcow(options) as vm:
+    async with await a_template_vm(boot_files, f"test-{new_guid()}") as vm:
         await vm.start()
         assert await vm.detached_processes() == ()
         assert (await sh(vm, "mkfifo /run/go")).code == 0
@@ -88,10 +84,8 @@ async def warmed(boot_files: BootFiles) -> AsyncIterator[Warmed]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(warmed: Warmed) -> AsyncIterator[Sequence[UtilityVM]]:
     """Two clones of it, that run."""
-    async with await warmed.template.clone() as first, await warmed.template.clone() as second:
-        await first.start()
-        await second.start()
-        yield first, second
+    async with two_clones(warmed.template) as clones:
+        yield clones
 
 
 async def attached(pair: Sequence[UtilityVM], warmed: Warmed, name: str) -> list[Process]:

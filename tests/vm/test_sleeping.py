@@ -2,32 +2,27 @@
 
 import asyncio
 import os
-import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from utilityvm import Exists, HostError, StateError, Unsupported, UtilityVM, create_lcow, default_options_lcow, restore
+from utilityvm import Exists, HostError, StateError, Unsupported, restore
 from utilityvm.boot.files import BootFiles
 from utilityvm.compute.qemu import records
 from utilityvm.kit.ids import new_guid
 from utilityvm.store import sleepers
 
 from .disks import ext4
-from .running import LIMIT, of_vm, run, sh
+from .killed import killed_at
+from .running import run, sh
+from .small import a_vm
 
 WARM = (
     "echo before >/tmp/when; echo 00000000000000000000000000000000 >/etc/machine-id; hostname warm; sleep 9999 >/dev/null 2>&1 </dev/null &"
 )
 SHOW = "cat /tmp/when /etc/machine-id; hostname; pidof sleep"
 KEY = "head -c 16 /dev/urandom | md5sum"
-
-
-async def a_vm(boot_files: BootFiles, **more: object) -> UtilityVM:
-    given = {"boot_files_path": str(boot_files.folder), "memory_size_in_mb": 256, "processor_count": 1}
-    return await create_lcow(default_options_lcow(**given, **more))
 
 
 async def asleep(boot_files: BootFiles, path: Path, **more: object) -> tuple[str, bytes]:
@@ -175,29 +170,17 @@ async def test_a_disk_that_is_full_is_told_and_the_vm_runs_on(boot_files: BootFi
 
 
 OWNER = """
-import asyncio, sys, os, signal
 from utilityvm import create_lcow, default_options_lcow
 from utilityvm.store import sleepers
 
-boot_files, path, step = sys.argv[1:]
-
-def around(module, function):
-    real = getattr(module, function)
-    def call(*words, **more):
-        if step == f"before {function}":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = real(*words, **more)
-        if step == f"after {function}":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    setattr(module, function, call)
+name, boot_files, path = sys.argv[1:]
 
 for function in ("extents", "_digest", "write_all"):
     around(sleepers, function)
 around(sleepers.Bed, "_name")
 
 async def main():
-    options = default_options_lcow(id="VM", boot_files_path=boot_files, memory_size_in_mb=256, processor_count=1)
+    options = default_options_lcow(id=name, boot_files_path=boot_files, memory_size_in_mb=256, processor_count=1)
     async with await create_lcow(options) as vm:
         await vm.start()
         await vm.save(path)
@@ -214,11 +197,7 @@ async def test_an_owner_killed_at_any_step_leaves_the_whole_vm_or_nothing(
     boot_files: BootFiles, folder: Path, step: str, *, whole: bool
 ) -> None:
     name, path = f"test-{new_guid()}", folder / "vm"
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER.replace("VM", name), str(boot_files.folder), str(path), step)
-    async with asyncio.timeout(LIMIT):
-        assert await process.wait() == -signal.SIGKILL
-        while of_vm(name):
-            await asyncio.sleep(0.01)
+    await killed_at(step, OWNER, name, str(boot_files.folder), str(path))
     assert names(folder) == (["vm"] if whole else [])
     if whole:
         async with await restore(path) as vm:

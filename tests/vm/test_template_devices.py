@@ -1,16 +1,13 @@
 """Templates with disks, layers and shares in them, and clones that have these: real virtual machines."""
 
-import asyncio
 import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from utilityvm import NotFound, Template, Unsupported, UtilityVM, create_lcow, default_options_lcow, import_template, open_template
+from utilityvm import NotFound, Template, Unsupported, UtilityVM, import_template, open_template
 from utilityvm.boot.files import BootFiles
 from utilityvm.compute.qemu.overlay import overlay
 from utilityvm.images.store import ImageStore
@@ -18,34 +15,20 @@ from utilityvm.kit.files import digest
 from utilityvm.kit.ids import new_guid
 from utilityvm.store import templates as store
 from utilityvm.store.layout import Layout
-from utilityvm.vm import compose
 
 from .containers import spec
 from .disks import ext4, loop_device
-from .running import LIMIT, of_vm, run, sh, until
+from .killed import killed_at
+from .running import run, sh, until
+from .small import a_template_vm, let_others_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest.fixture(autouse=True)
-def _no_memory_is_kept() -> Iterator[None]:
-    """What a process keeps of templates for its next clones is not left open by a test."""
-    yield
-    compose._MEMORIES.close()
-
-
-async def a_template_vm(boot_files: BootFiles, template_id: str) -> UtilityVM:
-    given = {"boot_files_path": str(boot_files.folder), "memory_size_in_mb": 256, "processor_count": 1}
-    return await create_lcow(default_options_lcow(id=template_id, is_template=True, **given))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that other users may look into, as QEMU's does."""
-    folder = tmp_path_factory.mktemp("devices")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(each.stat().st_mode | 0o055)
-    return folder
+    return let_others_in(tmp_path_factory.mktemp("devices"))
 
 
 @pytest.fixture(scope="module")
@@ -253,18 +236,16 @@ async def test_a_disk_of_the_host_and_a_disk_of_another_format_are_refused_by_na
 
 
 OWNER = """
-import asyncio, os, signal, sys
 from utilityvm import create_lcow, default_options_lcow, open_template
 from utilityvm.compute.qemu import saving
 
-name, boot_files, disk, step = sys.argv[1:]
+name, boot_files, disk = sys.argv[1:]
 real, copies = saving.copy_sparse, 0
 
 def copy(*words, **more):
     global copies
     copies += 1
-    if step == f"before copy {copies}":
-        os.kill(os.getpid(), signal.SIGKILL)
+    kill(f"before copy {copies}")
     real(*words, **more)
 
 saving.copy_sparse = copy
@@ -280,7 +261,7 @@ async def main():
         async with await (await open_template(name)).clone() as vm:
             await vm.start()
             await vm.run(["dd", "if=/dev/urandom", "of=/dev/sda", "bs=1M", "count=4"])
-            os.kill(os.getpid(), signal.SIGKILL)
+            kill("with a clone")
 
 asyncio.run(main())
 """
@@ -292,12 +273,7 @@ async def test_an_owner_that_is_killed_leaves_a_whole_template_or_none_and_no_di
 ) -> None:
     name, folder, scratch = f"test-{new_guid()}", Layout.of_user().templates, Layout.of_user().scratch
     disks = [ext4(place / f"killed{at}") for at in range(2)]
-    words = (name, str(boot_files.folder), str(place / "killed"), step)
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER, *words)
-    async with asyncio.timeout(LIMIT):
-        assert await process.wait() == -signal.SIGKILL
-        while of_vm(name):
-            await asyncio.sleep(0.01)
+    await killed_at(step, OWNER, name, str(boot_files.folder), str(place / "killed"))
     left = [path for path in folder.iterdir() if path.name.startswith(".")]
     assert bool(left) != whole
     assert store.sweep(folder) > 0 or whole

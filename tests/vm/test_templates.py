@@ -5,9 +5,8 @@ import errno
 import hashlib
 import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -28,7 +27,6 @@ from utilityvm import (
     Unsupported,
     UtilityVM,
     create_lcow,
-    default_options_lcow,
     list_templates,
     open_template,
 )
@@ -43,21 +41,11 @@ from utilityvm.vm import compose
 
 from .containers import spec
 from .disks import ext4
+from .killed import killed_at
 from .running import LIMIT, of_vm, run, sh
+from .small import a_template_vm
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest.fixture(autouse=True)
-def _no_memory_is_kept() -> Iterator[None]:
-    """What a process keeps of templates for its next clones is not left open by a test."""
-    yield
-    compose._MEMORIES.close()
-
-
-async def a_template_vm(boot_files: BootFiles, template_id: str) -> UtilityVM:
-    given = {"boot_files_path": str(boot_files.folder), "memory_size_in_mb": 256, "processor_count": 1}
-    return await create_lcow(default_options_lcow(id=template_id, is_template=True, **given))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -341,25 +329,11 @@ def unfinished() -> list[Path]:
 
 
 OWNER = """
-import asyncio, sys, threading, os, signal
 from utilityvm import create_lcow, default_options_lcow
 from utilityvm.compute.qemu import saving
 from utilityvm.store import templates
 
-name, boot_files, step = sys.argv[1:]
-
-def kill(where):
-    if where == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def around(module, function):
-    real = getattr(module, function)
-    def call(*words, **more):
-        kill(f"before {function}")
-        result = real(*words, **more)
-        kill(f"after {function}")
-        return result
-    setattr(module, function, call)
+name, boot_files = sys.argv[1:]
 
 for module, functions in ((saving, ("Draft", "copy_sparse", "_write")), (templates, ("refuse_existing", "sync_folder"))):
     for function in functions:
@@ -390,11 +364,7 @@ async def test_an_owner_killed_at_any_step_of_a_save_leaves_a_whole_template_or_
     boot_files: BootFiles, step: str, *, whole: bool
 ) -> None:
     name, folder = f"test-{new_guid()}", Layout.of_user().templates
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER, name, str(boot_files.folder), step)
-    async with asyncio.timeout(LIMIT):
-        assert await process.wait() == -signal.SIGKILL
-        while of_vm(name):
-            await asyncio.sleep(0.01)
+    await killed_at(step, OWNER, name, str(boot_files.folder))
     if whole:
         made = await open_template(name)
         async with await started(made) as vm:
@@ -408,24 +378,10 @@ async def test_an_owner_killed_at_any_step_of_a_save_leaves_a_whole_template_or_
 
 
 CLONER = """
-import asyncio, os, signal, sys
 from utilityvm import open_template
 from utilityvm.compute.qemu import origin, saving
 
-template_id, name, step = sys.argv[1:]
-
-def kill(where):
-    if where == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def around(module, function):
-    real = getattr(module, function)
-    def call(*words, **more):
-        kill(f"before {function}")
-        result = real(*words, **more)
-        kill(f"after {function}")
-        return result
-    setattr(module, function, call)
+name, template_id = sys.argv[1:]
 
 around(origin, "copy_memory")
 around(origin, "seal")
@@ -465,10 +421,6 @@ asyncio.run(main())
 )
 async def test_an_owner_killed_at_any_step_of_a_clone_leaves_the_template_as_it_was_and_nothing_else(template: Template, step: str) -> None:
     name, before = f"test-{new_guid()}", [digest(path) for path in sorted(template.folder.iterdir())]
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", CLONER, template.id, name, step)
-    async with asyncio.timeout(LIMIT):
-        assert await process.wait() == -signal.SIGKILL
-        while of_vm(name):
-            await asyncio.sleep(0.01)
+    await killed_at(step, CLONER, name, template.id)
     assert [digest(path) for path in sorted(template.folder.iterdir())] == before
     assert unfinished() == []
