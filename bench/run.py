@@ -224,18 +224,7 @@ class Bench:
     def attach(self) -> list[Result]:
         """Plugging a layer in and mounting it. The first of each is not counted: ours loads drivers for it, the raw guest had them."""
         results = {"scsi": Result("attach_scsi", "ms", 1.5), "pmem": Result("attach_pmem", "ms", 1.5)}
-        raw_argv, ours_argv = self.make_plugging()
-        with Session(raw_argv) as raw, Session(ours_argv) as ours:
-            for session in (raw, ours):
-                for command in results:
-                    session.ask(command, 1)
-            sides = [(raw, "runs_raw"), (ours, "runs_ours")]
-            for _ in range(ATTACH_ROUNDS):
-                for command, result in results.items():
-                    for session, runs in sides:
-                        getattr(result, runs).append(1e3 * median(session.ask(command, ATTACHMENTS)))
-                sides.reverse()
-        return list(results.values())
+        return plugged(results, *self.make_plugging())
 
     def network(self) -> list[Result]:
         """How much goes by a tap and by passt, each side on its own, and how long an adapter takes; the guests run the same program."""
@@ -253,17 +242,8 @@ class Bench:
                             out_runs.append(NETWORK_BYTES / 1e6 / median(session.ask("out", NETWORK_BYTES)))
                             in_runs.append(NETWORK_BYTES / 1e6 / median(session.ask("in", NETWORK_BYTES)))
                         sides.reverse()
-        nic = Result("attach_nic", "ms", 1.5)
-        raw_argv, ours_argv = self.make_networking("nic")
-        with Session(raw_argv) as raw, Session(ours_argv) as ours:
-            plugging = [(raw, nic.runs_raw), (ours, nic.runs_ours)]
-            for session, _ in plugging:
-                session.ask("nic", 1)
-            for _ in range(ATTACH_ROUNDS):
-                for session, runs in plugging:
-                    runs.append(1e3 * median(session.ask("nic", ATTACHMENTS)))
-                plugging.reverse()
-        return [*by_tap, *by_passt, nic]
+        nic = plugged({"nic": Result("attach_nic", "ms", 1.5)}, *self.make_networking("nic"))
+        return [*by_tap, *by_passt, *nic]
 
     def layers(self) -> list[Result]:
         """The same archive, plain and packed, all of it in memory: what a disk takes is the same for both, and differs from run to run."""
@@ -364,6 +344,21 @@ MEASUREMENTS: dict[str, Callable[[Bench], list[Result]]] = {
     "network": Bench.network,
     "layers": Bench.layers,
 }
+
+
+def plugged(results: dict[str, Result], raw_argv: list[str], ours_argv: list[str]) -> list[Result]:
+    """Plug things in, of each kind in `results`, in turns on both sides. The first of each is not counted."""
+    with Session(raw_argv) as raw, Session(ours_argv) as ours:
+        for session in (raw, ours):
+            for command in results:
+                session.ask(command, 1)
+        sides = [(raw, "runs_raw"), (ours, "runs_ours")]
+        for _ in range(ATTACH_ROUNDS):
+            for command, result in results.items():
+                for session, runs in sides:
+                    getattr(result, runs).append(1e3 * median(session.ask(command, ATTACHMENTS)))
+            sides.reverse()
+    return list(results.values())
 
 
 def boot_command(*more: str) -> list[str]:

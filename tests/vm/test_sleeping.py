@@ -177,7 +177,7 @@ name, boot_files, path = sys.argv[1:]
 
 for function in ("extents", "_digest", "write_all"):
     around(sleepers, function)
-around(sleepers.Bed, "_name")
+around(sleepers, "give_name")
 
 async def main():
     options = default_options_lcow(id=name, boot_files_path=boot_files, memory_size_in_mb=256, processor_count=1)
@@ -191,7 +191,13 @@ asyncio.run(main())
 
 @pytest.mark.parametrize(
     ("step", "whole"),
-    [("before extents", False), ("after write_all", False), ("after _digest", False), ("before _name", False), ("after _name", True)],
+    [
+        ("before extents", False),
+        ("after write_all", False),
+        ("after _digest", False),
+        ("before give_name", False),
+        ("after give_name", True),
+    ],
 )
 async def test_an_owner_killed_at_any_step_leaves_the_whole_vm_or_nothing(
     boot_files: BootFiles, folder: Path, step: str, *, whole: bool

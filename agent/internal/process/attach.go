@@ -87,9 +87,12 @@ func (t *Table) Reattach(owner string, pid uint32, dialler Dialler, ports Ports)
 	if p.console {
 		ports.Err = 0
 	}
-	for name, port := range map[string]uint32{"stdin": ports.In, "stdout": ports.Out, "stderr": ports.Err} {
-		if port != 0 && !dialler.Promised(port) {
-			return nil, &wire.Error{Code: wire.Fail, Text: "failed creating " + name + " Connection"}
+	for _, stream := range []struct {
+		name string
+		port uint32
+	}{{"stdin", ports.In}, {"stdout", ports.Out}, {"stderr", ports.Err}} {
+		if stream.port != 0 && !dialler.Promised(stream.port) {
+			return nil, notConnected(stream.name)
 		}
 	}
 	p.stdio.reattach(dialler, ports)

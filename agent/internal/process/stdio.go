@@ -106,8 +106,12 @@ func (s *Stdio) refused(name string) {
 	done := s.done
 	s.Reset()
 	if done != nil {
-		done(&wire.Error{Code: wire.Fail, Text: "failed creating " + name + " Connection"})
+		done(notConnected(name))
 	}
+}
+
+func notConnected(stream string) error {
+	return &wire.Error{Code: wire.Fail, Text: "failed creating " + stream + " Connection"}
 }
 
 // Reset gives the streams up; done is not called any more.

@@ -82,8 +82,14 @@ def wanted_options(args: argparse.Namespace, **usual: object) -> OptionsLCOW:
     """Return the options of a Linux VM on this host: its defaults, then `usual`, then the file's, then the flags'.
 
     Raises:
+        InvalidOptions: it is to be forked: a command has no call for that.
         UtilityVMError: the file cannot be read, or the options are wrong.
     """
     file = given_file(args)
     unsaid = {name: value for name, value in usual.items() if file is None or name not in file.values}
-    return options_of(unsaid | given_options(args), file)
+    options = options_of(unsaid | given_options(args), file)
+    if options.forkable:
+        raise InvalidOptions(
+            "forkable: the VM ends with its command and nobody forks it", hint="VMs are forked from Python: UtilityVM.fork"
+        )
+    return options

@@ -46,12 +46,10 @@ def options_of(
         options = wanted_options(args, **(least or {}), **named)
         if options.is_template:
             raise InvalidOptions("is_template: the VM ends with its command and nobody saves it", hint="uvm template create saves one")
-        refuse_forkable(options)
         return options
     file = given_file(args)
     given = {*given_options(args), *(file.values if file is not None else ())}
     wanted = wanted_options(args, **named)
-    refuse_forkable(wanted)
     problems = [_differs(name, wanted, template) for name in compared(OptionsLCOW) if name in given]
     problems += [_of_one(name, template) for name in _OURS if name in given]
     problems += [_too_small(name, size, template) for name, size in (least or {}).items() if name not in given]
@@ -60,18 +58,6 @@ def options_of(
         hint = "leave it out, or make a template with it: uvm template create"
         raise InvalidOptions(f"--from {template.id}: {found[0].message}", problems=found, hint=hint)
     return template.clone_options(wanted.id)
-
-
-def refuse_forkable(options: OptionsLCOW) -> None:
-    """Refuse a VM that is to be forked: a command has no call for it.
-
-    Raises:
-        InvalidOptions: it is.
-    """
-    if options.forkable:
-        raise InvalidOptions(
-            "forkable: the VM ends with its command and nobody forks it", hint="VMs are forked from Python: UtilityVM.fork"
-        )
 
 
 def _differs(name: str, wanted: OptionsLCOW, template: Template) -> Problem | None:

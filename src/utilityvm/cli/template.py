@@ -89,7 +89,6 @@ def wanted(args: argparse.Namespace) -> "tuple[OptionsLCOW, list[str]]":
         UtilityVMError: they contradict each other or themselves.
     """
     from utilityvm.cli.flags import wanted_options
-    from utilityvm.cli.from_template import refuse_forkable
     from utilityvm.kit.errors import InvalidOptions
 
     name, *words = args.words or [""]
@@ -106,7 +105,6 @@ def wanted(args: argparse.Namespace) -> "tuple[OptionsLCOW, list[str]]":
     options = wanted_options(args, id=name, is_template=True)
     if options.id != name or not options.is_template:
         raise InvalidOptions(f"a template's VM has its name as id ({name}) and is_template, and other options say otherwise")
-    refuse_forkable(options)
     return options, words
 
 

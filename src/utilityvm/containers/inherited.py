@@ -26,8 +26,7 @@ class Kept:
 
 def kept(name: ContainerId, process: OciProcess | None, root: RootFs | None, lacks: Sequence[str]) -> Kept:
     """Return what is kept of a container with this first process and root file system."""
-    if root is None:
-        return Kept(ContainerRecord(id=name, process=process), lacks)
+    root = root or RootFs("")
     scratch = root.scratch.guest_path if root.scratch else ""
     return Kept(ContainerRecord(id=name, process=process, layers=root.layers, root=root.path, scratch=scratch), lacks)
 

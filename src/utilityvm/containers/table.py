@@ -61,7 +61,6 @@ class Containers:
     ) -> None:
         self._vm, self._owner, self._tables, self._options = vm, owner, tables, options
         self._inherited = Inherited(owner.name, inherited)
-        self._network = tables.network
         self.volumes = Volumes(tables.scsi, owner.host.layout, tables.layers.mount_point, owner.name)
         self._rooms, self._mounts = Rooms(owner, tables), Mounts(owner, tables, self.volumes)
         self._there: dict[ContainerId, Container] = {}
@@ -192,7 +191,7 @@ class Containers:
 
     def _check_network(self, namespace_id: str) -> None:
         """Refuse a container in a network namespace that the guest does not have: it makes one with its first adapter."""
-        if namespace_id and not any(nic.namespace_id.lower() == namespace_id.lower() for nic in self._network.adapters):
+        if namespace_id and not any(nic.namespace_id.lower() == namespace_id.lower() for nic in self._tables.network.adapters):
             hint = f"{self._owner.name} has no adapter in it: add one first, by uplinks.add or network.add_endpoint"
             raise NotFound(f"network namespace {namespace_id} not found", hint=hint)
 

@@ -16,7 +16,7 @@ from utilityvm.devices.scsi import Scsi
 from utilityvm.kit.errors import Exists, HostError, NotFound, Unsupported
 from utilityvm.kit.ids import check_name
 from utilityvm.store.layout import Layout
-from utilityvm.store.nameless import DiskFile, nameless
+from utilityvm.store.nameless import DiskFile, give_name, nameless
 
 if sys.platform != "win32":
     import fcntl
@@ -46,7 +46,7 @@ async def make_volume(layout: Layout, name: str, size: int) -> None:
     try:
         await fill(file, layout.disks, size, VOLUME_FORMAT)
         os.fsync(file.fd)
-        _name(file, path)
+        give_name(file.fd, path)
     except FileExistsError:
         pass  # another has made it meanwhile
     except OSError as error:
@@ -106,16 +106,6 @@ def remove_volume(layout: Layout, name: str) -> None:
         raise HostError(f"volume {name}: {path} cannot be removed: {error.strerror}") from error
     finally:
         file.close()
-
-
-def _name(file: DiskFile, path: Path) -> None:
-    """Give a file without a name one, unless there is another of this name."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:  # without the folder's descriptor Python takes a system call that does not follow the link to the file
-        os.link(file.path, path.name, dst_dir_fd=folder, follow_symlinks=True)
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def lock_volume(layout: Layout, name: str, *, read_only: bool) -> DiskFile:

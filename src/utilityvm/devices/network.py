@@ -147,5 +147,17 @@ def _key(namespace_id: str, endpoint_id: str) -> str:
     return f"{namespace_id.lower()}/{endpoint_id}"
 
 
+async def ensure_namespace(network: Network, namespace: Namespace) -> bool:
+    """Let a VM have a namespace; return whether it was not there.
+
+    Raises:
+        UtilityVMError: as `Network.add_namespace`.
+    """
+    if any(known.id.lower() == namespace.id.lower() for known in network.namespaces):
+        return False
+    await network.add_namespace(namespace)
+    return True
+
+
 def _now(held: Holding[Nic]) -> Nic:
     return replace(held.thing, state=held.state.value)

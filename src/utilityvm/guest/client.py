@@ -234,8 +234,7 @@ class GuestClient:
             GuestError: the guest does not tell.
             ProtocolError: what it tells is not what the protocol says.
         """
-        request = gcs.PropertiesRequest(container_id=container_id, ocsc=_span(), query=gcs.encode_query(types))
-        return read_properties(await self._bridge.call(gcs.PROPERTIES, request), container_id)
+        return read_properties(await self._properties(container_id, types), container_id)
 
     async def detached_processes(self) -> list[DetachedProcess]:
         """Ask which processes can be attached, also those of containers.
@@ -243,8 +242,7 @@ class GuestClient:
         Raises:
             ProtocolError: what the guest tells is not what the protocol says.
         """
-        request = gcs.PropertiesRequest(container_id=NULL_GUID, ocsc=_span(), query=gcs.encode_query([DETACHED_PROCESSES]))
-        response = await self._bridge.call(gcs.PROPERTIES, request)
+        response = await self._properties(NULL_GUID, [DETACHED_PROCESSES])
         return gcs.decode_text(response.properties or "{}", DetachedProcesses, DETACHED_PROCESSES).detached_processes
 
     async def container_state(self, container_id: str) -> ContainerPlace:
@@ -257,9 +255,12 @@ class GuestClient:
         """
         if not self.capabilities.guest_defined.attach_process_supported:
             raise Unsupported("the guest's agent cannot tell where a container is in its life (AttachProcessSupported)")
-        request = gcs.PropertiesRequest(container_id=container_id, ocsc=_span(), query=gcs.encode_query([CONTAINER_STATE]))
-        response = await self._bridge.call(gcs.PROPERTIES, request)
+        response = await self._properties(container_id, [CONTAINER_STATE])
         return gcs.decode_text(response.properties or "{}", ContainerPlaces, f"{CONTAINER_STATE} of {container_id}").container_state
+
+    async def _properties(self, container_id: str, types: Sequence[str]) -> gcs.PropertiesResponse:
+        request = gcs.PropertiesRequest(container_id=container_id, ocsc=_span(), query=gcs.encode_query(types))
+        return await self._bridge.call(gcs.PROPERTIES, request)
 
     async def dump_stacks(self) -> str:
         """Return what the threads of the guest's agent are doing, as text for people; what is too long for an answer is cut off.

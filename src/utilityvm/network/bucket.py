@@ -8,7 +8,7 @@ LEAST: Final = 65_536
 """Bytes a second at least: about one of the longest frames."""
 
 _BURST: Final = 0.1  # seconds' worth that is kept while nothing goes
-_LEAST_BURST: Final = 1 << 17
+_LEAST_BURST: Final = 1 << 17  # two of the longest that a guest hands over as one
 
 
 def check_rate(rate: int | None) -> None:
@@ -21,13 +21,18 @@ def check_rate(rate: int | None) -> None:
         raise InvalidOptions(f"rate: {rate} bytes a second: at least {LEAST}", hint="None is however many")
 
 
+def burst(rate: int) -> float:
+    """Return how many bytes may go at once, after nothing has gone for a while."""
+    return max(rate * _BURST, _LEAST_BURST)
+
+
 @final
 class Bucket:
     """`rate` is in bytes a second. More may be spent than was earned; then nothing more is to go until it is."""
 
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._most = max(rate * _BURST, _LEAST_BURST)
+        self._most = burst(rate)
         self._level, self._at = self._most, 0.0
 
     def spend(self, size: int, now: float) -> None:

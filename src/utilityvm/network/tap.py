@@ -103,7 +103,7 @@ class TapUplink:
         """
         if os.geteuid() != 0:
             raise Unsupported(f"{self._name}: only root can make taps", hint="a network of the kind user needs no root")
-        self._namespace = self._opened(self._wish.namespace if isinstance(self._wish, NamespaceNetwork) else _HERE)
+        self._namespace = self._opened(self._path)
         try:
             place = self._place(self._namespace)
             if place.interface or self._wish.rate:  # otherwise all of it goes with the tap
@@ -161,11 +161,15 @@ class TapUplink:
             return TapOrder(tap=self._tap_name, bridge=self._wish.bridge, rate=rate, leave=leave)
         return TapOrder(tap=self._tap_name, interface=self._wish.interface, rate=rate, leave=leave)
 
+    @property
+    def _path(self) -> str:
+        """Where the network namespace is."""
+        return self._wish.namespace if isinstance(self._wish, NamespaceNetwork) else _HERE
+
     def _place(self, namespace: int) -> Place:
         order, known = self._order(leave=False), os.fstat(namespace)
-        path = self._wish.namespace if isinstance(self._wish, NamespaceNetwork) else _HERE
         return Place(
-            path=str(Path(path).absolute()),
+            path=str(Path(self._path).absolute()),
             device=known.st_dev,
             inode=known.st_ino,
             tap=order.tap,

@@ -20,6 +20,7 @@ import msgspec
 
 from utilityvm.kit.errors import Exists, HostError, NotFound, Unsupported, UtilityVMError
 from utilityvm.kit.proc import run_tool
+from utilityvm.network.bucket import burst
 from utilityvm.network.interface import (
     LIMITER,
     PREFERENCE,
@@ -36,8 +37,6 @@ from utilityvm.network.orders import TapOrder, TapTold
 
 ORDER_BYTES: Final = 1 << 16
 _TOOL: Final = 5.0  # seconds for each; the kernel answers at once
-_BURST: Final = 0.1  # seconds' worth that may go at once
-_LEAST_BURST: Final = 1 << 17  # two of the longest that a guest hands over as one
 _WAITS: Final = "200ms"  # at most, what goes faster than it may; then it is dropped, and its sender slows down
 _TUN: Final = "/dev/net/tun"
 _TUNSETIFF: Final = 0x400454CA
@@ -159,8 +158,7 @@ def _limit(interface: str, rate: int) -> None:
     Raises:
         Unsupported: the kernel cannot.
     """
-    burst = max(int(rate * _BURST), _LEAST_BURST)
-    words = ["rate", f"{rate}bps", "burst", str(burst), "latency", _WAITS]
+    words = ["rate", f"{rate}bps", "burst", str(int(burst(rate))), "latency", _WAITS]
     try:
         _tc("qdisc", "replace", "dev", interface, "root", "handle", LIMITER, "tbf", *words)
     except HostError as error:

@@ -1,6 +1,7 @@
 """Rules of templates and clones, the same for both sorts of guests."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from utilityvm.kit.errors import Problem
@@ -75,19 +76,16 @@ IDLE_TEMPLATE: Rule[Cloneable] = Rule(
 """A rule of ours: nothing that is said is ignored."""
 
 
-def _of_template(option: str, text: str, broken: Callable[[OptionsLCOW], bool]) -> Rule[OptionsLCOW]:
-    """Return a rule of ours for templates, which cannot have this option so."""
-    return Rule(option, f"{option}: {text}", lambda options, _: options.is_template and broken(options), reads=("is_template",))
-
-
-def _of_forkable(option: str, text: str, broken: Callable[[OptionsLCOW], bool]) -> Rule[OptionsLCOW]:
-    return Rule(option, f"{option}: {text}", lambda options, _: options.forkable and broken(options), reads=("forkable",))
+def _of(flag: str, option: str, text: str, broken: Callable[[OptionsLCOW], bool]) -> Rule[OptionsLCOW]:
+    """Return a rule of ours for VMs with the option `flag`, which cannot have this other option so."""
+    return Rule(option, f"{option}: {text}", lambda options, _: bool(getattr(options, flag)) and broken(options), reads=(flag,))
 
 
 def _of_originals() -> Iterator[Rule[OptionsLCOW]]:
     """Give the rules for what others go on from: templates, and VMs that are forked."""
-    originals = ((_of_template, "a template", "clone", "clones"), (_of_forkable, "a forkable VM", "child", "children"))
-    for rule, one, other, others in originals:
+    originals = (("is_template", "a template", "clone", "clones"), ("forkable", "a forkable VM", "child", "children"))
+    for flag, one, other, others in originals:
+        rule = partial(_of, flag)
         yield rule("allow_overcommit", f"must be true in {one}: its {others} share memory", lambda options: not options.allow_overcommit)
         given_back = f"must be false in {one}: memory that one {other} gives back would be another's too"
         yield rule("enable_cold_discard_hint", given_back, lambda options: options.enable_cold_discard_hint)
@@ -105,7 +103,7 @@ def _of_originals() -> Iterator[Rule[OptionsLCOW]]:
 
 
 TEMPLATE_LCOW: tuple[Rule[OptionsLCOW], ...] = (
-    _of_template("is_clone", "a clone cannot become a template", lambda options: options.is_clone),
+    _of("is_template", "is_clone", "a clone cannot become a template", lambda options: options.is_clone),
     *_of_originals(),
 )
 """Rules of ours: what cannot be saved, or would not be one VM's alone."""

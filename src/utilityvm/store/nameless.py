@@ -24,6 +24,20 @@ class DiskFile:
             self.fd = -1
 
 
+def give_name(fd: int, path: Path) -> None:
+    """Give a file without a name one, which is on the disk then, unless there is another of this name.
+
+    Raises:
+        OSError: it cannot.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:  # without the folder's descriptor Python takes a system call that does not follow the link to the file
+        os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def nameless(folder: Path) -> DiskFile:
     """Return a new file without a name in `folder`, which is made when it is missing.
 

@@ -19,6 +19,7 @@ import msgspec
 from utilityvm.kit.errors import Corrupt, Exists, HostError, NotFound, StateError
 from utilityvm.kit.files import extents, filled, pieces, write_all
 from utilityvm.kit.text import printable
+from utilityvm.store.nameless import give_name
 from utilityvm.store.templates import MAX_MANIFEST, Manifest, check_size, manifest_of
 
 if sys.platform != "win32":  # where no VM of ours sleeps
@@ -86,7 +87,7 @@ class Bed:
             end = os.fstat(self.fd).st_size
             write_all(self.fd, data + _TRAILER.pack(_MAGIC, end, len(data)), end)
             os.fsync(self.fd)
-            self._name()
+            give_name(self.fd, self._path)
         except FileExistsError as error:
             raise _exists(self._path) from error
         except OSError as error:
@@ -109,15 +110,6 @@ class Bed:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _name(self) -> None:
-        """Give the file its name: the link that stands for its descriptor is followed only by the call that knows the folder's."""
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.link(f"/proc/self/fd/{self.fd}", self._path.name, dst_dir_fd=folder, follow_symlinks=True)
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 @final
@@ -189,9 +181,8 @@ class Sleeper:
 
 def _copy(source: int, part: Part, target: int, to: int) -> None:
     """Copy a part of an open file to another's holes from `to` on; zeros stay holes."""
-    for offset, length in extents(source):
-        first, last = max(offset, part.at), min(offset + length, part.at + part.length)
-        for at, piece in pieces(source, first, last - first):
+    for offset, length in extents(source, part.at, part.at + part.length):
+        for at, piece in pieces(source, offset, length):
             for begin, end in filled(piece):
                 write_all(target, piece[begin:end], to + at - part.at + begin)
 

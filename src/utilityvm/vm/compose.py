@@ -130,7 +130,9 @@ async def restore(
         UtilityVMError: as `create_lcow`.
     """
     if sys.platform == "win32":
-        raise Unsupported("the driver for Windows' host service saves no VMs yet")
+        from utilityvm.compute.hcs.machine import NO_FILES
+
+        raise Unsupported(NO_FILES)
     with ExitStack() as held:
         saved, snapshot = await finish(asyncio.to_thread(_woken, held, Path(path)), within=None)
         options = msgspec.structs.replace(going_on(saved.options), id=saved.id)

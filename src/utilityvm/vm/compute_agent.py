@@ -4,6 +4,7 @@ from contextlib import suppress
 from json import dumps
 from typing import Final, Protocol, final
 
+from utilityvm.devices.network import ensure_namespace
 from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import InvalidOptions, NotFound, StateError, UtilityVMError
 from utilityvm.schema.devices import IovSettings, NetworkAdapter
@@ -73,8 +74,7 @@ class ComputeAgent:
             raise
         try:
             namespace = _namespace(endpoint, wanted)
-            if not any(known.id.lower() == namespace.id.lower() for known in self._vm.network.namespaces):
-                await self._vm.network.add_namespace(namespace)
+            await ensure_namespace(self._vm.network, namespace)
             await self._vm.network.add_endpoint(namespace.id, endpoint, request.nic_id)
         except BaseException:
             with suppress(UtilityVMError, TimeoutError):  # why there is no adapter says more

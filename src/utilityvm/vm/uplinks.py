@@ -5,15 +5,13 @@ from contextlib import suppress
 from typing import Final, final
 
 from utilityvm.compute.nic import NicEnd, Wire
-from utilityvm.devices.network import Network
+from utilityvm.devices.network import Network, ensure_namespace
 from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import Exists, NotFound, StateError, UtilityVMError
 from utilityvm.kit.ids import NULL_GUID, VmId
 from utilityvm.network.uplink import TapUplink, Uplink, UserUplink, uplink_of
 from utilityvm.options.network import NetworkWish
 from utilityvm.schema.hns import HNSEndpoint, Namespace, RoutedEndpoint
-
-__all__ = ["CLEANUP", "TapUplink", "Uplinks", "UserUplink"]
 
 CLEANUP: Final = 15.0
 """Seconds that ending a network may take whose adapter could not be added."""
@@ -89,7 +87,7 @@ class Uplinks:
             del self._there[number]
 
     async def _plug(self, endpoint: HNSEndpoint, namespace_id: str) -> None:
-        made = await self._namespace(namespace_id)
+        made = await ensure_namespace(self._network, Namespace(id=namespace_id))
         try:
             await self._network.add_endpoint(namespace_id, endpoint)
         except BaseException:
@@ -97,13 +95,6 @@ class Uplinks:
                 with suppress(UtilityVMError):  # why it failed says more
                     await finish(self._network.remove_namespace(namespace_id), within=CLEANUP)
             raise
-
-    async def _namespace(self, namespace_id: str) -> bool:
-        """Make the namespace; return whether it was not there."""
-        if any(known.id.lower() == namespace_id.lower() for known in self._network.namespaces):
-            return False
-        await self._network.add_namespace(Namespace(id=namespace_id))
-        return True
 
     def _refuse_twice(self, endpoint: HNSEndpoint, namespace_id: str) -> None:
         mine, there = _addresses(endpoint), [(nic.namespace_id, _addresses(nic.endpoint)) for nic in self._network.adapters]

@@ -44,6 +44,7 @@ from utilityvm.kit.errors import DeadlineExceeded, HostError, StateError, Utilit
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
+from utilityvm.network.uplink import TapUplink, UserUplink
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.network import NetworkWish
 from utilityvm.options.wcow import OptionsWCOW, TemplateConfigWCOW
@@ -60,7 +61,7 @@ from utilityvm.vm.fork import Bear, Forked, Wish, barren, fork
 from utilityvm.vm.life import LIFE, OVER, Do, State, check_loop
 from utilityvm.vm.link import NO_LINKS, Adapters, Links, close_machine, join, leave, open_link
 from utilityvm.vm.processes import spec_of
-from utilityvm.vm.uplinks import TapUplink, Uplinks, UserUplink
+from utilityvm.vm.uplinks import Uplinks
 from utilityvm.wire import gcs
 from utilityvm.wire.detached import DetachedProcess
 from utilityvm.wire.oci import Spec

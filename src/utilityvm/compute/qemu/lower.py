@@ -14,7 +14,7 @@ from utilityvm.compute.qemu.graphics import screen_path, screen_words, wrong_scr
 from utilityvm.compute.qemu.modify import SLOTS, pmem_place
 from utilityvm.compute.qemu.present import assigned, present, root_slot, wrong_present
 from utilityvm.compute.qemu.qos import group_words, is_bounded, wrong_qos
-from utilityvm.compute.qemu.savable import BACKEND, Basis, check_savable, identity_words, memory_words, template_of
+from utilityvm.compute.qemu.savable import BACKEND, GENERATION, Basis, check_savable, memory_words, template_of
 from utilityvm.compute.qemu.services import rules_of, wrong_rule
 from utilityvm.compute.qemu.share import Share, share_of, wrong_share
 from utilityvm.compute.qemu.treatment import LACKS, NOT_YET, TREATMENT
@@ -184,7 +184,7 @@ def _identity(vm: VirtualMachine, template: str, basis: Basis, *, savable: bool)
     """Return the words about the firmware, and who the machine is where there are others like it."""
     if savable or template or basis.generation:
         check_savable(vm, savable=savable)
-    firmware = identity_words() if basis.generation else ("-bios", FIRMWARE)
+    firmware = ("-device", GENERATION) if basis.generation else ("-bios", FIRMWARE)
     return [*firmware, *(("-incoming", "defer") if template else ())]
 
 

@@ -103,8 +103,8 @@ def copy_memory(source: int, target: int) -> None:
         OSError: it cannot be read or written.
     """
     size = os.fstat(target).st_size
-    for offset, length in extents(source):
-        _copy(source, target, offset, min(offset + length, size))
+    for offset, length in extents(source, 0, size):
+        _copy(source, target, offset, offset + length)
 
 
 def _copy(source: int, target: int, at: int, end: int) -> None:

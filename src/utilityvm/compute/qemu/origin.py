@@ -99,6 +99,18 @@ class Origin:
         self.memory = self.state = -1
 
 
+async def in_thread(make: Callable[[], Origin]) -> Origin:
+    """Make an origin beside the event loop: files are read for it. A cancelled call leaves nothing."""
+    made: list[Origin] = []
+    try:
+        await finish(asyncio.to_thread(lambda: made.append(make())), within=None)
+    except BaseException:
+        for origin in made:
+            origin.close()
+        raise
+    return made[0]
+
+
 @final
 class Memories:
     """The memory of templates in this process, copied once for all clones that it makes of one, and sealed.
@@ -117,14 +129,7 @@ class Memories:
             NotFound, Corrupt, HostError: the template is not there, or not as it was written.
             Unsupported: it goes on from the template of another machine; the text says what differs.
         """
-        taken: list[Origin] = []
-        try:
-            await finish(asyncio.to_thread(lambda: taken.append(self._take(folder, launch, facts, layout))), within=None)
-        except BaseException:
-            for origin in taken:
-                origin.close()
-            raise
-        return taken[0]
+        return await in_thread(lambda: self._take(folder, launch, facts, layout))
 
     def close(self) -> None:
         """Forget all of it; clones that run go on."""

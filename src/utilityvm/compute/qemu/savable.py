@@ -15,7 +15,11 @@ READS_ONLY_SINCE: Final = (8, 2, 0)
 """The first QEMU that has memory of its own over a file which it can only read."""
 
 GENERATION: Final = "vmgenid,guid=auto"
-"""The device by which a guest learns that it goes on as another."""
+"""The device by which a guest learns that it goes on as another, in a machine that is not the only one with its memory.
+
+Its firmware is QEMU's own choice: the one for guests that are handed a kernel cannot tell QEMU where the guest keeps its generation id, and
+boots no machine that has one.
+"""
 
 _ITS_OWN: Final = {"-name": 1, "-incoming": 1, "-S": 0}  # options in which two machines of one topology differ, and how many words follow
 
@@ -64,15 +68,6 @@ class Basis:
 
     generation: bool
     own_memory: bool
-
-
-def identity_words() -> Iterator[str]:
-    """Give the words for a machine that is not the only one with its memory.
-
-    The firmware is QEMU's own choice: the one for guests that are handed a kernel cannot tell QEMU where the guest keeps its
-    generation id, and boots no machine that has one.
-    """
-    yield from ("-device", GENERATION)
 
 
 def memory_words(version: tuple[int, int, int]) -> str:

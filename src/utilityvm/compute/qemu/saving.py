@@ -112,9 +112,7 @@ class Saving:
         with await finish(asyncio.to_thread(Draft, self._folder, self._id), within=None) as draft:
             async with _standing_still(monitor, transports):
                 await _carry_out(monitor, "migrate", draft.state, memory=False)
-                devices, contents = await keeping.kept(monitor)
-                whole = structs.replace(machine, devices=devices)
-                manifest = Manifest(id=self._id, created=time.time(), options=options, machine=whole, state_sha256="")
+                manifest, contents = await self._kept(options, machine, monitor, keeping)
                 await finish(asyncio.to_thread(_write, draft, self._own, contents, manifest), within=None)
 
     async def sleep(self, path: Path, options: OptionsLCOW, monitor: Monitor, transports: Sequence[Transport], keeping: Keeping) -> None:
@@ -131,11 +129,17 @@ class Saving:
         with await finish(asyncio.to_thread(Bed, path, machine.memory_bytes), within=None) as bed:
             async with _standing_still(monitor, transports):
                 await _carry_out(monitor, "migrate", bed.fd, memory=machine.memory_in_state)
-                devices, contents = await keeping.kept(monitor)
-                whole = structs.replace(machine, devices=devices)
-                manifest = Manifest(id=self._id, created=time.time(), options=options, machine=whole, state_sha256="")
+                manifest, contents = await self._kept(options, machine, monitor, keeping)
                 disks = {content.name: content.fd for content in contents}
                 await finish(asyncio.to_thread(bed.keep, manifest, self._own, disks), within=None)
+
+    async def _kept(
+        self, options: OptionsLCOW, machine: MachineRecord, monitor: Monitor, keeping: Keeping
+    ) -> tuple[Manifest, tuple[Content, ...]]:
+        """Say what is saved, but for the digest of its state, and of which files its disks are to be copied; as `Keeping.kept`."""
+        devices, contents = await keeping.kept(monitor)
+        whole = structs.replace(machine, devices=devices)
+        return Manifest(id=self._id, created=time.time(), options=options, machine=whole, state_sha256=""), contents
 
     async def snapshot(self, monitor: Monitor, transports: Sequence[Transport], keeping: Keeping) -> Snapshot:
         """Return a copy of the machine, which runs on; it stood still meanwhile, whether this fails or not.

@@ -11,7 +11,7 @@ from utilityvm.compute.qemu.cgroup import Cgroups
 from utilityvm.compute.qemu.facts import HostFacts
 from utilityvm.compute.qemu.graphics import screen_path
 from utilityvm.compute.qemu.lower import Launch, check, lower
-from utilityvm.compute.qemu.origin import Memories, Origin
+from utilityvm.compute.qemu.origin import Memories, Origin, in_thread
 from utilityvm.compute.qemu.pci import look_at
 from utilityvm.compute.qemu.pins import PIN_HINT, why_not_pinned
 from utilityvm.compute.qemu.probe import probe
@@ -94,7 +94,7 @@ class QemuService:
 
     async def _origin(self, launch: Launch, facts: HostFacts, frozen: Snapshot | None) -> Origin:
         if frozen is not None:
-            return frozen.origin(launch, facts, self._layout)
+            return await in_thread(lambda: frozen.origin(launch, facts, self._layout))
         return await self._memories.take(self._templates, launch, facts, self._layout)
 
 
