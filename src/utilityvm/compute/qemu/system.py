@@ -183,14 +183,12 @@ class QemuMachine:
     async def save(self, options: OptionsLCOW | None, devices: Callable[[], Devices], path: Path | None = None) -> bool:
         """See `compute.ports.Savable.save`."""
         assert options is not None  # noqa: S101 (no VM of another guest is created here)
-        self._life.check(Do.SAVE)
         save = self._saving.save if path is None else partial(self._saving.sleep, path)
         await finish(self._save(partial(save, options), devices), within=None)
         return False
 
     async def freeze(self, devices: Callable[[], Devices]) -> Snapshot:
         """See `compute.ports.Savable.freeze`."""
-        self._life.check(Do.FREEZE)
         with ExitStack() as taken:
             snapshot = await finish(self._freeze(taken, devices), within=None)
             taken.pop_all()
