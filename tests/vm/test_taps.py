@@ -6,7 +6,6 @@ The namespaces are the test's own, for which it must be root.
 import asyncio
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,6 +32,7 @@ from utilityvm.kit.ids import VmId
 from utilityvm.kit.proc import run_tool
 from utilityvm.network.tap import TapUplink, sweep
 from utilityvm.store.layout import Layout
+from utilityvm.store.places import Held, Place
 
 from .networks import NEXT, NEXT6, POD, POD6, POD_MTU, WORLD, inside, pod, serving, traces
 from .running import LIMIT, sh
@@ -196,15 +196,17 @@ async def main():
 asyncio.run(main())
 """
     owner = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
-    assert owner.stdout is not None
-    assert await owner.stdout.readline() == b"running\n"
-    pidfds = [os.pidfd_open(pid) for pid in below(owner.pid)]
-    with pytest.raises(Exists, match="the place of the interface eth0 is taken by uvm"):
-        await uplink(names[0]).open()
-    assert await sweep(Layout.of_user().places) == []
-    assert len(traces(names[0])) == 5
-    owner.send_signal(signal.SIGKILL)
-    await owner.wait()
+    try:
+        assert owner.stdout is not None
+        assert await owner.stdout.readline() == b"running\n"
+        pidfds = [os.pidfd_open(pid) for pid in below(owner.pid)]
+        with pytest.raises(Exists, match="the place of the interface eth0 is taken by uvm"):
+            await uplink(names[0]).open()
+        assert await sweep(Layout.of_user().places) == []
+        assert len(traces(names[0])) == 5
+    finally:
+        owner.kill()
+        await owner.wait()
     await all_ended(pidfds)
     assert [trace for trace in traces(names[0]) if trace.startswith("uvm")] == []
     assert len(traces(names[0])) == 2
@@ -266,6 +268,27 @@ async def test_a_place_that_somebody_else_has_is_left_alone(names: tuple[str, st
     assert "clsact" in run_tool(["tc", "-n", names[0], "qdisc", "show", "dev", "eth0"], within=20)
 
 
+async def test_a_place_that_cannot_be_swept_keeps_no_other_from_it_and_what_is_no_namespace_is_forgotten(
+    names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").touch()
+    places = [
+        Place(path=str(path), device=path.stat().st_dev, inode=path.stat().st_ino, tap="uvm0", interface=interface)
+        for path, interface in ((tmp_path / "x", "eth0"), (Path(f"/run/netns/{names[0]}"), "eth0"), (Path(f"/run/netns/{names[1]}"), "lo"))
+    ]
+    for one in places:
+        Held.take(tmp_path / "records", one).keep()
+    real = shutil.which("ip")
+    (tmp_path / "ip").write_text(f'#!/bin/sh\n{real} link show dev eth0 | grep -q "mtu {POD_MTU} " || exec {real} "$@"\nexit 1\n')
+    (tmp_path / "ip").chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        with pytest.raises(HostError, match=rf"eth0 of /run/netns/{names[0]}: .*ip"):
+            await sweep(tmp_path / "records")
+    assert os.listdir(tmp_path / "records") == [places[1].name]  # noqa: PTH208
+    assert await sweep(tmp_path / "records") == [places[1]]
+
+
 async def test_what_is_not_there_is_told_by_its_name(names: tuple[str, str], tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")  # noqa: PTH208 (names are what is compared)
     missing = TapUplink(VmId("a"), NamespaceNetwork(namespace="/run/netns/nobody"))
@@ -275,8 +298,10 @@ async def test_what_is_not_there_is_told_by_its_name(names: tuple[str, str], tmp
         await TapUplink(VmId("a"), NamespaceNetwork(namespace=f"/run/netns/{names[0]}", interface="eth9")).open()
     assert caught.value.hint == "there are: eth0, lo"
     (tmp_path / "x").touch()
-    with pytest.raises(HostError, match="cannot be made: .*nsenter"):
-        await TapUplink(VmId("a"), NamespaceNetwork(namespace=str(tmp_path / "x"))).open()
+    for other in (tmp_path / "x", Path("/proc/self/ns/mnt")):
+        with pytest.raises(InvalidOptions, match="that is no network namespace"):
+            await TapUplink(VmId("a"), NamespaceNetwork(namespace=str(other)), records=tmp_path / "records").open()
+    assert not (tmp_path / "records").exists()  # nothing that a sweep could not get into
     with inside(names[0]):
         for bridge, why in (("br9", "there is no interface br9"), ("eth0", "eth0 is no bridge")):
             with pytest.raises(NotFound, match=why):

@@ -33,10 +33,15 @@ from utilityvm.schema.hns import IpConfiguration, Route, RoutedEndpoint
 from utilityvm.store.layout import Layout
 from utilityvm.store.places import Held, Place, leftovers
 
+if sys.platform != "win32":
+    import fcntl
+
 START: Final = 10.0
 """Seconds that making a tap may take, and removing its traces."""
 
 _HERE: Final = "/proc/thread-self/ns/net"
+_NS_GET_NSTYPE: Final = 0xB703  # ioctl_ns(2)
+_CLONE_NEWNET: Final = 0x40000000
 _TOLD_BYTES: Final = 1 << 16
 _SAID_LINES: Final = 5
 _NAME_DIGITS: Final = 12  # with "uvm" as many as the name of an interface can have
@@ -99,6 +104,7 @@ class TapUplink:
             Unsupported: the owner is not root; or the host's kernel, or its iproute2, lacks what is needed.
             NotFound: there is no such namespace, interface or bridge.
             Exists: the place of the interface is taken.
+            InvalidOptions: what is there is no namespace of networks.
             HostError, DeadlineExceeded: it cannot be made.
         """
         if os.geteuid() != 0:
@@ -178,34 +184,58 @@ class TapUplink:
         )
 
     def _opened(self, path: str) -> int:
+        hint = "ip netns list; a process's is /proc/PID/ns/net"
         try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:
-            raise NotFound(f"{self._name}: there is no such namespace", hint="ip netns list; a process's is /proc/PID/ns/net") from error
+            raise NotFound(f"{self._name}: there is no such namespace", hint=hint) from error
         except OSError as error:
             raise HostError(f"{self._name}: {error.strerror}") from error
+        if not _is_network(namespace):  # asked before it is written down, since a sweep could never get into it
+            os.close(namespace)
+            raise InvalidOptions(f"{self._name}: that is no network namespace", hint=hint)
+        return namespace
 
 
 async def sweep(records: Path) -> list[Place]:
     """Remove what killed owners have left at interfaces of this host, and return where; who has a place now keeps it.
 
     Raises:
-        HostError, NotFound, DeadlineExceeded: something cannot be removed; its record stays.
+        HostError, NotFound, DeadlineExceeded: something cannot be removed; its record stays, and the others were seen to.
     """
-    swept = list[Place]()
+    swept, failed = list[Place](), list[UtilityVMError]()
     with leftovers(records) as left:
         for place, held in left:
-            namespace = _find(place)
-            if namespace is not None:
-                try:
-                    order = TapOrder(tap=place.tap, interface=place.interface, bridge=place.bridge, leave=True)
-                    with suppress(Exists):  # somebody else's by now
-                        await finish(ask(str(place), namespace, order), within=2 * START)
-                        swept.append(place)
-                finally:
-                    os.close(namespace)
-            held.forget()
+            try:
+                if await _sweep(place):
+                    swept.append(place)
+                held.forget()
+            except UtilityVMError as error:
+                failed.append(error)
+    if failed:
+        raise failed[0]
     return swept
+
+
+async def _sweep(place: Place) -> bool:
+    namespace = _find(place)
+    if namespace is None:
+        return False
+    try:
+        order = TapOrder(tap=place.tap, interface=place.interface, bridge=place.bridge, leave=True)
+        await finish(ask(str(place), namespace, order), within=2 * START)
+    except Exists:  # somebody else's by now
+        return False
+    finally:
+        os.close(namespace)
+    return True
+
+
+def _is_network(namespace: int) -> bool:
+    try:
+        return fcntl.ioctl(namespace, _NS_GET_NSTYPE) == _CLONE_NEWNET
+    except OSError:
+        return False
 
 
 def _find(place: Place) -> int | None:
@@ -215,7 +245,7 @@ def _find(place: Place) -> int | None:
         with suppress(OSError):
             namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             known = os.fstat(namespace)
-            if (known.st_dev, known.st_ino) == (place.device, place.inode):
+            if (known.st_dev, known.st_ino) == (place.device, place.inode) and _is_network(namespace):
                 return namespace
             os.close(namespace)
     return None
