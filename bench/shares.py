@@ -44,6 +44,7 @@ def make_tree(folder: Path, folders: int) -> None:
         subprocess.run(["git", "-C", str(folder / "tree"), *words], check=True)
     time.sleep(1.1)  # what is as young as the index, git reads again
     subprocess.run(["git", "-C", str(folder / "tree"), "status", "-s"], check=True)
+    shutil.copy2(folder / "tree" / ".git" / "index", folder / "index")
     tools = folder / "tools"
     tools.mkdir()
     git = need("git", "git")
@@ -118,7 +119,8 @@ GIT_STATUS = f"{LOADER} --library-path /tmp/tools /tmp/tools/git -c safe.directo
 WORK = {
     "copy git": "cp -r /run/share/tools /tmp/tools",
     "find": "find /run/share/tree | wc -l",
-    "git status": GIT_STATUS,
+    "git status, the first": GIT_STATUS,
+    "git status again": GIT_STATUS,
     "write 1 GiB": "dd if=/dev/zero of=/run/share/big bs=1M count=1024 conv=fsync",
     "read 1 GiB": "dd if=/run/share/big of=/dev/null bs=1M",
 }
@@ -143,8 +145,9 @@ SIDES = {
 
 
 async def measured(side: Side, folder: Path, names: list[str]) -> dict[str, float]:
-    """Return the seconds of each work in a new VM."""
+    """Return the seconds of each work in a new VM, with git's index as the host has left it: a guest's first `git status` writes its own."""
     taken = {}
+    shutil.copy2(folder / "index", folder / "tree" / ".git" / "index")
     with serving(side):
         async with await create_lcow(default_options_lcow(memory_size_in_mb=512, processor_count=1)) as vm:
             await vm.start()
