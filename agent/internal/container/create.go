@@ -71,13 +71,13 @@ func (t *Table) admit(id string, d *wire.Document) (*Container, error) {
 	case Sandbox:
 		c.shared = c.bundle + "/sandboxMounts"
 	}
-	if err == nil && s.kind != Workload && s.network != "" && !t.networks.Known(s.network) {
+	if err == nil && s.network != "" && !t.networks.Known(s.network) {
 		err = &wire.Error{Code: wire.NotFound, Text: "namespace '" + s.network + "' not found"}
 	}
 	return c, err
 }
 
-// enter makes a workload share the namespaces of its sandbox.
+// enter makes a workload share the namespaces of its sandbox, which alone has a network namespace then.
 func (t *Table) enter(c *Container) error {
 	box, err := t.Find(c.spec.sandbox)
 	if err != nil {
@@ -92,7 +92,7 @@ func (t *Table) enter(c *Container) error {
 	if c.spec.network != "" && c.spec.network != box.spec.network {
 		return invalid("network namespace " + c.spec.network + ": a workload is in that of its sandbox, '" + box.spec.network + "'")
 	}
-	c.shared = box.shared
+	c.shared, c.spec.network = box.shared, ""
 	return c.spec.join(box.first.PID())
 }
 
@@ -204,7 +204,7 @@ func (t *Table) servers(s *spec) string {
 
 // connect puts the adapters of the container's network namespace, if it names one, into that of its first process.
 func (t *Table) connect(c *Container, then func(error)) {
-	if c.spec.network == "" || c.spec.kind == Workload {
+	if c.spec.network == "" {
 		then(nil)
 		return
 	}
@@ -213,7 +213,7 @@ func (t *Table) connect(c *Container, then func(error)) {
 
 // disconnect lets the adapters go that connect has put there; beside the loop.
 func (t *Table) disconnect(c *Container) {
-	if c.spec.network != "" && c.spec.kind != Workload && c.first != nil {
+	if c.spec.network != "" && c.first != nil {
 		t.networks.Release(t.kernel, c.spec.network, c.first.PID())
 	}
 }

@@ -45,6 +45,7 @@ type spec struct {
 	afterEnd   bool // or when the container is deleted
 	process    wire.Object
 	linux      wire.Object
+	windows    wire.Object
 	resources  wire.Object
 	mounts     []wire.Object
 	devices    []wire.Object
@@ -56,7 +57,7 @@ type spec struct {
 func readSpec(all wire.Object, bundle string) (*spec, error) {
 	s := &spec{all: all}
 	root := func() error { return s.readRoot(bundle) }
-	for _, read := range []func() error{s.readAnnotations, root, s.readProcess, s.readLinux, s.readNetwork, s.readRest} {
+	for _, read := range []func() error{s.readAnnotations, root, s.readProcess, s.readLinux, s.readWindows, s.readNetwork, s.readRest} {
 		if err := read(); err != nil {
 			return nil, err
 		}
@@ -155,13 +156,21 @@ func (s *spec) readLinux() (err error) {
 	return err
 }
 
-// readNetwork reads which network namespace of the machine the container has; it is a namespace of the kernel's of its own then.
-func (s *spec) readNetwork() error {
-	windows, err := s.all.Object("windows")
-	if err != nil {
+// readWindows reads the section for Windows, of which a guest of Linux has the network.
+func (s *spec) readWindows() (err error) {
+	if s.windows, err = s.all.Object("windows"); err != nil {
 		return err
 	}
-	network, err := windows.Object("network")
+	devices, err := s.windows.Objects("devices")
+	if err == nil && len(devices) > 0 {
+		err = &wire.Error{Code: wire.NotImpl, Text: "windows.devices: this guest has no VMBus, by which they are found; linux.devices names nodes in /dev"}
+	}
+	return err
+}
+
+// readNetwork reads which network namespace of the machine the container has; it is a namespace of the kernel's of its own then.
+func (s *spec) readNetwork() error {
+	network, err := s.windows.Object("network")
 	if err != nil {
 		return err
 	}
@@ -187,16 +196,6 @@ func (s *spec) readRest() (err error) {
 		return err
 	}
 	if err = s.takeFillings(); err != nil {
-		return err
-	}
-	windows, err := s.all.Object("windows")
-	if err != nil {
-		return err
-	}
-	if devices, err := windows.Objects("devices"); err != nil || len(devices) > 0 {
-		if err == nil {
-			err = &wire.Error{Code: wire.NotImpl, Text: "windows.devices: this guest has no VMBus, by which they are found; linux.devices names nodes in /dev"}
-		}
 		return err
 	}
 	hooks, err := s.all.Object("hooks")
