@@ -13,11 +13,13 @@ Says `ready` when the template is saved, then answers one command a line on stdi
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
+
+from raw.serving import serve_beside
 
 import utilityvm
 from utilityvm.kit.trace import span
@@ -87,6 +89,19 @@ async def acquire(template: Template, number: int) -> list[float]:
     return took
 
 
+async def answer(template: Template, command: str, number: int) -> list[float]:
+    match command:
+        case "clone":
+            return [await clone(template) for _ in range(number)]
+        case "first":
+            return [await first(template) for _ in range(number)]
+        case "many":
+            return [await many(template, number)]
+        case "acquire":
+            return await acquire(template, number)
+    raise ValueError(command)
+
+
 async def main() -> None:
     memory, cpus = map(int, sys.argv[1:3])
     options = utilityvm.default_options_lcow(id=f"bench-{os.getpid()}", is_template=True, memory_size_in_mb=memory, processor_count=cpus)
@@ -97,17 +112,7 @@ async def main() -> None:
         await vm.save_as_template()
     template = await utilityvm.open_template(options.id)
     try:
-        print("ready", flush=True)
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            command, number = line.split()
-            if command == "acquire":
-                took = await acquire(template, int(number))
-            elif command == "many":
-                took = [await many(template, int(number))]
-            else:
-                measure = {"clone": clone, "first": first}[command]
-                took = [await measure(template) for _ in range(int(number))]
-            print(json.dumps(took), flush=True)
+        await serve_beside(partial(answer, template))
     finally:
         await template.remove()
 

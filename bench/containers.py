@@ -6,12 +6,13 @@ usage: containers.py MEMORY_MIB CPUS
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
 import msgspec
+from raw.serving import serve_beside
 
 import utilityvm
 from utilityvm.containers.spec import spec_of
@@ -45,6 +46,10 @@ async def raw(vm: UtilityVM) -> float:
     return measured.us / 1e6
 
 
+async def answer(vm: UtilityVM, image: Image, command: str, number: int) -> list[float]:
+    return [await (ours(vm, image) if command == "ours" else raw(vm)) for _ in range(number)]
+
+
 async def main() -> None:
     memory, cpus = map(int, sys.argv[1:3])
     vm = await utilityvm.create_lcow(utilityvm.default_options_lcow(memory_size_in_mb=memory, processor_count=cpus))
@@ -58,11 +63,7 @@ async def main() -> None:
             spec = msgspec.structs.replace(spec, root=Root(path="/run/gcs/c/first/rootfs"))
             written = await vm.run(["sh", "-c", f"mkdir {BUNDLE} && cat > {BUNDLE}/config.json"], input=msgspec.json.encode(spec))
             assert written.exit_code == 0, written.stderr
-            print("ready", flush=True)
-            while line := await asyncio.to_thread(sys.stdin.readline):
-                command, number = line.split()
-                runs = [await (ours(vm, image) if command == "ours" else raw(vm)) for _ in range(int(number))]
-                print(json.dumps(runs), flush=True)
+            await serve_beside(partial(answer, vm, image))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ each with one line of JSON:
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from contextlib import AsyncExitStack
+
+from raw.serving import serve_beside
 
 import utilityvm
 
@@ -50,11 +51,11 @@ async def main() -> None:
             made = utilityvm.Sandbox("busybox", options=size, forkable=forkable, tmpfs=("/mnt",))
             boxes[sandbox] = box = await alive.enter_async_context(made)
             assert (await box.run(*dirty("/mnt"))).exit_code == 0
-        print("ready", flush=True)
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            kind, number = line.split()
-            took = [await (of_vm(vms[kind]) if kind in vms else of_sandbox(boxes[kind])) for _ in range(int(number))]
-            print(json.dumps(took), flush=True)
+
+        async def answer(kind: str, number: int) -> list[float]:
+            return [await (of_vm(vms[kind]) if kind in vms else of_sandbox(boxes[kind])) for _ in range(number)]
+
+        await serve_beside(answer)
 
 
 asyncio.run(main())

@@ -6,13 +6,14 @@ usage: networking.py tap|user|nic STREAM MEMORY_MIB CPUS    (STREAM is the progr
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nets import WORLD
+from raw.serving import serve_beside
 
 import utilityvm
 from utilityvm import HNSEndpoint, Namespace, NamespaceNetwork, UserNetwork
@@ -53,6 +54,10 @@ async def frames() -> NicEnd:
 held: list[socket.socket] = []
 
 
+async def answer(vm: UtilityVM, command: str, number: int) -> list[float]:
+    return [await plug(vm) for _ in range(number)] if command == "nic" else [await move(vm, command, number)]
+
+
 async def main(program: bytes) -> None:
     kind, _, memory, cpus = sys.argv[1:]
     networks = {"tap": NamespaceNetwork(namespace="/proc/self/ns/net"), "user": UserNetwork(), "nic": None}
@@ -64,11 +69,7 @@ async def main(program: bytes) -> None:
             await vm.network.add_namespace(Namespace(id=NULL_GUID))
         done = await vm.run(["sh", "-c", "cat > /run/stream && chmod 755 /run/stream"], input=program)
         assert done.exit_code == 0, done.stderr
-        print("ready", flush=True)
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            command, number = line.split()
-            runs = [await plug(vm) for _ in range(int(number))] if kind == "nic" else [await move(vm, command, int(number))]
-            print(json.dumps(runs), flush=True)
+        await serve_beside(partial(answer, vm))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from raw.serving import serve_beside
 
 import utilityvm
 from utilityvm.kit.trace import span
@@ -117,10 +119,7 @@ async def main() -> None:
     vm = await utilityvm.create_lcow(utilityvm.default_options_lcow(memory_size_in_mb=memory, processor_count=cpus))
     async with vm:
         await vm.start()
-        print("ready", flush=True)
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            command, number = line.split()
-            print(json.dumps(await answer(vm, command, int(number))), flush=True)
+        await serve_beside(partial(answer, vm))
 
 
 if __name__ == "__main__":

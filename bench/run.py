@@ -115,6 +115,7 @@ class Session:
     def close(self) -> None:
         self._commands.close()
         self._process.wait()
+        self._answers.close()
 
     def __enter__(self) -> Self:
         return self

@@ -18,6 +18,7 @@ from pathlib import Path
 from time import perf_counter
 
 from driver import Guest, frame
+from serving import serve
 
 MOUNT, UNMOUNT = 16, 17
 DEVICES = ("-device", "virtio-scsi-pci,id=scsi0", "-device", "pci-bridge,id=b0,chassis_nr=1", "-device", "pci-bridge,id=b1,chassis_nr=2")
@@ -74,6 +75,10 @@ class Plugging:
         theirs.close()
         self._monitor, self._images, self._numbers = Monitor(ours), Path(images), count()
 
+    def answer(self, command: str, number: int) -> list[float]:
+        measure = {"scsi": self.scsi, "pmem": self.pmem}[command]
+        return [measure() for _ in range(number)]
+
     def scsi(self) -> float:
         start = perf_counter()
         file = {"driver": "file", "filename": str(self._images / "0.img"), "read-only": True}
@@ -117,11 +122,7 @@ def main() -> None:
     vmlinux, initrd, memory, images, *options = sys.argv[1:]
     plugging = Plugging(vmlinux, initrd, memory, images, options)
     try:
-        print("ready", flush=True)
-        for line in sys.stdin:
-            command, number = line.split()
-            measure = {"scsi": plugging.scsi, "pmem": plugging.pmem}[command]
-            print(json.dumps([measure() for _ in range(int(number))]), flush=True)
+        serve(plugging.answer)
     finally:
         plugging.end()
 

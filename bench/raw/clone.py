@@ -9,7 +9,6 @@ Says `ready` when the template is saved, then answers one command a line on stdi
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -19,6 +18,7 @@ from time import perf_counter, sleep
 
 from attach import Monitor
 from driver import Guest
+from serving import serve
 
 IGNORE_SHARED = [{"capability": "x-ignore-shared", "state": True}]
 ROUND_TRIPS = 3  # in the template before it is saved, as on our side
@@ -42,6 +42,9 @@ class Cloning:
             monitor("migrate", uri="fd:state")
             finished(monitor)
         end(guest)
+
+    def answer(self, _command: str, number: int) -> list[float]:
+        return [self.clone() for _ in range(number)]
 
     def clone(self) -> float:
         start = perf_counter()
@@ -90,10 +93,7 @@ def main() -> None:
     vmlinux, initrd, memory, *options = sys.argv[1:]
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         cloning = Cloning(vmlinux, initrd, memory, options, Path(folder))
-        print("ready", flush=True)
-        for line in sys.stdin:
-            _, number = line.split()
-            print(json.dumps([cloning.clone() for _ in range(int(number))]), flush=True)
+        serve(cloning.answer)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ stdin, each with one line of JSON, and ends the VM at end of file:
 
 from __future__ import annotations
 
-import json
 import socket
 import struct
 import subprocess
 import sys
+from functools import partial
 from time import perf_counter
+
+from serving import serve
 
 HEADER = struct.Struct("<QQIIIHHIII")  # a VIRTIO socket packet's header; init.c says how it is used
 REQUEST, RESPONSE, SHUTDOWN, RW = 1, 2, 4, 5
@@ -109,10 +111,7 @@ def main() -> None:
     guest = Guest(vmlinux, initrd, memory, options)
     try:
         guest.round_trip()
-        print("ready", flush=True)
-        for line in sys.stdin:
-            command, number = line.split()
-            print(json.dumps(answer(guest, command, int(number))), flush=True)
+        serve(partial(answer, guest))
     finally:
         guest.process.kill()
         guest.process.wait()

@@ -12,7 +12,6 @@ Says `ready`, then answers one command a line on stdin, each with one line of JS
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 import struct
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from attach import Monitor
 from driver import Guest, frame
 from nets import ADDRESS, GATEWAY, LENGTH, WORLD
+from serving import serve
 
 SET_UP = 18
 MTU = 65520
@@ -117,10 +117,7 @@ def main() -> None:
     kind, *words = sys.argv[1:]
     side = Plugging(words) if kind == "nic" else Networked(kind, words)
     try:
-        print("ready", flush=True)
-        for line in sys.stdin:
-            command, number = line.split()
-            print(json.dumps(side.answer(command, int(number))), flush=True)
+        serve(side.answer)
     finally:
         side.guest.process.kill()
         side.guest.process.wait()

@@ -1,6 +1,7 @@
 """The parts of the bench that decide: what goes into the raw side's initrd, and whether a bound is met."""
 
 import runpy
+import sys
 from pathlib import Path
 from timeit import repeat
 from typing import Any
@@ -88,3 +89,36 @@ def test_a_guest_for_devices_has_their_modules_in_load_order(initrd: dict[str, A
     groups = "boot: /m/virtio.ko\nscsi: /m/scsi.ko /m/sd.ko\nother: /m/o.ko\npmem: /m/virtio.ko /m/pmem.ko\n"
     ours = {"/etc/utilityvm/modules": groups.encode()} | {f"/m/{name}.ko": b"" for name in ("virtio", "scsi", "sd", "o", "pmem")}
     assert list(initrd["device_modules"](ours, "scsi", "pmem", "erofs")) == ["/virtio.ko", "/scsi.ko", "/sd.ko", "/pmem.ko"]
+
+
+RAW = """
+from raw.serving import serve
+
+def answer(command, number):
+    return [len(command), 1 / number]
+
+serve(answer)
+"""
+OURS = """
+import asyncio
+from raw.serving import serve_beside
+
+async def answer(command, number):
+    return [len(command), 1 / number]
+
+asyncio.run(serve_beside(answer))
+"""
+
+
+@pytest.mark.parametrize("program", [RAW, OURS], ids=["raw", "ours"])
+def test_a_sides_program_answers_until_its_stdin_ends_and_its_death_is_told(
+    run: dict[str, Any], program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(BENCH))
+    with run["Session"]([sys.executable, "-c", program]) as session:
+        assert session.ask("command", 2) == [7.0, 0.5]
+        assert session.ask("other", 1) == [5.0, 1.0]
+    with run["Session"]([sys.executable, "-c", program]) as session, pytest.raises(run["CannotMeasure"], match="died at: other 0"):
+        session.ask("other", 0)
+    with pytest.raises(run["CannotMeasure"], match="ended before its VM was ready, with exit status 3"):
+        run["Session"]([sys.executable, "-c", "raise SystemExit(3)"])
