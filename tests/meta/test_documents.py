@@ -3,6 +3,7 @@
 import re
 import shutil
 import tomllib
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
@@ -45,6 +46,12 @@ def test_every_link_leads_somewhere(name: str) -> None:
 def test_every_test_that_is_named_exists(name: str) -> None:
     for file, test in re.findall(r"(tests/[\w/]+\.py)::(\w+)", TEXTS[name]):
         assert re.search(rf"^(?:async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE), f"{file}::{test}"
+
+
+def test_a_promise_and_a_bound_stand_in_one_row() -> None:
+    for part in ("## Behaviour", "## Bounds"):
+        rows = re.findall(r"^\| ([^|]+) \|", TEXTS["SPECIFICATION.md"].partition(part)[2].partition("\n## ")[0], re.MULTILINE)
+        assert [row for row, times in Counter(rows).items() if times > 1] == []
 
 
 def test_every_path_of_the_architecture_exists() -> None:

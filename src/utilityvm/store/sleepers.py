@@ -16,7 +16,7 @@ from typing import Final, Self, final
 
 import msgspec
 
-from utilityvm.kit.errors import Corrupt, Exists, HostError, NotFound, StateError
+from utilityvm.kit.errors import Corrupt, Exists, HostError, NotFound, StateError, Unsupported, UtilityVMError
 from utilityvm.kit.files import extents, filled, pieces, write_all
 from utilityvm.kit.text import printable
 from utilityvm.store.nameless import give_name
@@ -28,6 +28,10 @@ if sys.platform != "win32":  # where no VM of ours sleeps
 _TRAILER: Final = struct.Struct("<16sQQ")
 _MAGIC: Final = b"utilityvm sleeps"
 _BLOCK: Final = 4096
+
+_NO_SLEEPER: Final = "give it the whole file that `save` has written; an exported template is imported (`import_template`)"
+_DAMAGED: Final = "take another copy of the file: nobody can go on from one that has changed"
+_OTHER_VERSION: Final = "restore it with the version of this package that has saved it"
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -76,15 +80,16 @@ class Bed:
             Unsupported: what is known of its VM is more than can be read again.
             HostError: the disk is full, or fails.
         """
-        check_size(manifest)
-        state = Part(self._memory_bytes, os.fstat(self.fd).st_size - self._memory_bytes)
         try:
-            if memory >= 0:
-                _copy(memory, Part(0, self._memory_bytes), self.fd, 0)
-            parts = {name: self._add(fd) for name, fd in disks.items()}
+            state = Part(self._memory_bytes, os.fstat(self.fd).st_size - self._memory_bytes)
+            parts, end = _laid_out({name: os.fstat(fd).st_size for name, fd in disks.items()}, state.at + state.length)
             whole = msgspec.structs.replace(manifest, state_sha256=_digest(self.fd, state))
             data = msgspec.json.encode(_What(vm=msgspec.Raw(msgspec.json.encode(whole)), state=state, disks=parts))
-            end = os.fstat(self.fd).st_size
+            check_size(data, manifest.id)
+            if memory >= 0:
+                _copy(memory, Part(0, self._memory_bytes), self.fd, 0)
+            for name, part in parts.items():
+                _copy(disks[name], Part(0, part.length), self.fd, part.at)
             write_all(self.fd, data + _TRAILER.pack(_MAGIC, end, len(data)), end)
             os.fsync(self.fd)
             give_name(self.fd, self._path)
@@ -92,12 +97,6 @@ class Bed:
             raise _exists(self._path) from error
         except OSError as error:
             raise HostError(f"{self._path}: cannot be written: {error.strerror}") from error
-
-    def _add(self, disk: int) -> Part:
-        part = Part(-(-os.fstat(self.fd).st_size // _BLOCK) * _BLOCK, os.fstat(disk).st_size)
-        os.ftruncate(self.fd, part.at + part.length)
-        _copy(disk, Part(0, part.length), self.fd, part.at)
-        return part
 
     def close(self) -> None:
         """Let go of it. A second call does nothing."""
@@ -163,20 +162,33 @@ class Sleeper:
         trailer = os.pread(self.fd, _TRAILER.size, max(0, size - _TRAILER.size))
         magic, at, length = _TRAILER.unpack(trailer) if len(trailer) == _TRAILER.size else (b"", 0, 0)
         if magic != _MAGIC:
-            raise Corrupt(f"{self.path}: is no saved VM, or was cut off")
+            raise Corrupt(f"{self.path}: is no saved VM, or only the beginning of one", hint=_NO_SLEEPER)
         if length > MAX_MANIFEST or at + length + _TRAILER.size != size:
-            raise Corrupt(f"{self.path}: is not as it was written: what it is does not lie where it should")
+            raise Corrupt(f"{self.path}: is not as it was written: what it is does not lie where it should", hint=_DAMAGED)
         try:
             what = msgspec.json.decode(os.pread(self.fd, length, at), type=_What)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Corrupt(f"{self.path}: is not as it was written: {printable(str(error), 256)}") from error
-        manifest = manifest_of(bytes(what.vm), f"{self.path}")
+            raise Corrupt(f"{self.path}: is not as it was written: {printable(str(error), 256)}", hint=_DAMAGED) from error
+        try:
+            manifest = manifest_of(bytes(what.vm), f"{self.path}")
+        except UtilityVMError as error:
+            error.hint = _OTHER_VERSION if isinstance(error, Unsupported) else _DAMAGED
+            raise
         before, inside = manifest.machine.memory_bytes, (what.state, *what.disks.values())
         if what.state.at != before or any(part.length < 0 or not before <= part.at <= at - part.length for part in inside):
-            raise Corrupt(f"{self.path}: is not as it was written: its parts do not lie where they should")
+            raise Corrupt(f"{self.path}: is not as it was written: its parts do not lie where they should", hint=_DAMAGED)
         if _digest(self.fd, what.state) != manifest.state_sha256:
-            raise Corrupt(f"{self.path}: the state of its devices is not as it was written")
+            raise Corrupt(f"{self.path}: the state of its devices is not as it was written", hint=_DAMAGED)
         return manifest, what
+
+
+def _laid_out(lengths: Mapping[str, int], at: int) -> tuple[dict[str, Part], int]:
+    """Return where things of these lengths lie one after the other from `at` on, each at the beginning of a block, and where that ends."""
+    parts = dict[str, Part]()
+    for name, length in lengths.items():
+        parts[name] = Part(-(-at // _BLOCK) * _BLOCK, length)
+        at = parts[name].at + length
+    return parts, at
 
 
 def _copy(source: int, part: Part, target: int, to: int) -> None:

@@ -135,14 +135,14 @@ def _manifest(held: ExitStack, folder: Path, template_id: str, place: int) -> Ma
     return manifest
 
 
-def check_size(manifest: Manifest) -> None:
-    """Refuse to write a manifest that could not be read again.
+def check_size(data: bytes, vm_id: str) -> None:
+    """Refuse to write `data`, which is what is known of a VM, if it could not be read again.
 
     Raises:
         Unsupported: it is larger than `MAX_MANIFEST`.
     """
-    if (size := len(msgspec.json.format(msgspec.json.encode(manifest)))) >= MAX_MANIFEST:
-        said = f"vm {manifest.id}: cannot be saved: what is known of it takes {size:,} bytes, and there may be {MAX_MANIFEST:,}"
+    if len(data) > MAX_MANIFEST:
+        said = f"vm {vm_id}: cannot be saved: what is known of it takes {len(data):,} bytes, and there may be {MAX_MANIFEST:,}"
         raise Unsupported(said, hint="give its containers' processes shorter environments, or delete some of them")
 
 
@@ -226,13 +226,14 @@ class Draft:
             Unsupported: what is known of its VM is more than can be read again.
             HostError: the disk is full, or fails.
         """
-        check_size(manifest)
+        data = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+        check_size(data, manifest.id)
         try:
             for fd in self._files:
                 os.fchmod(fd, _READ_ONLY)
                 os.fsync(fd)
             with (self._path / MANIFEST).open("xb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             sync_folder(self._path)

@@ -45,10 +45,22 @@ def test_what_was_saved_is_read_again_with_its_holes_and_its_owner_alone_may_rea
     assert about.st_blocks * 512 < SIZE // 2, "its holes were filled"
 
 
-def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, memory: int) -> None:
-    with Bed(tmp_path / "vm", SIZE) as bed, pytest.raises(Unsupported, match="vm one: cannot be saved: what is known of it takes"):
-        bed.keep(structs.replace(MANIFEST, state_sha256="0" * MAX_MANIFEST), memory, {})
-    assert list(tmp_path.iterdir()) == []
+def test_what_could_not_be_read_again_is_not_written_and_one_byte_less_is(tmp_path: Path, memory: int) -> None:
+    """All of what is written counts: the digest of the state and where the disks lie too."""
+
+    def save(name: str, more: int) -> Path:
+        with Bed(tmp_path / name, SIZE) as bed:
+            os.write(bed.fd, b"state")
+            machine = structs.replace(MACHINE, topology=("x" * more,))
+            bed.keep(structs.replace(MANIFEST, machine=machine), memory, {"a disk": memory})
+        return tmp_path / name
+
+    least = int.from_bytes(save("small", 0).read_bytes()[-8:], "little")
+    with pytest.raises(Unsupported, match="vm one: cannot be saved: what is known of it takes 1,048,577 bytes, and there may be 1,048,576"):
+        save("large", MAX_MANIFEST - least + 1)
+    with closing(Sleeper(save("largest", MAX_MANIFEST - least))) as sleeper:
+        assert len(sleeper.manifest.machine.topology[0]) == MAX_MANIFEST - least
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["largest", "small"]
 
 
 def test_it_is_gone_on_from_once_at_a_time_and_as_long_as_a_copy_of_its_descriptor_is_open(tmp_path: Path, memory: int) -> None:
@@ -124,8 +136,9 @@ def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
         Sleeper(tmp_path / "vm")
     path = tmp_path / "other"
     path.write_bytes(b"x" * 100)
-    with pytest.raises(Corrupt, match="is no saved VM"):
+    with pytest.raises(Corrupt, match="other: is no saved VM, or only the beginning of one") as caught:
         Sleeper(path)
+    assert "the whole file that `save` has written" in caught.value.hint
 
 
 def test_one_that_is_cut_off_anywhere_or_changed_is_corrupt_and_is_let_go_of(tmp_path: Path, memory: int) -> None:
@@ -135,12 +148,14 @@ def test_one_that_is_cut_off_anywhere_or_changed_is_corrupt_and_is_let_go_of(tmp
     open_before = len(list(Path("/proc/self/fd").iterdir()))
     for length in (0, 10, SIZE, SIZE + 3, len(whole) - 33, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(Corrupt):
+        with pytest.raises(Corrupt) as caught:
             Sleeper(path)
+        assert "the whole file" in caught.value.hint
     for at in (SIZE, len(whole) - 16, len(whole) - 8, len(whole) - 40):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
-        with pytest.raises(Corrupt):
+        with pytest.raises(Corrupt) as caught:
             Sleeper(path)
+        assert caught.value.hint.startswith("take another copy")
     assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
 
@@ -148,5 +163,6 @@ def test_one_of_another_version_is_told(tmp_path: Path, memory: int, monkeypatch
     path = tmp_path / "vm"
     saved(path, memory)
     monkeypatch.setattr("utilityvm.store.templates.VERSION", 99)
-    with pytest.raises(Unsupported, match=f"is of version {VERSION}, and this one knows version 99"):
+    with pytest.raises(Unsupported, match=f"is of version {VERSION}, and this one knows version 99") as caught:
         Sleeper(path)
+    assert "with the version of this package that has saved it" in caught.value.hint
