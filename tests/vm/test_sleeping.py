@@ -9,7 +9,8 @@ import pytest
 
 from utilityvm import Exists, HostError, StateError, Unsupported, restore
 from utilityvm.boot.files import BootFiles
-from utilityvm.compute.qemu import records
+from utilityvm.compute.qemu import keeping, records
+from utilityvm.kit.files import digest
 from utilityvm.kit.ids import new_guid
 from utilityvm.store import sleepers
 
@@ -134,6 +135,32 @@ async def test_its_disks_and_folders_sleep_with_it(boot_files: BootFiles, folder
             assert shown == f"written\nof the host{word}\n"
             await vm.scsi.remove(str(image))
     assert names(folder) == ["vm"]
+
+
+async def test_one_that_sleeps_again_reads_no_file_of_which_it_knows_what_is_in_it(
+    boot_files: BootFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, read = ext4(tmp_path / "a.img"), list[Path]()
+
+    def reads(path: Path) -> str:
+        read.append(path)
+        return digest(path)
+
+    for module in (records, keeping):
+        monkeypatch.setattr(module, "digest", reads)
+    async with await a_vm(boot_files) as vm:
+        await vm.start()
+        await vm.scsi.add(str(image), "/run/disk", read_only=True)
+        await vm.save(tmp_path / "first")
+    assert set(read) == {image, boot_files.vmlinux, boot_files.initrd}
+    read.clear()
+    async with await restore(tmp_path / "first") as vm:
+        await vm.start()
+        await vm.save(tmp_path / "second")
+    assert read == []
+    async with await restore(tmp_path / "second") as vm:
+        await vm.start()
+        assert (await run(vm, "ls", "/run/disk")).code == 0
 
 
 async def test_what_cannot_be_saved_is_named_and_the_vm_runs_on_and_what_is_there_stays(

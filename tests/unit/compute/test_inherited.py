@@ -20,6 +20,7 @@ from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.overlay import CLUSTER, overlay
 from utilityvm.compute.qemu.pins import Pins
 from utilityvm.kit.errors import Corrupt, HostError, NotFound, StateError, Unsupported, UtilityVMError
+from utilityvm.kit.files import digest, identity
 from utilityvm.kit.ids import VmId
 from utilityvm.kit.proc import run_tool
 from utilityvm.schema.requests import ModifySettingRequest
@@ -117,6 +118,22 @@ async def test_for_clones_that_are_made_at_once_no_file_is_read(tmp_path: Path) 
         os.utime(tmp_path / "layer", (0, 0))
         with pytest.raises(Unsupported, match="layer, which it reads, is not what it was"):
             Inherited("vm x", Devices(pmem=(device,)), {}, tmp_path, tmp_path)
+
+
+async def test_a_file_whose_digest_is_known_is_not_read_until_it_is_another(tmp_path: Path) -> None:
+    path = image(tmp_path / "layer", b"layer")
+    known = {identity(path): "f" * 64}
+    async with machine() as rig:
+        await rig.pmem(path)
+        await rig.keeping.prepare("saved", known)
+        (device,) = (await rig.keeping.kept(rig.monitor))[0].pmem
+        assert device.file == FileRecord(sha256="f" * 64, identity=identity(path))
+    os.utime(path, (0, 0))
+    async with machine() as rig:
+        await rig.pmem(path)
+        await rig.keeping.prepare("saved", known)
+        (device,) = (await rig.keeping.kept(rig.monitor))[0].pmem
+        assert device.file == FileRecord(sha256=digest(path), identity=identity(path))
 
 
 async def test_all_that_cannot_be_kept_is_named_at_once(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from utilityvm.compute.qemu.origin import KEPT, Memories
 from utilityvm.compute.qemu.records import record_of
 from utilityvm.compute.qemu.share import Share
 from utilityvm.kit.errors import Corrupt, HostError, NotFound, Unsupported
+from utilityvm.kit.files import digest, identity
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.store.layout import Layout
 from utilityvm.store.templates import Draft, Manifest
@@ -53,6 +54,23 @@ def template(folder: Path, kernel: Path, template_id: str = "one", facts: HostFa
         os.pwrite(draft.state, b"state", 0)
         machine, digest = record_of(launch(kernel), facts), hashlib.sha256(b"state").hexdigest()
         draft.keep(Manifest(id=template_id, created=0, options=OptionsLCOW(), machine=machine, state_sha256=digest))
+
+
+async def test_the_digests_of_what_it_reads_are_known_to_who_goes_on_from_it_and_those_that_were_never_told_are_not(
+    tmp_path: Path, kernel: Path
+) -> None:
+    template(tmp_path, kernel)
+    memories = Memories()
+    origin = await memories.take(tmp_path, launch(kernel), OLD, HERE)
+    assert origin.digests == {identity(kernel): digest(kernel)}
+    known = {identity(kernel): "f" * 64}
+    assert [record_of(launch(kernel), OLD, known, kept=kept).files["kernel"].sha256 for kept in (True, False)] == ["f" * 64, ""]
+    os.utime(kernel, (0, 0))
+    assert record_of(launch(kernel), OLD, known).files["kernel"].sha256 == digest(kernel)
+    origin.machine = record_of(launch(kernel), OLD, kept=False)
+    assert origin.digests == {}
+    origin.close()
+    memories.close()
 
 
 async def test_memory_is_copied_once_sealed_and_each_clone_has_descriptors_of_its_own(tmp_path: Path, kernel: Path) -> None:

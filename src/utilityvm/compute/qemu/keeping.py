@@ -15,6 +15,7 @@ from utilityvm.compute.qemu.modify import DiskSlot, PmemSlot
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.compute.qemu.nics import Nics
 from utilityvm.compute.qemu.plan9 import Shares
+from utilityvm.compute.qemu.records import NONE_KNOWN
 from utilityvm.kit.errors import HostError, StateError, Unsupported
 from utilityvm.kit.files import digest, identity
 from utilityvm.kit.ids import VmId
@@ -51,10 +52,10 @@ class Keeping:
         self._files: dict[str, FileRecord] = {}
         self._what = ""
 
-    async def prepare(self, what: str, *, by_content: bool = True) -> None:
+    async def prepare(self, what: str, known: Mapping[str, str] = NONE_KNOWN, *, by_content: bool = True) -> None:
         """Find out whether all of it can be kept, while the guest runs; `what` is what becomes of it, in words. Files that clones share are
-        read, so that they are known `by_content`, also where they lie elsewhere; or, for clones that are made at once, they are known by
-        their names and times alone.
+        read, so that they are known `by_content`, also where they lie elsewhere, unless their digest is `known` by their identity; or, for
+        clones that are made at once, they are known by their names and times alone.
 
         Raises:
             Unsupported: something cannot be kept; all of that is named.
@@ -64,7 +65,7 @@ class Keeping:
         self._what = what
         shared = {plugged.identity: plugged.path for plugged in self._shared(self._checked())}
         try:
-            found = await asyncio.to_thread(_digests, shared) if by_content else dict.fromkeys(shared, "")
+            found = await asyncio.to_thread(_digests, shared, known) if by_content else dict.fromkeys(shared, "")
         except OSError as error:
             raise HostError(f"vm {self._id}: {error.filename}: cannot be read: {error.strerror}") from error
         self._files = {name: FileRecord(sha256=sha256, identity=name) for name, sha256 in found.items()}
@@ -137,8 +138,8 @@ def _lacks(devices: Devices, there: Mapping[str, Plugged]) -> Iterator[str]:
             yield f"{what}, whose file was changed or removed meanwhile"
 
 
-def _digests(shared: Mapping[str, str]) -> dict[str, str]:
-    return {name: digest(Path(path)) for name, path in shared.items()}
+def _digests(shared: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    return {name: known.get(name) or digest(Path(path)) for name, path in shared.items()}
 
 
 def _slots(devices: Devices) -> list[str]:

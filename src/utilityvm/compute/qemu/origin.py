@@ -67,6 +67,13 @@ class Origin:
             self._fds.append(os.dup(kept.fd))
         self.memory, self.state = self._fds[-1 if kept is not None else 0], self._fds[1]
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests of the files that it boots from and that its guest only reads, by their identities."""
+        devices = self.inherited.devices
+        given = (*(disk.file for disk in devices.disks), *(device.file for device in devices.pmem))
+        return {file.identity: file.sha256 for file in (*self.machine.files.values(), *given) if file is not None and file.sha256}
+
     async def whole(self) -> None:
         """Copy the memory, if it is the first of its template in this process and QEMU cannot do without. A cancelled call is carried out.
 

@@ -1,8 +1,10 @@
 """What a machine's state goes with: a record of the machine that was saved, and whether another can go on from it."""
 
 import hashlib
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from utilityvm.compute.qemu.facts import Accel, HostFacts
@@ -13,18 +15,27 @@ from utilityvm.kit.files import digest, identity
 from utilityvm.store.devices import FileRecord
 from utilityvm.store.templates import MachineRecord
 
+NONE_KNOWN: Final[Mapping[str, str]] = MappingProxyType({})
+"""No digests of files."""
+
 _HINT: Final = "make it again on this host"
 
 
-def record_of(launch: Launch, facts: HostFacts, *, memory_in_state: bool = False, kept: bool = True) -> MachineRecord:
-    """Return what the state of this machine goes with. Reads all of the files that it boots from, unless it is not `kept` longer than them.
+def record_of(
+    launch: Launch, facts: HostFacts, known: Mapping[str, str] = NONE_KNOWN, *, memory_in_state: bool = False, kept: bool = True
+) -> MachineRecord:
+    """Return what the state of this machine goes with. Reads the files that it boots from, but for those whose digests are `known`, by
+    their identities; none if it is not `kept` longer than they are.
 
     Raises:
         OSError: one of them cannot be read.
     """
-    files = {
-        str(fd): FileRecord(sha256=digest(Path(path)) if kept else "", identity=identity(Path(path))) for fd, path in launch.files.items()
-    }
+
+    def record(path: Path) -> FileRecord:
+        name = identity(path)
+        return FileRecord(sha256=(known.get(name) or digest(path)) if kept else "", identity=name)
+
+    files = {str(fd): record(Path(path)) for fd, path in launch.files.items()}
     return MachineRecord(
         qemu=_version(facts),
         accel=facts.accel.value,

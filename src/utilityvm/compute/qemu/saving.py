@@ -21,7 +21,7 @@ from utilityvm.compute.qemu.lower import Launch
 from utilityvm.compute.qemu.memory import new_memory
 from utilityvm.compute.qemu.monitor import ANSWER_TIMEOUT, Monitor
 from utilityvm.compute.qemu.origin import Origin
-from utilityvm.compute.qemu.records import record_of
+from utilityvm.compute.qemu.records import NONE_KNOWN, record_of
 from utilityvm.compute.qemu.snapshot import Snapshot
 from utilityvm.guest.transport import Transport
 from utilityvm.kit.aio import finish
@@ -58,6 +58,7 @@ class Saving:
         self._own = -1  # the machine's own memory, where it does not change another's for itself alone
         self.inherited = Devices() if origin is None else origin.inherited.devices
         """What it has from the one that it goes on from; nothing when it boots."""
+        self._known = NONE_KNOWN if origin is None else origin.digests
 
     async def begin(self, held: ExitStack) -> int:
         """Return a descriptor of the memory to start with: the machine's own, which `held` closes, or another's that it must not change.
@@ -85,12 +86,13 @@ class Saving:
         return self._own
 
     async def record(self, *, kept: bool = True) -> MachineRecord:
-        """Return what its state goes with. Reads all of the files that it was booted from, if the record is to be `kept`.
+        """Return what its state goes with. If the record is to be `kept`, the files that it was booted from are read, but for those whose
+        digests are known of what it goes on from.
 
         Raises:
             HostError: a file cannot be read.
         """
-        make = partial(record_of, self._launch, self._facts, memory_in_state=self._own < 0, kept=kept)
+        make = partial(record_of, self._launch, self._facts, self._known, memory_in_state=self._own < 0, kept=kept)
         try:
             return await finish(asyncio.to_thread(make), within=None)
         except OSError as error:
@@ -107,7 +109,7 @@ class Saving:
         """
         if not self._launch.savable or self._own < 0:
             raise Unsupported(f"vm {self._id}: was not made to be saved as a template", hint="is_template=True")
-        await finish(keeping.prepare("saved as a template"), within=None)
+        await finish(keeping.prepare("saved as a template", self._known), within=None)
         machine = await self.record()
         with await finish(asyncio.to_thread(Draft, self._folder, self._id), within=None) as draft:
             async with _standing_still(monitor, transports):
@@ -124,7 +126,7 @@ class Saving:
             StateError: it is being given something.
             HostError, QmpError, ConnectionLost, DeadlineExceeded: it cannot be saved.
         """
-        await finish(keeping.prepare("saved"), within=None)
+        await finish(keeping.prepare("saved", self._known), within=None)
         machine = await self.record()
         with await finish(asyncio.to_thread(Bed, path, machine.memory_bytes), within=None) as bed:
             async with _standing_still(monitor, transports):
