@@ -61,6 +61,11 @@ def test_every_path_of_the_architecture_exists() -> None:
             assert any(place.exists() for place in places), word
 
 
+def test_every_package_of_the_agent_is_in_the_architecture() -> None:
+    packages = {path.name for path in (ROOT / "agent" / "internal").iterdir() if path.is_dir()}
+    assert packages <= set(re.findall(r"`(?:agent/)?internal/(\w+)`", TEXTS["ARCHITECTURE.md"]))
+
+
 def test_the_readme_fits_on_a_screen_and_names_the_first_commands() -> None:
     lines = TEXTS["README.md"].splitlines()
     assert len(lines) <= 85
