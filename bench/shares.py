@@ -145,7 +145,7 @@ SIDES = {
 
 
 async def measured(side: Side, folder: Path, names: list[str]) -> dict[str, float]:
-    """Return the seconds of each work in a new VM, with git's index as the host has left it: a guest's first `git status` writes its own."""
+    """Return the seconds of each work in a new VM, with git's index as the host left it: a guest's first `git status` writes its own."""
     taken = {}
     shutil.copy2(folder / "index", folder / "tree" / ".git" / "index")
     with serving(side):

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import subprocess  # noqa: TID251 (on a terminal of its reader)
 import sys
 from pathlib import Path
 
@@ -53,6 +55,25 @@ def test_the_program_that_exports_to_opentelemetry(tmp_path: Path) -> None:
     exported = set(re.findall(r'^    "name": "([^"]+)"', said, re.MULTILINE))
     assert {"request", "uvm::CreateLCOW", "hcs::System::Start", "boot.kernel", "gcs::Process::waitBackground", "uvm::Close"} <= exported
     assert len(set(re.findall(r'"trace_id": "(0x\w+)"', said))) == 1
+
+
+def test_a_launch_is_replayed_by_hand(boot_files: BootFiles) -> None:
+    script = block("Replay a launch by hand", "sh")
+    assert script.startswith("B=/var/lib/utilityvm/boot ")
+    script = script.replace("/var/lib/utilityvm/boot", shlex.quote(str(boot_files.folder)), 1)
+    said = ""
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f"exec timeout {SECONDS} sh -c {shlex.quote(script)}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as qemu:
+        assert qemu.stdin
+        assert qemu.stdout
+        while "/ # " not in said and (some := os.read(qemu.stdout.fileno(), 4096)):
+            said += some.decode(errors="replace")
+        qemu.stdin.write(b"echo sum $((40+2)); poweroff -f\n")
+        qemu.stdin.flush()
+        said = qemu.stdout.read().decode(errors="replace")
+    assert "sum 42" in said
+    assert qemu.returncode == 0
 
 
 def test_the_table_of_names_is_the_codes() -> None:
