@@ -8,8 +8,13 @@ export CGO_ENABLED = 0
 FUZZ_SECONDS = 60
 FUZZ_INPUTS = 1000000
 FUZZ_SEED =
+# The user is a matter of the host and the kernel one of the guest: every test runs as root and as an ordinary user, and on both kernels,
+# but not in all four ways. As root on the distribution's kernel: all; as an ordinary user on our own: all that he can do; as root on our
+# own: what only root can. An ordinary user's boot files are found and read on the distribution's too, which alone has a screen.
+AS_USER = tests/vm/test_readme.py tests/vm/test_debugging.py tests/vm/test_screen.py
+VM_LANES = $(if $(filter 0,$(shell id -u)),vm vm-as-user vm-source-as-root,vm vm-source)
 
-.PHONY: setup setup-source run test check quick lint agent go-test pure hcs images unit golden parity fault vm vm-source package vm-as-user kernel-twice test-here test-elsewhere bench soak fuzz lock clean
+.PHONY: setup setup-source run test check quick lint agent go-test pure hcs images unit golden parity fault vm vm-source vm-source-as-root package vm-as-user kernel-twice rest bench soak fuzz lock clean
 
 setup:
 	@tools/setup.sh
@@ -21,16 +26,13 @@ setup-source: setup
 run: setup
 	.venv/bin/uvm run busybox uname -a
 
-test: setup setup-source lint go-test
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-here test-elsewhere
+# Two at a time, the long ones first: an emulated VM keeps one processor busy.
+test: setup setup-source
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(VM_LANES) rest pure lint go-test
 
-# Both halves of the tests: an emulated VM keeps one processor busy, so the two take turns as little as there are two.
-test-here: pure
-	$(PYTEST) tests $(PURE:%=--ignore=%)
-
-test-elsewhere:
-	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory vm-as-user; fi
-	@$(MAKE) --no-print-directory vm-source
+# All but the virtual machines of tests/vm, and what is measured.
+rest:
+	$(PYTEST) tests --ignore=tests/vm $(PURE:%=--ignore=%)
 
 # Two at a time: types and parity keep one processor busy as long as all other tests do another.
 check:
@@ -75,12 +77,16 @@ unit golden fault vm hcs package images:
 vm-source: setup-source
 	UVM_BOOT_FILES=$(CURDIR)/build/boot-source $(PYTEST) tests/vm --ignore tests/vm/test_boot_files.py
 
+vm-source-as-root: setup-source
+	UVM_BOOT_FILES=$(CURDIR)/build/boot-source $(PYTEST) tests/vm -m root
+
 # the same source compiled in two places gives the same kernel; twice the minutes
 kernel-twice: setup-source
 	.venv/bin/python tools/kernel_twice.py
 
-vm-as-user:
-	@tools/test-as-user.sh tests/vm
+vm-as-user: setup-source
+	@UVM_BOOT_FILES=build/boot-source tools/test-as-user.sh tests/vm
+	@tools/test-as-user.sh $(AS_USER)
 
 # Only names, versions and hashes go into the lock file, whatever index this machine uses.
 lock:

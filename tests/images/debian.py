@@ -1,5 +1,6 @@
 """Debian as a root file system, made once from this host's mirror by debootstrap; what was made is kept in `build`."""
 
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -15,10 +16,17 @@ SECONDS = 900
 
 def debian_tar() -> Path:
     """Return the archive of a small Debian 12 with Python; skips the test where none can be made."""
-    if KEPT.exists():
-        return KEPT
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and not KEPT.exists():
         pytest.skip("only root makes a Debian by debootstrap")
+    KEPT.parent.mkdir(exist_ok=True)
+    with KEPT.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two lanes may want it at once
+        if not KEPT.exists():
+            _make()
+    return KEPT
+
+
+def _make() -> None:
     sites = run_tool(["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"], within=60).split()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "root")
@@ -30,8 +38,6 @@ def debian_tar() -> Path:
         for left in (root / "var/cache/apt/archives", root / "var/lib/apt/lists"):
             for path in left.glob("*.deb"):
                 path.unlink()
-        KEPT.parent.mkdir(exist_ok=True)
         written = KEPT.with_suffix(".part")
         run_tool(["tar", "--xattrs", "--numeric-owner", "--sort=name", "-C", root, "-cf", written, "."], within=SECONDS)
         written.replace(KEPT)
-    return KEPT

@@ -20,6 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.vm)
+        if os.geteuid() != 0 and (what := item.get_closest_marker("root")):
+            item.add_marker(pytest.mark.skip(reason=f"only root can {what.args[0]}"))
 
 
 @pytest.fixture(scope="session")

@@ -113,7 +113,7 @@ async def test_options_of_the_mount_hold(clean: UtilityVM, tmp_path: Path) -> No
         await clean.modify(disk("Add", 0, image, "/d/a", options=("no-such-option",)))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes block devices")
+@pytest.mark.root("make block devices")
 async def test_a_block_device_of_the_host_is_a_disk_of_the_guest(clean: UtilityVM, tmp_path: Path) -> None:
     image = ext4(tmp_path / "device.img")
     with loop_device(image) as device:

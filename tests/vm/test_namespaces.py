@@ -3,7 +3,6 @@
 The namespaces are the test's own, for which it must be root.
 """
 
-import os
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -23,7 +22,7 @@ from .test_containers import a_vm, running, said, script, spec
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces and taps"),
+    pytest.mark.root("make namespaces and taps"),
     pytest.mark.skipif(shutil.which("tc") is None or not Path("/dev/net/tun").exists(), reason="no iproute2, or no /dev/net/tun"),
 ]
 

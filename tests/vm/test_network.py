@@ -28,7 +28,7 @@ from .running import LIMIT, sh
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a host for the test"),
+    pytest.mark.root("make a host for the test"),
     pytest.mark.skipif(shutil.which("passt") is None or shutil.which("ip") is None, reason="passt or ip is not installed"),
 ]
 

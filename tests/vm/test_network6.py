@@ -1,7 +1,6 @@
 """A guest's network on a host that has IPv6: the same rules, in both families."""
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -17,7 +16,7 @@ from .running import LIMIT, sh
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a host for the test"),
+    pytest.mark.root("make a host for the test"),
     pytest.mark.skipif(shutil.which("passt") is None or shutil.which("ip") is None, reason="passt or ip is not installed"),
 ]
 

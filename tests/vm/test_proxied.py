@@ -1,7 +1,6 @@
 """A guest whose network a proxy in another process sets up, on the real thing."""
 
 import asyncio
-import os
 import shutil
 import signal
 import sys
@@ -69,7 +68,7 @@ async def test_an_adapter_is_there_when_the_vm_has_started_and_comes_and_goes_as
         await shim.aclose()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces and taps")
+@pytest.mark.root("make namespaces and taps")
 @pytest.mark.skipif(shutil.which("tc") is None or not Path("/dev/net/tun").exists(), reason="no iproute2, or no /dev/net/tun")
 async def test_a_proxy_gives_a_vm_the_place_in_the_namespace_of_its_name_and_nothing_of_it_is_left(boot_files: BootFiles) -> None:
     with pod() as (here, there):

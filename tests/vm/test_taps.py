@@ -39,7 +39,7 @@ from .running import LIMIT, sh
 
 pytestmark = [
     pytest.mark.asyncio,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces and taps"),
+    pytest.mark.root("make namespaces and taps"),
     pytest.mark.skipif(shutil.which("tc") is None or not Path("/dev/net/tun").exists(), reason="no iproute2, or no /dev/net/tun"),
 ]
 

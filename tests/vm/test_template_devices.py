@@ -1,6 +1,5 @@
 """Templates with disks, layers and shares in them, and clones that have these: real virtual machines."""
 
-import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -220,11 +219,10 @@ async def test_a_qcow2_disk_is_kept_as_one(boot_files: BootFiles, place: Path) -
     await template.remove()
 
 
+@pytest.mark.root("make block devices")
 async def test_a_disk_of_the_host_and_a_disk_of_another_format_are_refused_by_name_and_the_vm_runs_on(
     boot_files: BootFiles, place: Path
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("loop devices are root's")
     async with await a_template_vm(boot_files, f"test-{new_guid()}") as vm:
         await vm.start()
         with loop_device(ext4(place / "loop.img")) as device:
