@@ -43,6 +43,11 @@ async def vm(boot_files: BootFiles) -> AsyncIterator[UtilityVM]:
         assert machine.state == "running", f"a test has ended the VM that others need: {machine.exit_error}"
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def _module_loop() -> None:
+    """Begin the module's event loop, which stays, before descriptors are counted: whichever of its tests are run, and in which order."""
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fail a test that leaves a process, an open descriptor, or a file in the folder for temporary ones."""

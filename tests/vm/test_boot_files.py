@@ -99,6 +99,7 @@ def test_what_was_built_is_in_order(built: BootFiles) -> None:
     assert load(built.folder, digests=True) == built
 
 
+@pytest.mark.once
 def test_a_second_build_is_the_same_to_the_byte_and_replaces_the_first(built: BootFiles) -> None:
     before = {name: hashlib.sha256((built.folder / name).read_bytes()).hexdigest() for name in FILES}
     inode = built.folder.stat().st_ino

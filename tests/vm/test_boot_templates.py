@@ -16,6 +16,7 @@ from utilityvm.store import boots, templates
 from utilityvm.store.layout import Layout
 from utilityvm.vm.compose import boot_key
 
+from .once import once
 from .running import Done, uvm
 
 
@@ -64,6 +65,7 @@ async def test_a_sandbox_goes_on_from_a_boot_unless_it_is_told_not_to(unique: st
             assert box.vm.options.is_clone is template
 
 
+@pytest.mark.once
 async def test_of_sandboxes_that_are_opened_at_once_one_makes_the_template_and_all_open(unique: str) -> None:
     async def cloned() -> bool:
         async with Sandbox("busybox", options=small(unique)) as box:
@@ -76,7 +78,7 @@ async def test_of_sandboxes_that_are_opened_at_once_one_makes_the_template_and_a
     assert await cloned()
 
 
-@pytest.mark.parametrize("broken", ["memory", "state"])
+@pytest.mark.parametrize("broken", ["memory", *once("state")])
 async def test_a_template_that_is_broken_on_the_disk_is_no_error_of_anybodys(unique: str, broken: str) -> None:
     async with Sandbox("busybox", options=small(unique)):
         pass
@@ -89,6 +91,7 @@ async def test_a_template_that_is_broken_on_the_disk_is_no_error_of_anybodys(uni
         assert box.vm.options.is_clone
 
 
+@pytest.mark.once
 async def test_memory_that_is_not_as_it_was_saved_is_found_out_when_nothing_goes_on_from_it(
     unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

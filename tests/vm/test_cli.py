@@ -16,6 +16,7 @@ from utilityvm.boot.files import BootFiles
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.service import QemuService
 
+from .once import once
 from .running import LIMIT, NOTHING, PIPE, UVM, Done, command, of_vm, outcome_of, told, uvm
 
 SMALL = ("--memory", "256", "--cpus", "1")
@@ -190,7 +191,7 @@ async def test_without_a_command_it_lasts_as_long_as_the_vm() -> None:
 # -- signals ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, *once(signal.SIGTERM, signal.SIGHUP)])
 @pytest.mark.parametrize("moment", ["during the boot", "during the command"])
 async def test_a_signal_ends_it_in_order(number: signal.Signals, moment: str) -> None:
     async with boot("sh", "-c", "echo ready; sleep 1000") as (uvm, vm_id):

@@ -22,7 +22,7 @@ from utilityvm.schema.requests import ProcessorLimits
 
 from .running import LIMIT, of_vm, qemu_of, run
 
-WINDOW = 5.0  # seconds that a measurement takes
+WINDOW = 3.0  # seconds that a measurement takes
 SPIN = ("sh", "-c", "echo spinning; while :; do :; done")
 TICK = os.sysconf("SC_CLK_TCK")
 

@@ -16,6 +16,7 @@ from utilityvm.store import sleepers
 
 from .disks import ext4
 from .killed import killed_at
+from .once import once
 from .running import run, sh
 from .small import a_vm
 
@@ -87,6 +88,7 @@ async def test_it_sleeps_and_wakes_again_and_is_forked_by_a_copy(boot_files: Boo
         assert (await sh(vm, "hostname; cat /tmp/when")).out.split() == [child.id.encode(), b"before"]
 
 
+@pytest.mark.once
 async def test_a_vm_that_is_there_does_not_go_on_twice(boot_files: BootFiles, tmp_path: Path) -> None:
     path = tmp_path / "vm"
     await asleep(boot_files, path)
@@ -100,6 +102,7 @@ async def test_a_vm_that_is_there_does_not_go_on_twice(boot_files: BootFiles, tm
         pass
 
 
+@pytest.mark.once
 async def test_another_qemu_or_kernel_is_refused_with_the_reason(
     boot_files: BootFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +185,7 @@ async def test_what_cannot_be_saved_is_named_and_the_vm_runs_on_and_what_is_ther
         assert (await run(vm, "true")).code == 0
 
 
+@pytest.mark.once
 async def test_a_disk_that_is_full_is_told_and_the_vm_runs_on(boot_files: BootFiles, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_fd: int, _data: bytes | memoryview, _offset: int) -> None:
         raise OSError(28, os.strerror(28))
@@ -219,10 +223,7 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     ("step", "whole"),
     [
-        ("before extents", False),
-        ("after write_all", False),
-        ("after _digest", False),
-        ("before give_name", False),
+        *once(("before extents", False), ("after write_all", False), ("after _digest", False), ("before give_name", False)),
         ("after give_name", True),
     ],
 )

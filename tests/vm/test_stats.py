@@ -17,7 +17,7 @@ from utilityvm.kit.proc import run_tool
 from .disks import MIB, ext4
 from .running import LIMIT, qemu_of, sh
 
-WINDOW = 5.0  # seconds that a measurement takes
+WINDOW = 3.0  # seconds that a measurement takes
 UVM = (sys.executable, "-m", "utilityvm")
 
 

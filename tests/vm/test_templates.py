@@ -42,6 +42,7 @@ from utilityvm.vm import compose
 from .containers import spec
 from .disks import ext4
 from .killed import killed_at
+from .once import once
 from .running import LIMIT, of_vm, run, sh
 from .small import a_template_vm
 
@@ -158,6 +159,7 @@ async def test_there_is_one_template_of_an_id(template: Template, boot_files: Bo
         await a_template_vm(boot_files, template.id)
 
 
+@pytest.mark.once
 async def test_a_clone_of_another_machine_kernel_or_qemu_is_refused_with_the_reason(
     template: Template, boot_files: BootFiles, tmp_path: Path
 ) -> None:
@@ -209,6 +211,7 @@ async def test_what_a_vm_has_been_given_is_named_when_it_cannot_be_saved_and_it_
         await open_template(name)
 
 
+@pytest.mark.once
 async def test_an_agent_that_does_not_answer_is_not_saved_and_goes_on(boot_files: BootFiles) -> None:
     name = f"test-{new_guid()}"
     async with await a_template_vm(boot_files, name) as vm:
@@ -256,6 +259,7 @@ async def until_the_end(do: Callable[[int], Awaitable[object]]) -> int:
     raise AssertionError
 
 
+@pytest.mark.once
 async def test_a_disk_that_is_full_is_told_and_the_vm_runs_on(boot_files: BootFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_source: int, _target: int, *, dig: bool) -> None:  # noqa: ARG001 (as the real one)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -273,6 +277,7 @@ async def test_a_disk_that_is_full_is_told_and_the_vm_runs_on(boot_files: BootFi
     await (await open_template(name)).remove()
 
 
+@pytest.mark.once
 async def test_a_save_that_is_given_up_is_carried_out(boot_files: BootFiles) -> None:
     name = f"test-{new_guid()}"
     async with await a_template_vm(boot_files, name) as vm:
@@ -287,6 +292,7 @@ async def test_a_save_that_is_given_up_is_carried_out(boot_files: BootFiles) -> 
     await (await open_template(name)).remove()
 
 
+@pytest.mark.once
 async def test_a_qemu_that_ends_while_it_is_saved_leaves_nothing(boot_files: BootFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"test-{new_guid()}"
     async with await a_template_vm(boot_files, name) as vm:
@@ -352,10 +358,7 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     ("step", "whole"),
     [
-        ("after Draft", False),
-        ("before copy_sparse", False),
-        ("after copy_sparse", False),
-        ("before sync_folder", False),
+        *once(("after Draft", False), ("before copy_sparse", False), ("after copy_sparse", False), ("before sync_folder", False)),
         ("after sync_folder", False),
         ("after _write", True),
     ],
@@ -409,13 +412,8 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     "step",
     [
-        "created",
-        "before copy_memory",
-        "after copy_memory",
-        "after seal",
-        "before the state is loaded",
-        "after the state was loaded",
-        "started",
+        *once("created", "before copy_memory", "after copy_memory", "after seal", "before the state is loaded"),
+        *once("after the state was loaded", "started"),
         "used",
     ],
 )
