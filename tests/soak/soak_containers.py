@@ -91,6 +91,7 @@ async def test_a_hundred_containers_in_one_vm_leave_nothing(vm: UtilityVM, recor
         for number in range(WARM_UP, WARM_UP + CONTAINERS):
             await one(vm, number, layers, volume, folder)
         seconds, after = clock() - begin, await count(vm)
+        await vm._containers.settled()
         assert (vm.containers, vm.scsi.disks, vm.plan9.shares) == ((), (), ())
         measured = {"containers": CONTAINERS, "seconds": round(seconds, 1), "before": asdict(before), "after": asdict(after)}
         record("containers", measured)

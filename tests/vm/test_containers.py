@@ -261,6 +261,7 @@ async def test_containers_can_share_a_disk_and_a_disk_of_ones_own_keeps_what_is_
     disk = ext4(tmp_path / "mine.img", 32)
     for text, told in (("echo kept >/x", b""), ("cat /x", b"kept\n")):
         assert (await said(vm, layers, text, scratch=disk)).out == told
+    await vm._containers.settled()
     assert vm.scsi.disks == ()
 
 
@@ -410,6 +411,7 @@ async def test_a_program_that_is_not_there_is_told_and_leaves_nothing(vm: Utilit
         with pytest.raises(GuestError, match="no.such.program"):
             async with await vm.create_container("c", spec(*argv), layers=layers) as container:
                 await container.start()
+    await vm._containers.settled()
     assert vm.scsi.disks == ()
 
 
@@ -462,6 +464,7 @@ async def test_many_containers_at_once_and_in_turn_leave_nothing_in_host_and_gue
         await one(number)
     assert await leftovers() == there
     assert_nothing_left(before, await count(vm), host_memory=4096, guest_memory=8192)
+    await vm._containers.settled()
     assert (vm.scsi.disks, vm.containers) == ((), ())
 
 

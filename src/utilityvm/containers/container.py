@@ -41,7 +41,8 @@ class _Info(msgspec.Struct, frozen=True):
 class OfVm:
     """The VM of containers, as they need it: its `id`; `admit` raises StateError where nothing can be asked of its guest; `is_over`.
 
-    `create` makes a container in its guest of a document, and `is_ours` says whether the guest's agent is this project's.
+    `create` makes a container in its guest of a document, and `is_ours` says whether the guest's agent is this project's. `scope` has
+    its tasks.
     """
 
     id: str
@@ -49,6 +50,7 @@ class OfVm:
     is_over: Callable[[], bool]
     create: Callable[[str, object], Awaitable[InGuest]]
     is_ours: Callable[[], bool]
+    scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +371,10 @@ class Container:
             if error is None:
                 raise
             event("container.close.failed", level=logging.WARNING, vm=self._vm.id, container=self.id, error=failure.message)
+
+    async def settled(self) -> None:
+        """Wait until nothing that it has given back is on its way out of the VM."""
+        await self._taken.settled()
 
     def abandon(self) -> None:
         """Let go of it: its VM is over. Whoever waits gets `ConnectionLost`."""

@@ -78,9 +78,12 @@ class Inherited:
         return tuple(one.record for one in found)
 
 
-def taken(record: ContainerRecord, tables: Tables, vm_id: str) -> tuple[Releases, ScratchDisk | None]:
-    """Return how what a container has is given back, and the disk that it writes to. What is there no more was given back already."""
-    given, scratch = Releases(vm_id), None
+def taken(record: ContainerRecord, tables: Tables, given: Releases) -> ScratchDisk | None:
+    """Put on `given` how what a container has is given back, and return the disk that it writes to.
+
+    What is there no more was given back already.
+    """
+    scratch = None
     for guest_path in record.layers:
         if (layer := _layer(guest_path, tables)) is not None:
             given.push(f"layer {layer.host_path}", partial(tables.layers.remove, layer))
@@ -90,7 +93,7 @@ def taken(record: ContainerRecord, tables: Tables, vm_id: str) -> tuple[Releases
         given.push(f"scratch disk {disk.host_path}", partial(tables.scsi.remove, disk.host_path))
     if record.root:
         given.push("union of layers", partial(tables.layers.remove_combined, record.root))
-    return given, scratch
+    return scratch
 
 
 def _layer(guest_path: str, tables: Tables) -> ImageLayer | None:

@@ -1,50 +1,93 @@
 """What was taken for a container, and how each is given back: the last first, whichever of them fails."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import final
 
+from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import NotFound, UtilityVMError
 from utilityvm.kit.trace import event
 
-Release = Callable[[], Awaitable[None]]
+Rest = Callable[[], Awaitable[None]]
+Release = Callable[[], Awaitable[Rest | None]]
+"""Gives something back to the VM; what it returns is the rest of that, for which nobody has to wait."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Taken:
+    what: str
+    release: Release
+    close: Callable[[], None]
 
 
 @final
 class Releases:
-    """What one container has taken from its VM; `vm_id` is the VM's, for the log."""
+    """What one container has taken from the VM `vm_id`, in whose `scope` the rest of giving it back goes on."""
 
-    def __init__(self, vm_id: str) -> None:
-        self._vm_id = vm_id
-        self._taken: list[tuple[str, Release, Callable[[], None]]] = []
+    def __init__(self, vm_id: str, scope: Scope) -> None:
+        self._vm_id, self._scope = vm_id, scope
+        self._taken: list[_Taken] = []
+        self._leaving: dict[_Taken, asyncio.Task[None]] = {}
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to be given back."""
-        return not self._taken
+        return not self._taken and not self._leaving
 
     def push(self, what: str, release: Release, close: Callable[[], None] = lambda: None) -> None:
         """Remember how `what` is given back to the VM, and what is then closed on the host."""
-        self._taken.append((what, release, close))
+        self._taken.append(_Taken(what, release, close))
 
     async def release(self) -> UtilityVMError | None:
         """Give all of it back; return the first failure. What failed stays, and the next call tries it again."""
+        await self.settled()
         taken, self._taken, first = self._taken, [], None
-        for what, release, close in reversed(taken):
+        for one in reversed(taken):
             try:
-                await release()
+                rest = await one.release()
             except NotFound:  # somebody else has given it back
-                close()
+                one.close()
             except UtilityVMError as error:
-                event("container.kept", level=logging.WARNING, vm=self._vm_id, resource=what, error=error.message)
-                self._taken.insert(0, (what, release, close))
+                self._keep(one, error)
                 first = first or error
             else:
-                close()
+                if rest is None:
+                    one.close()
+                else:
+                    self._leave(_Taken(one.what, rest, one.close))
         return first
+
+    async def settled(self) -> None:
+        """Wait until none of it is on its way out."""
+        if self._leaving:
+            await asyncio.wait([*self._leaving.values()])
 
     def abandon(self) -> None:
         """Close what is open on the host: the VM is over, and all that it had with it."""
-        taken, self._taken = self._taken, []
-        for _, _, close in reversed(taken):
-            close()
+        there, self._taken, self._leaving = [*self._taken, *self._leaving], [], {}
+        for one in reversed(there):
+            one.close()
+
+    def _leave(self, one: _Taken) -> None:
+        async def leave() -> None:
+            failure: UtilityVMError | None = None
+            try:
+                await one.release()
+            except NotFound:
+                pass
+            except UtilityVMError as error:
+                failure = error
+            if self._leaving.pop(one, None) is None:
+                return  # the VM is over
+            if failure is None:
+                one.close()
+            else:
+                self._keep(one, failure)
+
+        self._leaving[one] = self._scope.start(f"release {one.what}", leave())
+
+    def _keep(self, one: _Taken, error: UtilityVMError) -> None:
+        event("container.kept", level=logging.WARNING, vm=self._vm_id, resource=one.what, error=error.message)
+        self._taken.insert(0, one)

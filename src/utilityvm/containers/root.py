@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, final
 
 from utilityvm.containers.document import ContainerId, folder
-from utilityvm.containers.releases import Releases
+from utilityvm.containers.releases import Releases, Rest
 from utilityvm.containers.scratch import SCRATCH_FORMAT, fill
 from utilityvm.devices.ports import Owner
 from utilityvm.devices.scsi import DiskAccess
@@ -28,7 +28,7 @@ class ScratchDisk:
 
     def __init__(self, host_path: str, guest_path: str, file: DiskFile | None = None) -> None:
         self.host_path, self.guest_path = host_path, guest_path
-        self._file, self._users = file, 0
+        self.file, self._users = file, 0
 
     def take(self) -> None:
         """Count one more container."""
@@ -37,8 +37,8 @@ class ScratchDisk:
     def close(self) -> None:
         """Count one less, and close the file after the last: its path may be another file's from then on."""
         self._users -= 1
-        if self._users == 0 and self._file is not None:
-            self._file.close()
+        if self._users == 0 and self.file is not None:
+            self.file.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,17 @@ class Rooms:
         except BaseException:
             disk.close()
             raise
-        taken.push(f"scratch disk {disk.host_path}", partial(self.tables.scsi.remove, disk.host_path), disk.close)
+        release = partial(self.tables.scsi.remove if disk.file is None else self._let_go, disk.host_path)
+        taken.push(f"scratch disk {disk.host_path}", release, disk.close)
         return disk
+
+    async def _let_go(self, host_path: str) -> Rest | None:
+        """Give back a disk of ours, which nobody else can want: its guest lets go of it, and then nobody waits for the host to do so.
+
+        QEMU takes 50 ms for that, in which it waits for more to do.
+        """
+        rest = partial(self.tables.scsi.remove, host_path)
+        return rest if await self.tables.scsi.leave_guest(host_path) else None
 
     async def _new_disk(self, size: int) -> ScratchDisk:
         if self.owner.host.platform is Platform.HYPERV:

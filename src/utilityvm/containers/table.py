@@ -75,6 +75,8 @@ class Containers:
     async def create(self, container_id: str, asked: Asked) -> Container:
         """Make a container. See `UtilityVM.create_container`."""
         name = document.parse_container_id(container_id)
+        if (before := self._there.get(name)) is not None:
+            await before.settled()
         self._there = {other: one for other, one in self._there.items() if one.state is not ContainerState.DELETED or not one.released}
         if name in self._coming or name in self._there:
             raise Exists(f"container {name} already exists", hint=f"{self._owner.name} has one of this id: delete it, or take another id")
@@ -96,7 +98,7 @@ class Containers:
         self._coming.add(name)
         try:
             state = await guest.container_state(name)
-            given, scratch = taken(record, self._tables, self._vm.id)
+            scratch = taken(record, self._tables, given := self._releases())
             there = guest.adopt_container(name)
             made = self._there[name] = Container(name, self._vm, there, record.process, given, scratch)
             made.go_on(state, there.process(state.process_id) if state.runs else None)
@@ -113,6 +115,13 @@ class Containers:
             Unsupported: one has what another VM could not have.
         """
         return self._inherited.save([one.id for one in self.there], [*self._coming])
+
+    async def settled(self) -> None:
+        """Wait until nothing that containers have given back is on its way out of the VM."""
+        for one in [*self._there.values()]:
+            await one.settled()
+        for left in [*self._left]:
+            await left.settled()
 
     async def settle(self, start: Callable[[ProcessSpec], Awaitable[Process]]) -> None:
         """Let the guest write what it has of volumes to their disks, by a program that `start` starts; for a moment, and if it can."""
@@ -136,12 +145,12 @@ class Containers:
         if document.is_document(asked.spec):
             if asked.layers or asked.scratch is not None or asked.pod is not None:
                 raise InvalidOptions(f"container {name}: layers, scratch or pod beside a document of its own, which says them itself")
-            return self._container(name, await self._in_guest(name, asked.spec), asked.spec, Releases(self._vm.id))
+            return self._container(name, await self._in_guest(name, asked.spec), asked.spec, self._releases())
         self._owner.needs_linux("a container of an OCI specification; a Windows guest takes a HostedSystem document")
         spec = self._checked(asked)
         disk = self._scratch(asked)
         layers = list(dict.fromkeys(map(_absolute, asked.layers)))  # one that is there twice is hidden by itself
-        given = Releases(self._vm.id)
+        given = self._releases()
         try:
             root = await self._rooms.mount(name, layers, disk, given) if layers else None
             scratch_path, ours = root.scratch_path if root else "", self._vm.is_ours()
@@ -213,7 +222,10 @@ class Containers:
         if self._vm.is_over():
             taken.abandon()
         elif not taken.done:
-            self._left.append(taken)
+            self._left = [*(left for left in self._left if not left.done), taken]
+
+    def _releases(self) -> Releases:
+        return Releases(self._vm.id, self._vm.scope)
 
 
 async def _discard(made: InGuest) -> None:

@@ -38,6 +38,7 @@ class Do(StrEnum):
     RECORD = "be recorded"
     DONE = "be done"
     FAIL = "fail"
+    HALVE = "leave the guest"
     FAIL_HALF = "fail half-way"
 
 
@@ -53,6 +54,7 @@ LIFE: Final[Mapping[tuple[Held, Do], Held]] = {
     (Held.CHANGING, Do.FAIL): Held.ATTACHED,
     (Held.CHANGING, Do.FAIL_HALF): Held.ATTACHED,
     (Held.DETACHING, Do.DONE): Held.DETACHED,
+    (Held.DETACHING, Do.HALVE): Held.HALF,
     (Held.DETACHING, Do.FAIL): Held.ATTACHED,
     (Held.DETACHING, Do.FAIL_HALF): Held.HALF,
     (Held.HALF, Do.DETACH): Held.DETACHING,
@@ -106,7 +108,7 @@ class Holding(Generic[T]):
         """Wait until it does not move."""
         await self._settled.wait()
 
-    async def carry_out(self, work: Awaitable[None], failed: Callable[[BaseException], Do]) -> None:
+    async def carry_out(self, work: Awaitable[None], failed: Callable[[BaseException], Do], done: Do = Do.DONE) -> None:
         """Await the effect of a step that has begun, and settle."""
         try:
             await work
@@ -114,7 +116,7 @@ class Holding(Generic[T]):
             self.failure = error if isinstance(error, UtilityVMError) else None
             self.step(failed(error))
             raise
-        self.step(Do.DONE)
+        self.step(done)
 
 
 def _failed(error: BaseException) -> Do:
@@ -211,6 +213,25 @@ class Holdings(Generic[T]):
             held.references -= 1
         else:
             await self._detach(key, held)
+
+    async def halve(self, key: str, leave_guest: Callable[[T], Awaitable[None]]) -> bool:
+        """Give back one reference as far as the guest is concerned: with the last the thing leaves it by `leave_guest`.
+
+        Returns whether it is half detached now: then `drop` takes it away. A call that is cancelled is carried out.
+
+        Raises:
+            NotFound: nothing is held under `key`.
+            UtilityVMError: what `leave_guest` raises: it is attached as before.
+        """
+        await self.settled(key)
+        held = self.the(key)
+        if held.references > 1:
+            held.references -= 1
+            return False
+        if held.state is not Held.HALF:
+            held.step(Do.DETACH)
+            await finish(held.carry_out(leave_guest(held.thing), _failed, Do.HALVE), within=None)
+        return True
 
     async def change(self, key: str, effect: Callable[[T], Awaitable[T]], references: int = 0) -> Holding[T]:
         """Let `effect` change the thing, one change at a time, and keep what it returns and `references` more once it is done.

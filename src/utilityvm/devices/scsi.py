@@ -58,7 +58,8 @@ class Scsi:
 
     def __init__(self, owner: Owner, controllers: int, slots: Sequence[ScsiSlot] = ()) -> None:
         self._owner, self._places = owner, [(controller, lun) for controller in range(controllers) for lun in range(LUNS)]
-        self._held = Holdings[Disk](owner.id, "SCSI disk", _Effects(owner))
+        self._effects = _Effects(owner)
+        self._held = Holdings[Disk](owner.id, "SCSI disk", self._effects)
         owner.mounts.watch(
             lambda: (Mount(held.thing.guest_path, f"the SCSI disk {held.thing.host_path}", held.state) for held in self._held)
         )
@@ -150,6 +151,18 @@ class Scsi:
         self._need_controllers()
         await self._held.drop(host_path)
 
+    async def leave_guest(self, host_path: str) -> bool:
+        """Give back a disk as far as its guest is concerned: with the last reference it leaves the guest.
+
+        Returns whether the VM alone has it now: then `remove` takes it away.
+        When that fails the disk is as it was, and the same call may be made again.
+
+        Raises:
+            NotFound: it is not attached.
+            StateError, GuestError, ConnectionLost, DeadlineExceeded: see `UtilityVM.modify`.
+        """
+        return await self._held.halve(host_path, self._effects.leave_guest)
+
     async def grow(self, host_path: str) -> None:
         """Let the VM look again at a file that has grown: the disk grows with it.
 
@@ -240,8 +253,15 @@ class _Effects:
     async def detach(self, thing: Disk, *, from_guest: bool) -> None:
         path = paths.scsi(thing.controller, thing.lun)
         guest = self._guest_remove(thing) if from_guest else None
+        await self._remove(thing, ModifySettingRequest(resource_path=path, request_type="Remove", guest_request=guest))
+
+    async def leave_guest(self, thing: Disk) -> None:
+        if (guest := self._guest_remove(thing)) is not None:
+            await self._remove(thing, ModifySettingRequest(guest_request=guest))
+
+    async def _remove(self, thing: Disk, request: ModifySettingRequest) -> None:
         try:
-            await self._owner.modify(ModifySettingRequest(resource_path=path, request_type="Remove", guest_request=guest))
+            await self._owner.modify(request)
         except UtilityVMError as error:
             error.during(f"failed to remove SCSI disk {thing.host_path} from container {self._owner.id}")
             raise

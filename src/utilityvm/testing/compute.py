@@ -103,6 +103,9 @@ class FakeMachine:
         self.wires: dict[str, Wire] = {}
         self.requests: list[ModifySettingRequest] = []
         self.refuses: Callable[[ModifySettingRequest], UtilityVMError | None] = lambda _request: None
+        self.modifies = asyncio.Event()
+        """While it is not set, changes wait; those that wait when the machine ends fail."""
+        self.modifies.set()
         self._guest, self._start_fails = guest, start_fails
         self._life = Life(f"vm {system_id}", LIFE, State.CREATED)
         self._transport = Transport(f"vm {system_id}", bytes(16))
@@ -245,6 +248,7 @@ class FakeMachine:
         if self._status is None:
             self._status = status
             self._life.step(Do.END)
+            self.modifies.set()
             self._transport.close()
             self._ended.set()
 
@@ -258,6 +262,8 @@ class FakeMachine:
     async def _modify_host(self, half: ModifySettingRequest) -> None:
         self.requests.append(half)
         await asyncio.sleep(0)
+        await self.modifies.wait()
+        self._life.check(Do.MODIFY)
         if (refusal := self.refuses(half)) is not None:
             raise refusal
 

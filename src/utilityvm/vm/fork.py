@@ -18,7 +18,7 @@ from utilityvm.options.network import NetworkWish
 from utilityvm.options.rule import broken_rules
 from utilityvm.options.rules_clone import TEMPLATE_LCOW
 from utilityvm.options.shared import Options
-from utilityvm.store.devices import Devices
+from utilityvm.vm.given import Given
 
 if TYPE_CHECKING:
     from utilityvm.vm.uvm import UtilityVM
@@ -76,14 +76,15 @@ class Wish:
     network: NetworkWish | None
 
 
-async def fork(vm_id: VmId, options: Options, system: Machine, bear: Bear, wish: Wish, devices: Callable[[], Devices]) -> Forked:
-    """See `UtilityVM.fork`; `devices` tells what the VM has been given."""
+async def fork(vm_id: VmId, options: Options, system: Machine, bear: Bear, wish: Wish, given: Given) -> Forked:
+    """See `UtilityVM.fork`; `given` is what the VM has been given."""
     if not 1 <= wish.count <= MOST_CHILDREN:
         said = f"{wish.count} children: a fork has 1 to {MOST_CHILDREN}"
         raise InvalidOptions(said, problems=[Problem("$.count", "between", said)])
     of_child = structs.replace(going_on(of_its_own(vm_id, options, "forked")), forkable=wish.forkable)
+    await given.settled()
     async with AsyncExitStack() as undo:
-        frozen = await system.freeze(devices)
+        frozen = await system.freeze(given)
         with closing(frozen):
             event("vm.forked", vm=vm_id, us=round(frozen.pause * 1e6), how=frozen.technique)
             children: list[UtilityVM] = []

@@ -6,15 +6,12 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from msgspec import structs
-
 from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import Machine
-from utilityvm.containers.table import Containers
 from utilityvm.devices import resources
 from utilityvm.devices.plan9 import Plan9
 from utilityvm.devices.scsi import Scsi
-from utilityvm.devices.tables import Tables, record
+from utilityvm.devices.tables import Tables
 from utilityvm.devices.vsmb import SmbShare
 from utilityvm.guest.connection import GuestConnection
 from utilityvm.kit.errors import Unsupported
@@ -23,24 +20,25 @@ from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.resources import CloneableResource, ScsiMount, VsmbShare
 from utilityvm.options.wcow import OptionsWCOW, TemplateConfigWCOW
 from utilityvm.plan.windows import words_of
-from utilityvm.store.devices import Devices
 from utilityvm.vm.failed_start import Phase
 from utilityvm.vm.fork import of_its_own
+from utilityvm.vm.given import Given
 
 Wait = Callable[[], Awaitable[object]]
 """Waits for a VM's end."""
 
 
 async def save_as_template(
-    vm_id: VmId, options: OptionsLCOW | OptionsWCOW, system: Machine, tables: Tables, devices: Callable[[], Devices]
+    vm_id: VmId, options: OptionsLCOW | OptionsWCOW, system: Machine, tables: Tables, given: Given
 ) -> tuple[TemplateConfig | TemplateConfigWCOW, bool]:
-    """See `UtilityVM.save_as_template`; `devices` tells what the VM has. Returns also whether the machine stays, as the template."""
+    """See `UtilityVM.save_as_template`; `given` is what the VM has. Returns also whether the machine stays, as the template."""
     if not options.is_template:
         raise Unsupported(f"vm {vm_id}: was not created to become a template", hint="is_template=True")
+    await given.settled()
     if isinstance(options, OptionsLCOW):
-        return TemplateConfig(uvm_id=vm_id, create_options=options), await system.save(options, devices)
+        return TemplateConfig(uvm_id=vm_id, create_options=options), await system.save(options, given)
     config = TemplateConfigWCOW(uvm_id=vm_id, resources=_cloneable(vm_id, tables), create_options=options)
-    return config, await system.save(None, devices)
+    return config, await system.save(None, given)
 
 
 def _cloneable(vm_id: VmId, tables: Tables) -> tuple[CloneableResource, ...]:
@@ -77,26 +75,18 @@ def _disks(scsi: Scsi) -> list[ScsiMount]:
 
 
 class Where(NamedTuple):
-    """Where a VM is saved to, and what tells what it has been given."""
+    """Where a VM is saved to, and what it has been given."""
 
     path: str | PathLike[str]
-    devices: Callable[[], Devices]
+    given: Given
 
 
 async def save(vm_id: VmId, options: OptionsLCOW | OptionsWCOW, system: Machine, where: Where, end: Wait) -> None:
     """See `UtilityVM.save`."""
-    await system.save(of_its_own(vm_id, options, "saved"), where.devices, Path(where.path))
+    alone = of_its_own(vm_id, options, "saved")
+    await where.given.settled()
+    await system.save(alone, where.given, Path(where.path))
     await end()
-
-
-def given(tables: Tables, containers: Containers) -> Devices:
-    """Return what a VM has been given of what can be saved with it.
-
-    Raises:
-        StateError: something of it is on its way in or out.
-        Unsupported: it has what a VM that goes on from it could not have.
-    """
-    return structs.replace(record(tables), containers=containers.save())
 
 
 async def remount(guest: GuestConnection, system: Machine, plan9: Plan9, phase: Phase) -> None:

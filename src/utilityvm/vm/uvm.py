@@ -58,6 +58,7 @@ from utilityvm.vm import by_id, detached, guest_ports, saving, shares
 from utilityvm.vm.end import End
 from utilityvm.vm.failed_start import Phase, start_failure
 from utilityvm.vm.fork import Bear, Forked, Wish, barren, fork
+from utilityvm.vm.given import Given
 from utilityvm.vm.life import LIFE, OVER, Do, State, check_loop
 from utilityvm.vm.link import NO_LINKS, Adapters, Links, close_machine, join, leave, open_link
 from utilityvm.vm.processes import spec_of
@@ -130,7 +131,7 @@ class UtilityVM:
         self.scsi, self.vpmem, self.layers, self.plan9, self.vsmb, self.vpci, self.pipes, self.network = self._tables
         self.uplinks = Uplinks(vm_id, self.network, system.offer, lambda: self._step(Do.USE))
         self._containers = Containers(self._as_host(), self._devices, self._tables, options, system.inherited.containers)
-        self._given = partial(saving.given, self._tables, self._containers)
+        self._given = Given(self._tables, self._containers)
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -670,7 +671,7 @@ class UtilityVM:
         async def create(container_id: str, document: object) -> InGuest:
             return await self._to_guest().create_container(container_id, document)
 
-        return OfVm(self.id, lambda: self._step(Do.USE), lambda: self._life.state in OVER, create, lambda: self._ours)
+        return OfVm(self.id, lambda: self._step(Do.USE), lambda: self._life.state in OVER, create, lambda: self._ours, self._end.scope)
 
     def _step(self, do: Do) -> None:
         self._check_loop(do)

@@ -74,6 +74,12 @@ def config(world: World, container_id: str) -> Any:  # noqa: ANN401 (JSON)
     return world.agent.containers[container_id].config
 
 
+async def some_turns(number: int = 20) -> None:
+    """Let other tasks have a few turns."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
 def nothing_is_left(world: World) -> None:
     """Neither the guest nor the tables have anything of a container."""
     assert world.agent.containers == {}

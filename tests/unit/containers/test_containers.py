@@ -606,7 +606,8 @@ async def test_a_container_that_does_not_end_is_told_and_what_it_had_is_given_ba
 
 async def test_what_cannot_be_given_back_is_tried_again_by_the_next_close(tmp_path: Path) -> None:
     async with a_vm(tmp_path) as world:
-        container = await world.vm.create_container("c", spec(), layers=LAYERS[:1], scratch_size_in_bytes=SIZE)
+        mine = str(tmp_path / "mine.img")
+        container = await world.vm.create_container("c", spec(), layers=LAYERS[:1], scratch=mine)
         await container.start()
         world.host = lambda what: HostError("busy") if "Remove" in what else None
         with pytest.raises(HostError, match="container c: failed to release one or more container resources.*busy"):

@@ -3,20 +3,25 @@
 import asyncio
 import errno
 import os
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.unit.devices.fake import World
 from utilityvm.containers import scratch
+from utilityvm.containers.container import Container
 from utilityvm.containers.scratch import KEPT, SCRATCH_FORMAT, VOLUME_FORMAT, check_size, fill
 from utilityvm.containers.volumes import lock_volume, make_volume, remove_volume, volume_file, volumes
-from utilityvm.kit.errors import Exists, HostError, InvalidOptions, NotFound
+from utilityvm.kit.errors import Exists, GuestError, HostError, InvalidOptions, NotFound
 from utilityvm.kit.files import copy_sparse
 from utilityvm.kit.proc import run_tool
 from utilityvm.store.nameless import nameless
 from utilityvm.testing.guest import FakeGuest, Program
+from utilityvm.vm.uvm import UtilityVM
 
-from .rig import LAYERS, PROGRAMS, SIZE, a_vm, config, forever, layout_of, nothing_is_left, spec
+from .rig import LAYERS, PROGRAMS, SIZE, a_vm, config, forever, layout_of, nothing_is_left, some_turns, spec
 
 
 def features(path: Path | str) -> str:
@@ -183,6 +188,96 @@ async def test_a_volume_that_is_removed_while_it_is_opened_is_not_had(tmp_path: 
     monkeypatch.setattr("utilityvm.containers.volumes.os.open", removed_meanwhile)
     with pytest.raises(NotFound, match="volume a: was removed a moment ago"):
         lock_volume(layout, "a", read_only=False)
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (only their number)
+
+
+async def a_closed_container(world: World, name: str = "c") -> Container:
+    """One of whose disk the guest has let go, and the host not."""
+    container = await world.vm.create_container(name, spec(), layers=LAYERS, scratch_size_in_bytes=SIZE)
+    await container.start()
+    world.machine.modifies.clear()
+    await container.close()
+    return container
+
+
+async def test_a_disk_of_ours_leaves_the_vm_meanwhile_and_keeps_its_place_and_its_file_until_it_has(tmp_path: Path) -> None:
+    async with a_vm(tmp_path) as world:
+        before = open_files()
+        container = await a_closed_container(world)
+        assert world.guest_requests()[-1]["RequestType"] == "Remove"
+        assert [(disk.lun, disk.state, disk.references) for disk in world.vm.scsi.disks] == [(0, "detaching", 1)]
+        assert (container.released, world.vm.containers, open_files()) == (False, (), before + 1)
+        async with asyncio.TaskGroup() as group:
+            creating = group.create_task(world.vm.create_container("d", spec(), layers=LAYERS, scratch_size_in_bytes=SIZE))
+            while len(world.vm.scsi.disks) < 2:
+                await asyncio.sleep(0)
+            assert [(disk.lun, disk.state) for disk in world.vm.scsi.disks] == [(0, "detaching"), (1, "attaching")]
+            world.machine.modifies.set()
+        await creating.result().close()
+        await creating.result().settled()
+        nothing_is_left(world)
+        assert open_files() == before
+
+
+async def test_who_takes_the_name_again_or_saves_the_vm_waits_until_the_disk_has_left(tmp_path: Path) -> None:
+    def again(vm: UtilityVM) -> Coroutine[Any, Any, object]:
+        return vm.create_container("c", spec(), layers=LAYERS, scratch_size_in_bytes=SIZE)
+
+    for then in (again, UtilityVM.save_as_template):
+        async with a_vm(tmp_path, is_template=True) as world, asyncio.TaskGroup() as group:
+            await a_closed_container(world)
+            waits = group.create_task(then(world.vm))
+            await some_turns()
+            assert not waits.done()
+            world.machine.modifies.set()
+            await waits
+
+
+async def test_a_disk_that_does_not_leave_the_vm_is_told_in_the_log_and_taken_away_by_the_next_close(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_vm(tmp_path) as world:
+        before = open_files()
+        world.host = lambda what: HostError("busy") if "Remove" in what else None
+        container = await a_closed_container(world)
+        world.machine.modifies.set()
+        await container.settled()
+        assert [disk.state for disk in world.vm.scsi.disks] == ["half detached"]
+        assert (container.released, open_files()) == (False, before + 1)
+        assert "container.kept" in caplog.text
+        assert "busy" in caplog.text
+        world.host = lambda _: None
+        await container.close()
+        nothing_is_left(world)
+        assert (container.released, open_files()) == (True, before)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_vm_that_ends_while_a_disk_leaves_it_leaves_nothing_open(tmp_path: Path, fails: bool) -> None:
+    before = open_files()
+    async with a_vm(tmp_path) as world:
+        world.host = lambda what: HostError("busy") if fails and "Remove" in what else None
+        container = await a_closed_container(world)
+        if fails:
+            world.machine.modifies.set()
+            await container.settled()
+    assert open_files() == before
+
+
+async def test_a_guest_that_does_not_let_go_of_a_disk_is_told_to_who_closes_the_container(tmp_path: Path) -> None:
+    async with a_vm(tmp_path) as world:
+        container = await world.vm.create_container("c", spec(), layers=LAYERS, scratch_size_in_bytes=SIZE)
+        world.guest = lambda what: "in use" if what == "guest Remove MappedVirtualDisk" else None
+        with pytest.raises(GuestError, match="failed to remove SCSI disk .* in use"):
+            await container.close()
+        assert [disk.state for disk in world.vm.scsi.disks] == ["attached"]
+        world.guest = lambda _: None
+        await container.close()
+        await container.settled()
+        nothing_is_left(world)
 
 
 def volume(source: str = "data", *options: str) -> dict[str, object]:

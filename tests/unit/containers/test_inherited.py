@@ -7,10 +7,12 @@ import pytest
 
 from utilityvm.containers.document import ContainerId
 from utilityvm.containers.inherited import Inherited, kept, taken
+from utilityvm.containers.releases import Releases
 from utilityvm.containers.root import RootFs, ScratchDisk
 from utilityvm.devices.layers import Bus, ImageLayer
 from utilityvm.devices.scsi import FILE, Disk
 from utilityvm.devices.vpmem import PMemDevice
+from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import NotFound, StateError, Unsupported
 from utilityvm.store.devices import ContainerRecord, Devices
 from utilityvm.wire.oci import OciProcess, User
@@ -104,7 +106,8 @@ class FakePmem:
 async def test_all_of_it_is_given_back_from_the_last_to_the_first_by_the_names_that_it_has_here() -> None:
     gone: list[object] = []
     made = cast("Tables", type("T", (), {"scsi": FakeScsi(gone), "layers": FakeLayers(gone), "vpmem": FakePmem()})())
-    given, scratch = taken(kept(C, None, ROOT, []).record, made, "v")
+    given = Releases("v", Scope("v"))
+    scratch = taken(kept(C, None, ROOT, []).record, made, given)
     assert scratch is not None
     assert (scratch.host_path, scratch.guest_path) == ("t:scsi0-0", "/run/m/1")
     assert await given.release() is None
@@ -115,6 +118,7 @@ async def test_all_of_it_is_given_back_from_the_last_to_the_first_by_the_names_t
 async def test_what_is_there_no_more_was_given_back_already() -> None:
     gone: list[object] = []
     made = cast("Tables", type("T", (), {"scsi": FakeScsi(gone), "layers": FakeLayers(gone), "vpmem": FakePmem()})())
-    given, scratch = taken(ContainerRecord(id="c", layers=("/elsewhere",), scratch="/nowhere"), made, "v")
+    given = Releases("v", Scope("v"))
+    scratch = taken(ContainerRecord(id="c", layers=("/elsewhere",), scratch="/nowhere"), made, given)
     assert scratch is None
     assert given.done

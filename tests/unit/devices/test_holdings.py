@@ -219,6 +219,31 @@ async def test_a_detach_that_fails_half_way_is_finished_by_the_host_alone() -> N
     assert list(held) == []
 
 
+async def test_a_thing_leaves_the_guest_with_its_last_reference_and_then_the_host_alone() -> None:
+    held, outside = table()
+    left: list[str] = []
+
+    async def leave(thing: str) -> None:
+        if outside.fails:
+            raise outside.fails["leave"]
+        left.append(thing)
+
+    for _ in range(2):
+        await held.take("a", made("A"))
+    assert not await held.halve("a", leave)
+    assert (left, held.the("a").references) == ([], 1)
+    outside.fails["leave"] = HostError("in use")
+    with pytest.raises(HostError, match="in use"):
+        await held.halve("a", leave)
+    assert held.the("a").state is Held.ATTACHED
+    outside.fails.clear()
+    for _ in range(2):  # who asks again is told the same
+        assert await held.halve("a", leave)
+    assert (left, held.the("a").state) == (["A"], Held.HALF)
+    await held.drop("a")
+    assert (outside.asked, list(held)) == (["attach A", "detach A from the host"], [])
+
+
 async def test_what_the_host_does_not_know_any_more_is_detached() -> None:
     held, outside = table()
     await held.take("a", made("A"))
