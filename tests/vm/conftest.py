@@ -49,14 +49,19 @@ async def _module_loop() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fail a test that leaves a process, an open descriptor, or a file in the folder for temporary ones."""
+def _nothing_left(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test that leaves a process, an open descriptor, or a file in the folder for temporary ones.
+
+    What containers have given back leaves a VM while its loop runs, and so a module's VM is let do that first.
+    """
     temporary = tmp_path / "temporary"
     temporary.mkdir(mode=0o700)
     for name in ("TMPDIR", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(temporary))
     children, descriptors = _children(), _descriptors()
     yield
+    if isinstance(shared := request.node.funcargs.get("vm"), UtilityVM):
+        shared._end.exit.get_loop().run_until_complete(shared._containers.settled())
     compose._MEMORIES.close()  # what is kept of templates, for the next clones
     gc.collect()
     assert _children() <= children, "the test left a process"
