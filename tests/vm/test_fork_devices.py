@@ -69,7 +69,8 @@ async def test_parent_child_and_grandchild_write_to_disks_of_their_own(
                 await its_own(child, "child", "child once more")
                 await its_own(grandchild, "child", "grandchild")
                 (disk,) = grandchild.scsi.disks
-                await sh(grandchild, "killall sh; umount /run/disk")
+                await sh(grandchild, "killall sh")  # this one too
+                await until(grandchild, "umount /run/disk")
                 await grandchild.scsi.remove(disk.host_path)
             assert list(Layout.of_user().scratch.iterdir()) == []
         await its_own(parent, "parent", "alone")
