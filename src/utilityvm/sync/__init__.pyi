@@ -216,6 +216,9 @@ class Container:
     def close(self) -> None:
         ...
 
+    def settled(self) -> None:
+        ...
+
     def abandon(self) -> None:
         ...
 
@@ -543,6 +546,9 @@ class Scsi:
         ...
 
     def remove(self, host_path: str) -> None:
+        ...
+
+    def leave_guest(self, host_path: str) -> bool:
         ...
 
     def grow(self, host_path: str) -> None:
