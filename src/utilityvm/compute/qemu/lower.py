@@ -31,6 +31,10 @@ PORT_NAME: Final = "org.utilityvm.hvsocket"
 SHARES_PORT_NAME: Final = "org.utilityvm.shares"
 """Name of the one that carries the connections to shares of files: who serves them in the guest must wait for nothing else."""
 
+PORTS: Final = "virtio-serial-pci,max_ports=3"
+"""Room for those two, and for the first, which QEMU keeps for a console. Of its own accord it has room for 31: 64 queues, each of which the
+guest sets up when it boots, and QEMU whenever the guest runs on."""
+
 MAX_SCSI_CONTROLLERS: Final = 4
 OTHER_DEVICES: Final = 24
 """Devices besides persistent memory that can be plugged in while a machine runs."""
@@ -207,7 +211,7 @@ def _memory(vm: VirtualMachine, memory: Memory, facts: HostFacts, basis: Basis) 
 
 def _carriers() -> Iterator[str | FdWord]:
     yield from ("-chardev", FdWord("socket,id=sockets,fd=", Fd.SOCKETS), "-chardev", FdWord("socket,id=shares,fd=", Fd.SHARES))
-    yield from ("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=sockets,name={PORT_NAME}")
+    yield from ("-device", PORTS, "-device", f"virtserialport,chardev=sockets,name={PORT_NAME}")
     yield from ("-device", f"virtserialport,chardev=shares,name={SHARES_PORT_NAME}")
 
 
