@@ -225,6 +225,14 @@ class GuestClient:
         """
         await self._bridge.call(gcs.MODIFY, gcs.ModifyRequest(container_id=container_id, ocsc=_span(), request=settings))
 
+    async def set_clock(self, settings: object) -> None:
+        """Tell the utility VM the time: `settings` are a `gcs.GuestRequest` that does. Who gives up does not wait for the answer.
+
+        Raises:
+            GuestError: the guest does not take it.
+        """
+        await self._bridge.call(gcs.SET_CLOCK, gcs.ModifyRequest(container_id=NULL_GUID, ocsc=_span(), request=settings))
+
     async def properties(self, container_id: str, types: Sequence[str]) -> Properties:
         """Ask a container, or with `ids.NULL_GUID` the utility VM, what it tells of itself under `types`, e.g. `PropertyType.MEMORY`.
 

@@ -1,21 +1,18 @@
 """One VM of a pool: made, paused until it is wanted, looked after when it goes, ended."""
 
-import time
 from dataclasses import dataclass
 from typing import Final, final
 
-from utilityvm.devices import resources
 from utilityvm.kit.errors import StateError
 from utilityvm.kit.lifecycle import Life
 from utilityvm.options.network import NetworkWish
-from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.templates.member_life import LIFE, Do, MemberState
 from utilityvm.templates.ports import Source
 from utilityvm.vm.life import State
 from utilityvm.vm.uvm import UtilityVM
 
-WARM_UP: Final = 3
-"""Questions that a VM answers before it is paused: the first answers of a clone take three times as long as later ones."""
+REHEARSALS: Final = 3
+"""How often a VM is woken and paused again before anybody wants it: the first times take a clone three times as long as later ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +51,18 @@ class Member:
         vm = await recipe.source.clone(require_kvm=recipe.require_kvm, require_jail=recipe.require_jail, network=recipe.network)
         self.vm = vm  # from here on it is closed with its member
         await vm.start()
-        for _ in range(WARM_UP):
-            await self._tell_time()
         await vm.pause()
+        for _ in range(REHEARSALS):
+            await self.wake()
+            await vm.pause()
 
     async def wake(self) -> None:
         """Let the VM run on, and its guest know the time, which has stood still for it: so it is seen to answer.
 
-        Who is cancelled waits for the answer all the same, as with every change of a VM; closing the VM ends it.
-
         Raises:
             UtilityVMError: it has ended meanwhile, or does not answer as it should.
         """
-        await self.there.resume()
-        await self._tell_time()
+        await self.there.resume(set_clock=True)
 
     def lend(self) -> UtilityVM:
         """Return the VM for somebody to have.
@@ -79,9 +74,6 @@ class Member:
             raise StateError(f"vm {self.there.id}", self.there.state.value, Do.LEND.value)
         self.step(Do.LEND)
         return self.there
-
-    async def _tell_time(self) -> None:
-        await self.there.modify(ModifySettingRequest(guest_request=resources.clock(time.time_ns())))
 
     @property
     def there(self) -> UtilityVM:

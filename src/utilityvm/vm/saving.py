@@ -1,10 +1,10 @@
 """A VM becomes a template; and what one that goes on from a template tells its guest first."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import Machine
@@ -14,6 +14,7 @@ from utilityvm.devices.scsi import Scsi
 from utilityvm.devices.tables import Tables
 from utilityvm.devices.vsmb import SmbShare
 from utilityvm.guest.connection import GuestConnection
+from utilityvm.kit.aio import together
 from utilityvm.kit.errors import Unsupported
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
@@ -98,6 +99,19 @@ async def remount(guest: GuestConnection, system: Machine, plan9: Plan9, phase: 
     phase.now = "the folders that it shares with its host"
     for request in plan9.remounts():
         await in_two_halves(request, system.modify, guest.client.modify, phase.name)
+
+
+async def resume(going_on: Coroutine[Any, Any, None], guest: GuestConnection | None) -> None:
+    """Let a VM run on by `going_on`, and its `guest`, if there is one to be told, know the time. It is told while it stands still: so it
+    finds it as soon as it runs, and who waits does not wait for one after the other.
+
+    Raises:
+        UtilityVMError: as `going_on`, and as `GuestClient.set_clock`.
+    """
+    if guest is None:
+        await going_on
+    else:
+        await together(guest.client.set_clock(resources.clock(time.time_ns())), going_on)
 
 
 class Who(NamedTuple):

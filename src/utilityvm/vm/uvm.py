@@ -327,15 +327,22 @@ class UtilityVM:
         with span("machine.pause", level=logging.DEBUG, vm=self.id):
             await self._switch(Do.PAUSE, self._system.pause)
 
-    async def resume(self) -> None:
+    async def resume(self, *, set_clock: bool = False) -> None:
         """Let a paused VM run on. Calls to its guest that were waiting have the time that they had left.
 
+        A guest that stood still takes the time for that of then. With `set_clock` a Linux guest is told it, and has answered when this
+        returns.
+
         Raises:
-            StateError: it is not paused.
+            StateError: it is not paused; or `set_clock` and it has no guest connection of its own.
             HostError, ConnectionLost, DeadlineExceeded: as `pause`.
+            GuestError: the VM runs, and its guest does not set its clock.
         """
+        self._check_loop(Do.RESUME)
+        self._life.check(Do.RESUME)
+        guest = self._connected(Do.RESUME) if set_clock else None
         with span("machine.resume", level=logging.DEBUG, vm=self.id):
-            await self._switch(Do.RESUME, self._system.resume)
+            await saving.resume(self._switch(Do.RESUME, self._system.resume), guest)
 
     async def save_as_template(self) -> TemplateConfig | TemplateConfigWCOW:
         """Save the running VM as a template of its id, for others to go on from. Return what their options have as `template_config`.

@@ -360,6 +360,8 @@ SIGNAL: Final = Call("SignalProcess", 0x1010_0701, SignalRequest, Response, idem
 RESIZE: Final = Call("ResizeConsole", 0x1010_0801, ResizeRequest, Response, idempotent=True, given_up=GivenUp.DROP)
 PROPERTIES: Final = Call("GetProperties", 0x1010_0901, PropertiesRequest, PropertiesResponse, idempotent=True, given_up=GivenUp.DROP)
 MODIFY: Final = Call("ModifySettings", 0x1010_0A01, ModifyRequest, Response, idempotent=False, given_up=GivenUp.FINISH)
+SET_CLOCK: Final = Call("ModifySettings", 0x1010_0A01, ModifyRequest, Response, idempotent=True, given_up=GivenUp.DROP)
+"""ModifySettings that tells nothing but the time: nothing follows from it that its answer must not be overtaken by."""
 DUMP_STACKS: Final = Call("DumpStacks", 0x1010_0C01, Request, DumpStacksResponse, idempotent=True, given_up=GivenUp.DROP)
 DELETE_STATE: Final = Call("DeleteContainerState", 0x1010_0D01, Request, Response, idempotent=False, given_up=GivenUp.FINISH)
 ATTACH: Final = Call("AttachProcess", 0x1018_0101, AttachRequest, AttachResponse, idempotent=False, given_up=GivenUp.FINISH)

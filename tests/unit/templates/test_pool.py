@@ -11,7 +11,7 @@ from utilityvm.compute.life import State as MachineState
 from utilityvm.kit.errors import DeadlineExceeded, Exhausted, GuestError, HostError, InvalidOptions, NotFound, StateError
 from utilityvm.options.network import UserNetwork
 from utilityvm.templates import pool as pool_module
-from utilityvm.templates.member import WARM_UP
+from utilityvm.templates.member import REHEARSALS
 from utilityvm.templates.pool import FIRST_DELAY, HEALTH_TIMEOUT, LAST_DELAY, LOOK_EVERY, TRIES, WAITERS, Pool
 from utilityvm.templates.pool_life import PoolState
 from utilityvm.vm import end, uvm
@@ -74,9 +74,9 @@ async def test_an_open_pool_has_its_vms_ready_and_they_stand_still(clones: Clone
 
 async def test_a_vm_has_answered_a_few_times_before_it_is_wanted(clones: Clones) -> None:
     async with Pool(clones, ready=1) as pool:
-        assert len(clones.guests[0].modified) == WARM_UP
+        assert len(clones.guests[0].modified) == REHEARSALS
         await pool.acquire()
-        assert len(clones.guests[0].modified) == WARM_UP + 1
+        assert len(clones.guests[0].modified) == REHEARSALS + 1
 
 
 async def test_a_vm_that_is_handed_out_runs_and_has_been_told_the_time(clones: Clones) -> None:
@@ -313,7 +313,7 @@ async def test_a_vm_that_is_silent_is_waited_for_only_so_long(clones: Clones, mo
     async with Pool(clones, ready=2) as pool, asyncio.TaskGroup() as group:
         clones.guests[0].modifying = silent
         asked = group.create_task(pool.acquire())
-        await until(lambda: len(clones.guests[0].modified) > WARM_UP)
+        await until(lambda: len(clones.guests[0].modified) > REHEARSALS)
         await clock.forward(HEALTH_TIMEOUT)
         assert clones.machine(await asked) is clones.machines[1]
         silence.set()
