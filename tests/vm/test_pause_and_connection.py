@@ -94,6 +94,23 @@ async def test_the_agent_tells_what_its_threads_do_where_it_can_be_asked(connect
     assert "goroutine" in told if connected.options.external_guest_connection else told == ""
 
 
+async def test_a_guest_that_is_told_the_time_when_it_runs_on_knows_it(connected: UtilityVM) -> None:
+    async with asyncio.timeout(LIMIT):
+        await connected.pause()
+        await asyncio.sleep(5 * STILL)
+        await connected.resume()
+        assert int((await sh(connected, "date +%s")).out) < time.time() - 4 * STILL
+        await connected.pause()
+        if not connected.options.external_guest_connection:
+            with pytest.raises(StateError, match="without a guest connection"):
+                await connected.resume(set_clock=True)
+            await connected.resume()
+            return
+        await connected.resume(set_clock=True)
+        asked = time.time()
+        assert int((await sh(connected, "date +%s")).out) > asked - 3 * STILL
+
+
 @CONNECTIONS
 async def test_a_paused_vm_is_closed(boot_files: BootFiles, *, external: bool) -> None:
     async with asyncio.timeout(LIMIT), await create(boot_files, external=external) as vm:

@@ -343,7 +343,7 @@ class UtilityVM:
     def pause(self) -> None:
         ...
 
-    def resume(self) -> None:
+    def resume(self, *, set_clock: bool=False) -> None:
         ...
 
     def save_as_template(self) -> TemplateConfig | TemplateConfigWCOW:

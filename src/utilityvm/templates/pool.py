@@ -40,7 +40,8 @@ TRIES: Final = 3
 """VMs that are tried for one caller."""
 
 REST: Final = 0.05
-"""Seconds after a VM was handed out before others are made to be ready: who asks next shall not wait behind that."""
+"""Seconds after a VM was taken, and once more after it was handed out, before others are made to be ready: who waits for it, and who asks
+next, shall not wait behind that."""
 
 LOOK_EVERY: Final = 2.0
 """Seconds from one look at the host's memory to the next."""
@@ -290,6 +291,7 @@ class Pool:
         if self._idle:  # then nobody waits
             member = self._idle.popleft()
             member.step(member_life.Do.TAKE)
+            self._rest()
             return member
         if len(self._waiting) >= WAITERS:
             raise Exhausted(f"{self._name}: {WAITERS} callers wait already: {self._told()}", hint="a larger max=, or fewer callers")

@@ -112,6 +112,27 @@ async def test_nothing_is_made_to_be_ready_while_one_after_another_is_handed_out
         await until(lambda: ready(pool, 1))
 
 
+async def test_nothing_is_made_to_be_ready_while_one_is_being_woken(clones: Clones, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "REST", 1.0)
+    clock, answers = Clock(monkeypatch), asyncio.Event()
+
+    async def slow(_request: object) -> str | None:
+        await answers.wait()
+        return None
+
+    async with Pool(clones, ready=2, max=4) as pool, asyncio.TaskGroup() as group:
+        clones.guests[0].modifying = slow
+        asked = group.create_task(pool.acquire())
+        await until(lambda: len(clones.guests[0].modified) > REHEARSALS)
+        die(clones.machines[1])
+        await until(lambda: pool.stats().lost == 1 and pool.stats().ending == 0)
+        assert (pool.stats().idle, pool.stats().making) == (0, 0)
+        answers.set()
+        assert clones.machine(await asked) is clones.machines[0]
+        await clock.forward(1.0)
+        await until(lambda: ready(pool, 2))
+
+
 async def test_a_vm_that_was_used_is_never_handed_out_again(clones: Clones) -> None:
     seen = list[object]()
     async with Pool(clones, ready=2, max=2) as pool:

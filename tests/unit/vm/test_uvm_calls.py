@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from utilityvm.compute.ports import ExitHow
-from utilityvm.kit.errors import ConnectionLost, InvalidOptions, StateError, Unsupported
+from utilityvm.kit.errors import ConnectionLost, GuestError, HostError, InvalidOptions, StateError, Unsupported
 from utilityvm.schema.properties import PropertyType
 from utilityvm.schema.requests import ModifySettingRequest
 from utilityvm.testing.guest import FakeGuest, Program
@@ -172,6 +172,69 @@ async def test_a_paused_vm_runs_on_and_its_processes_with_it() -> None:
         await vm.resume()
         process = await vm.create_process(["echo", "a"])
         assert (await process.stdout.read(), await process.wait()) == (b"a", 1)
+
+
+def _is_told(guest: FakeGuest) -> list[object]:
+    return [request["ResourceType"] for _, request in guest.modified if isinstance(request, dict)]
+
+
+async def test_a_guest_is_told_the_time_when_that_is_wanted_of_its_resumption() -> None:
+    of, guests = service()
+    async with asyncio.timeout(10), await create(of) as vm:
+        await vm.start()
+        with pytest.raises(StateError, match="cannot resume while running"):
+            await vm.resume(set_clock=True)
+        await vm.pause()
+        await vm.resume()
+        assert _is_told(guests[0]) == []
+        await vm.pause()
+        await vm.resume(set_clock=True)
+        assert _is_told(guests[0]) == ["VirtualMachineIdentity"]
+        assert vm.state is State.RUNNING
+
+
+async def test_a_guest_that_does_not_take_the_time_runs_on() -> None:
+    async def refuse(_request: object) -> str:
+        return "it is always six o'clock"
+
+    of, guests = service()
+    async with asyncio.timeout(10), await create(of) as vm:
+        await vm.start()
+        await vm.pause()
+        guests[0].modifying = refuse
+        with pytest.raises(GuestError, match="always six o'clock"):
+            await vm.resume(set_clock=True)
+        assert vm.state is State.RUNNING
+        assert await (await vm.create_process(["echo", "a"])).stdout.read() == b"a"
+
+
+async def test_a_vm_without_a_guest_connection_of_its_own_stays_paused_when_its_guest_should_be_told_the_time() -> None:
+    of, _ = service()
+    async with asyncio.timeout(10), await create(of, external_guest_connection=False) as vm:
+        await vm.start()
+        await vm.pause()
+        with pytest.raises(StateError, match="without a guest connection"):
+            await vm.resume(set_clock=True)
+        assert vm.state is State.PAUSED
+
+
+async def test_a_vm_that_cannot_run_on_does_not_wait_for_its_guest_to_take_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stuck() -> None:
+        raise HostError("the machine does not run on")
+
+    async def silent(_request: object) -> None:
+        await asyncio.Event().wait()
+
+    of, guests = service()
+    async with asyncio.timeout(10), await create(of) as vm:
+        await vm.start()
+        await vm.pause()
+        guests[0].modifying = silent
+        with monkeypatch.context() as broken:
+            broken.setattr(of.machines[0], "resume", stuck)
+            with pytest.raises(HostError, match="does not run on"):
+                await vm.resume(set_clock=True)
+        assert vm.state is State.PAUSED
 
 
 @HOSTED
