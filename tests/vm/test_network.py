@@ -101,6 +101,24 @@ async def test_downloads_side_by_side_lose_nothing_where_sockets_hold_little(
             assert dict(zip(names.split(), values.split(), strict=True))["TCPOFOQueue"] == "0"
 
 
+async def test_a_small_guest_takes_as_much_at_a_time_as_a_large_one(networked: UtilityVM) -> None:
+    """Everywhere: also in network namespaces, as those of containers. Of its own accord the kernel would take 1/128 of the memory."""
+    look = "cat /proc/sys/net/ipv4/tcp_rmem"
+    assert (await sh(networked, f"{look}; unshare -n {look}")).out.decode().splitlines() == ["4096\t131072\t6291456"] * 2
+
+
+async def test_how_much_a_guest_takes_at_a_time_may_be_said_on_its_kernels_line(boot_files: BootFiles) -> None:
+    options = default_options_lcow(
+        boot_files_path=str(boot_files.folder),
+        memory_size_in_mb=256,
+        processor_count=1,
+        kernel_boot_options='sysctl.net.ipv4.tcp_rmem="4096 8192 16384"',
+    )
+    async with await create_lcow(options) as machine:
+        await machine.start()
+        assert (await sh(machine, "cat /proc/sys/net/ipv4/tcp_rmem")).out == b"4096\t8192\t16384\n"
+
+
 async def test_a_program_that_sends_no_more_gets_all_of_a_long_answer_and_its_end(networked: UtilityVM, hosts: tuple[str, str]) -> None:
     size = 20 << 20
     async with serving(hosts[1], WORLD, 80, bytes(size)):

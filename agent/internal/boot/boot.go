@@ -13,6 +13,14 @@ const (
 	noexec = syscall.MS_NOEXEC
 )
 
+// receiveBytes are the least, the usual and the most that a connection of TCP may hold of what its program has not read,
+// as on every machine with 768 MiB or more. The kernel lets a smaller one hold 1/128 of its memory: too little to keep coming
+// what goes through several processes of the host. All network namespaces that are made later have the same.
+const (
+	receiveFile  = "/proc/sys/net/ipv4/tcp_rmem"
+	receiveBytes = "4096 131072 6291456"
+)
+
 type mount struct {
 	fstype, target string
 	flags          uintptr
@@ -84,6 +92,11 @@ func Prepare(k sys.Kernel, args *Args) error {
 	}
 	if err := k.LoopbackUp(); err != nil {
 		return &session.Failure{What: "loopback interface", Why: err}
+	}
+	if !words.receives {
+		if err := k.WriteFile(receiveFile, receiveBytes); err != nil {
+			return &session.Failure{What: "what a connection may hold", Why: err}
+		}
 	}
 	groups := []string{"boot"}
 	if args.Program != nil {

@@ -42,6 +42,7 @@ func TestTheMachineIsPreparedInOrder(t *testing.T) {
 		"symlink /proc/self/fd /dev/fd", "symlink /proc/self/fd/0 /dev/stdin",
 		"symlink /proc/self/fd/1 /dev/stdout", "symlink /proc/self/fd/2 /dev/stderr",
 		"standard streams", "limits", "quiet runtime", "write /proc/sys/kernel/core_pattern /var/core", "loopback",
+		"write /proc/sys/net/ipv4/tcp_rmem 4096 131072 6291456",
 		"module /a.ko", "module /b.ko",
 	}
 	if !reflect.DeepEqual(k.Calls, want) {
@@ -111,6 +112,18 @@ func TestNobodyIsInterruptedWhereTheKernelsLineSaysSo(t *testing.T) {
 	k := &systest.Kernel{Files: map[string]string{cmdline: "uvm.schedule=batch"}, Fail: map[string]error{"interrupt nobody": syscall.EPERM}}
 	if err := prepare(k, &Args{}); err == nil || err.Error() != "scheduling: operation not permitted" {
 		t.Error(err)
+	}
+}
+
+func TestHowMuchAConnectionMayHoldIsTheUsersToSay(t *testing.T) {
+	for line, ours := range map[string]bool{
+		"quiet": true, "quiet -- sysctl.net.ipv4.tcp_rmem=1": true,
+		`sysctl.net.ipv4.tcp_rmem="4096 8192 16384" quiet`: false, `quiet "sysctl.net.ipv4.tcp_rmem=4096 8192 16384"`: false,
+	} {
+		k := &systest.Kernel{Files: map[string]string{cmdline: line}}
+		if err := prepare(k, &Args{}); err != nil || strings.Contains(strings.Join(k.Calls, "\n"), "tcp_rmem") != ours {
+			t.Errorf("%s: %v %q", line, err, k.Calls)
+		}
 	}
 }
 
