@@ -109,6 +109,7 @@ async def test_memory_that_is_not_as_it_was_saved_is_found_out_when_nothing_goes
     assert not memory.exists()
 
 
+@pytest.mark.once
 async def test_the_users_command_is_told_nothing_of_templates_but_its_own(unique: str, tmp_path: Path) -> None:
     size = ("--memory-size-in-mb", "256", "--processor-count", "1", "--kernel-boot-options", unique)
     for _ in range(2):

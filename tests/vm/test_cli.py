@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -15,6 +15,8 @@ import pytest
 from utilityvm.boot.files import BootFiles
 from utilityvm.compute.qemu.facts import Accel
 from utilityvm.compute.qemu.service import QemuService
+from utilityvm.kit.ids import new_guid
+from utilityvm.kit.proc import run_tool
 
 from .once import once
 from .running import LIMIT, NOTHING, PIPE, UVM, Done, command, of_vm, outcome_of, told, uvm
@@ -23,20 +25,29 @@ SMALL = ("--memory", "256", "--cpus", "1")
 numbers = count()
 
 
+@pytest.fixture(scope="module")
+def warm(boot_files: BootFiles) -> Iterator[tuple[str, ...]]:
+    """Words by which a VM goes on from a template: for what comes after the boot, without waiting for one."""
+    name = f"test-{new_guid()}"
+    run_tool([*UVM, "template", "create", *SMALL, "--boot-files-path", boot_files.folder, name, "true"], within=LIMIT)
+    yield ("--from", name)
+    run_tool([*UVM, "template", "rm", name], within=LIMIT)
+
+
 @asynccontextmanager
 async def boot(
-    *words: str, flags: Sequence[str] = (), stdin: int = NOTHING, stdout: int = PIPE, stderr: int = PIPE
+    *words: str, flags: Sequence[str] = (), start: Sequence[str] = SMALL, stdin: int = NOTHING, stdout: int = PIPE, stderr: int = PIPE
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """Run `uvm boot` with a command. Gives the process and the VM's id."""
     vm_id = f"cli-{os.getpid()}-{next(numbers)}"
-    all_words = ("boot", *SMALL, "--id", vm_id, *flags, "--", *words)
+    all_words = ("boot", *start, "--id", vm_id, *flags, "--", *words)
     async with command(vm_id, *all_words, stdin=stdin, stdout=stdout, stderr=stderr) as process:
         yield process, vm_id
 
 
-async def outcome(*words: str, flags: Sequence[str] = (), given: bytes | None = None) -> Done:
+async def outcome(*words: str, flags: Sequence[str] = (), start: Sequence[str] = SMALL, given: bytes | None = None) -> Done:
     """Run `uvm boot` to its end."""
-    async with boot(*words, flags=flags, stdin=NOTHING if given is None else PIPE) as (process, _):
+    async with boot(*words, flags=flags, start=start, stdin=NOTHING if given is None else PIPE) as (process, _):
         return await outcome_of(process, given)
 
 
@@ -62,8 +73,8 @@ async def test_the_exit_code_and_the_streams_are_the_programs(command: tuple[str
     assert await outcome(*command) == expected
 
 
-async def test_a_missing_working_directory_is_not_told_as_a_missing_program() -> None:
-    assert await outcome("true", flags=["-w", "/nowhere"]) == Done(127, b"", b"uvm: /nowhere: no such folder in the guest\n")
+async def test_a_missing_working_directory_is_not_told_as_a_missing_program(warm: Sequence[str]) -> None:
+    assert await outcome("true", start=warm, flags=["-w", "/nowhere"]) == Done(127, b"", b"uvm: /nowhere: no such folder in the guest\n")
 
 
 async def test_flags_give_the_command_its_variables_folder_and_user() -> None:
@@ -73,10 +84,10 @@ async def test_flags_give_the_command_its_variables_folder_and_user() -> None:
     assert done == Done(0, f"1 2|unset|{environment}|/tmp|65534:6\n".encode())
 
 
-async def test_a_command_that_takes_too_long_is_ended_with_124() -> None:
-    done = await outcome("sh", "-c", "echo begun; sleep 1000", flags=["--timeout", "1.5"])
+async def test_a_command_that_takes_too_long_is_ended_with_124(warm: Sequence[str]) -> None:
+    done = await outcome("sh", "-c", "echo begun; sleep 1000", start=warm, flags=["--timeout", "1.5"])
     assert done == Done(124, b"begun\n", b"uvm: sh still ran after 1.5 s\n")
-    assert await outcome("sh", "-c", "exit 4", flags=["--timeout", "1000"]) == Done(4, b"")
+    assert await outcome("sh", "-c", "exit 4", start=warm, flags=["--timeout", "1000"]) == Done(4, b"")
 
 
 async def test_a_vm_without_a_command_that_takes_too_long_is_ended_with_124() -> None:
@@ -86,8 +97,8 @@ async def test_a_vm_without_a_command_that_takes_too_long_is_ended_with_124() ->
 
 
 @pytest.mark.parametrize("script", ["sleep 1000 & echo hi; exit 3", "yes & exit 3"])
-async def test_what_the_command_leaves_in_the_background_does_not_keep_the_vm(script: str) -> None:
-    async with boot("sh", "-c", script) as (uvm, _):
+async def test_what_the_command_leaves_in_the_background_does_not_keep_the_vm(warm: Sequence[str], script: str) -> None:
+    async with boot("sh", "-c", script, start=warm) as (uvm, _):
         assert uvm.stdout is not None
         first = await uvm.stdout.read(3)
         rest = await uvm.stdout.read()
@@ -95,9 +106,9 @@ async def test_what_the_command_leaves_in_the_background_does_not_keep_the_vm(sc
     assert (first, rest) == (b"hi\n", b"") if "hi" in script else len(rest) < 8 << 20
 
 
-async def test_a_reader_that_pauses_at_the_end_gets_everything() -> None:
+async def test_a_reader_that_pauses_at_the_end_gets_everything(warm: Sequence[str]) -> None:
     reading, writing = os.pipe()
-    async with boot("seq", "60000", stdout=writing) as (uvm, vm_id):
+    async with boot("seq", "60000", start=warm, stdout=writing) as (uvm, vm_id):
         os.close(writing)
         begin = await asyncio.to_thread(os.read, reading, 2)
         await asyncio.sleep(2.5)  # longer than silence is borne after the end: the program has long ended, and we did not read
@@ -109,24 +120,24 @@ async def test_a_reader_that_pauses_at_the_end_gets_everything() -> None:
     assert whole == b"".join(b"%d\n" % number for number in range(1, 60_001))
 
 
-async def test_with_i_what_is_piped_in_reaches_the_program() -> None:
+async def test_with_i_what_is_piped_in_reaches_the_program(warm: Sequence[str]) -> None:
     data = bytes(range(256)) * 4096
-    assert await outcome("cat", flags=["-i"], given=data) == Done(0, data)
+    assert await outcome("cat", start=warm, flags=["-i"], given=data) == Done(0, data)
 
 
-async def test_without_i_what_is_piped_in_is_left_to_others() -> None:
+async def test_without_i_what_is_piped_in_is_left_to_others(warm: Sequence[str]) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"not yours")
     os.close(writing)
-    async with boot("cat", stdin=reading) as (uvm, _):
+    async with boot("cat", start=warm, stdin=reading) as (uvm, _):
         out, _ = await uvm.communicate()
     assert (uvm.returncode, out) == (0, b"")
     assert os.read(reading, 100) == b"not yours"
     os.close(reading)
 
 
-async def test_a_slow_reader_gets_everything() -> None:
-    async with boot("sh", "-c", "seq 300000; echo end >&2") as (uvm, _):
+async def test_a_slow_reader_gets_everything(warm: Sequence[str]) -> None:
+    async with boot("sh", "-c", "seq 300000; echo end >&2", start=warm) as (uvm, _):
         assert uvm.stdout is not None
         assert uvm.stderr is not None
         whole = b""
@@ -138,9 +149,9 @@ async def test_a_slow_reader_gets_everything() -> None:
     assert whole == b"".join(b"%d\n" % number for number in range(1, 300_001))
 
 
-async def test_a_reader_that_leaves_ends_it() -> None:
+async def test_a_reader_that_leaves_ends_it(warm: Sequence[str]) -> None:
     reading, writing = os.pipe()
-    async with boot("yes", stdout=writing) as (uvm, _):
+    async with boot("yes", start=warm, stdout=writing) as (uvm, _):
         os.close(writing)
         assert (await asyncio.to_thread(os.read, reading, 2)) == b"y\n"
         os.close(reading)
@@ -148,9 +159,9 @@ async def test_a_reader_that_leaves_ends_it() -> None:
     assert (uvm.returncode, told(err)) == (125, b"")
 
 
-async def test_a_full_disk_is_told() -> None:
+async def test_a_full_disk_is_told(warm: Sequence[str]) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
-    async with boot("echo", "hi", stdout=full) as (uvm, _):
+    async with boot("echo", "hi", start=warm, stdout=full) as (uvm, _):
         _, err = await uvm.communicate()
     os.close(full)
     assert (uvm.returncode, told(err)) == (125, b"uvm: standard output cannot be written: No space left on device\n")
@@ -193,8 +204,8 @@ async def test_without_a_command_it_lasts_as_long_as_the_vm() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, *once(signal.SIGTERM, signal.SIGHUP)])
 @pytest.mark.parametrize("moment", ["during the boot", "during the command"])
-async def test_a_signal_ends_it_in_order(number: signal.Signals, moment: str) -> None:
-    async with boot("sh", "-c", "echo ready; sleep 1000") as (uvm, vm_id):
+async def test_a_signal_ends_it_in_order(warm: Sequence[str], number: signal.Signals, moment: str) -> None:
+    async with boot("sh", "-c", "echo ready; sleep 1000", start=SMALL if moment == "during the boot" else warm) as (uvm, vm_id):
         assert uvm.stdout is not None
         if moment == "during the boot":
             await until_running(vm_id)

@@ -10,6 +10,7 @@ import pytest
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "forks.md").read_text()
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("boot_files")
 @pytest.mark.parametrize(
     ("number", "said"),

@@ -46,6 +46,7 @@ def test_untrusted_python_runs(python_image: str, tmp_path: Path) -> None:
     assert run(program.replace("python:3.12", python_image), tmp_path) == ["0 42", "6", "killed"]
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not Path("/usr/bin/gcc").exists() or not Path("/lib").is_symlink(), reason="the page's host has gcc and one /usr")
 def test_a_c_program_is_built_with_the_hosts_compiler(tmp_path: Path) -> None:
     assert run(PROGRAMS[1], tmp_path) == ["3 42"]
@@ -57,6 +58,7 @@ def test_a_service_runs_behind_a_script(tmp_path: Path) -> None:
     assert len(PROGRAMS) == 3
 
 
+@pytest.mark.once
 def test_the_lines_of_the_page_run(boot_files: BootFiles, tmp_path: Path) -> None:
     found = re.search(r"^```sh\n(.*?)^```", (PAGES / "run.md").read_text(), re.MULTILINE | re.DOTALL)
     assert found is not None
