@@ -20,7 +20,7 @@ PING_RANGE = re.findall(r"`sysctl net\.ipv4\.ping_group_range='(.*)'`", PAGE)[0]
 
 pytestmark = [
     pytest.mark.usefixtures("boot_files"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a host for the test"),
+    pytest.mark.root("make a host for the test"),
     pytest.mark.skipif(shutil.which("passt") is None or shutil.which("ip") is None, reason="passt or ip is not installed"),
 ]
 
