@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import partial
 from typing import final
 
 from utilityvm.containers.document import ContainerId
 from utilityvm.containers.releases import Releases
-from utilityvm.containers.root import RootFs, ScratchDisk
+from utilityvm.containers.root import Parts, RootFs, ScratchDisk
 from utilityvm.devices.layers import Bus, ImageLayer
 from utilityvm.devices.tables import Tables
 from utilityvm.kit.errors import NotFound, StateError, Unsupported
@@ -83,16 +82,17 @@ def taken(record: ContainerRecord, tables: Tables, given: Releases) -> ScratchDi
 
     What is there no more was given back already.
     """
-    scratch = None
+    parts, scratch = Parts(tables, given), None
     for guest_path in record.layers:
         if (layer := _layer(guest_path, tables)) is not None:
-            given.push(f"layer {layer.host_path}", partial(tables.layers.remove, layer))
+            parts.layer(layer)
     disk = next((disk for disk in tables.scsi.disks if record.scratch and disk.guest_path == record.scratch), None)
     if disk is not None:
         scratch = ScratchDisk(disk.host_path, disk.guest_path)
-        given.push(f"scratch disk {disk.host_path}", partial(tables.scsi.remove, disk.host_path))
+        scratch.take()
+        parts.disk(scratch)
     if record.root:
-        given.push("union of layers", partial(tables.layers.remove_combined, record.root))
+        parts.union(record.root)
     return scratch
 
 

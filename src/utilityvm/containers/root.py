@@ -11,6 +11,7 @@ from typing import Final, final
 from utilityvm.containers.document import ContainerId, folder
 from utilityvm.containers.releases import Releases, Rest
 from utilityvm.containers.scratch import SCRATCH_FORMAT, fill
+from utilityvm.devices.layers import ImageLayer
 from utilityvm.devices.ports import Owner
 from utilityvm.devices.scsi import DiskAccess
 from utilityvm.devices.tables import Tables
@@ -54,6 +55,35 @@ class RootFs:
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """How each part of one container's root file system is given back to the VM's `tables`; what was taken is put on `taken`."""
+
+    tables: Tables
+    taken: Releases
+
+    def layer(self, layer: ImageLayer) -> None:
+        """A layer was mounted."""
+        self.taken.push(f"layer {layer.host_path}", partial(self.tables.layers.remove, layer))
+
+    def disk(self, disk: ScratchDisk) -> None:
+        """A disk was mounted, and counts the container."""
+        release = partial(self.tables.scsi.remove if disk.file is None else self._let_go, disk.host_path)
+        self.taken.push(f"scratch disk {disk.host_path}", release, disk.close)
+
+    def union(self, path: str) -> None:
+        """All of it is put together at a path of the guest."""
+        self.taken.push("union of layers", partial(self.tables.layers.remove_combined, path))
+
+    async def _let_go(self, host_path: str) -> Rest | None:
+        """Give back a disk of ours, which nobody else can want: its guest lets go of it, and then nobody waits for the host to do so.
+
+        QEMU takes 50 ms for that, in which it waits for more to do.
+        """
+        rest = partial(self.tables.scsi.remove, host_path)
+        return rest if await self.tables.scsi.leave_guest(host_path) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Rooms:
     """What root file systems are made of: the VM, which knows the host's places for what is new, and its tables of devices."""
 
@@ -70,26 +100,27 @@ class Rooms:
         Raises:
             UtilityVMError: as `Layers.add`, `Scsi.add` and `Layers.combine_lcow`, with what it was about.
         """
-        layer_paths: dict[str, str] = {}
+        parts, layer_paths = Parts(self.tables, taken), dict[str, str]()
         disks: list[ScratchDisk] = []
 
         async def layer(host_path: str) -> None:
             added = await self.tables.layers.add(host_path)
-            taken.push(f"layer {host_path}", partial(self.tables.layers.remove, added))
+            parts.layer(added)
             layer_paths[host_path] = added.guest_path
 
         async def disk(wish: ScratchDisk | str | int) -> None:
-            disks.append(await self._disk(wish, taken))
+            disks.append(await self._disk(wish))
+            parts.disk(disks[-1])
 
         await together(*map(layer, layers), *([] if scratch is None else [disk(scratch)]))
         root = f"{folder(container_id)}/rootfs"
         scratch_path = f"{disks[0].guest_path}/scratch/{container_id}" if disks else ""
         # Before it is there: who gives up hears of it when it is, and a guest takes the removal of what is not there for done.
-        taken.push("union of layers", partial(self.tables.layers.remove_combined, root))
+        parts.union(root)
         await self.tables.layers.combine_lcow([layer_paths[path] for path in layers], scratch_path, root)
         return RootFs(root, scratch_path, disks[0] if disks else None, tuple(layer_paths.values()))
 
-    async def _disk(self, wish: ScratchDisk | str | int, taken: Releases) -> ScratchDisk:
+    async def _disk(self, wish: ScratchDisk | str | int) -> ScratchDisk:
         disk = await self._new_disk(wish) if isinstance(wish, int) else self._own_disk(wish) if isinstance(wish, str) else wish
         disk.take()
         try:
@@ -97,17 +128,7 @@ class Rooms:
         except BaseException:
             disk.close()
             raise
-        release = partial(self.tables.scsi.remove if disk.file is None else self._let_go, disk.host_path)
-        taken.push(f"scratch disk {disk.host_path}", release, disk.close)
         return disk
-
-    async def _let_go(self, host_path: str) -> Rest | None:
-        """Give back a disk of ours, which nobody else can want: its guest lets go of it, and then nobody waits for the host to do so.
-
-        QEMU takes 50 ms for that, in which it waits for more to do.
-        """
-        rest = partial(self.tables.scsi.remove, host_path)
-        return rest if await self.tables.scsi.leave_guest(host_path) else None
 
     async def _new_disk(self, size: int) -> ScratchDisk:
         if self.owner.host.platform is Platform.HYPERV:
