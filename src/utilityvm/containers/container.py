@@ -341,7 +341,8 @@ class Container:
     async def delete(self) -> None:
         """Let the guest forget it, and give back its root file system, mounts and disks. A cancelled call is carried out.
 
-        What cannot be given back is tried again by `close`, and goes with the VM at last.
+        Of a scratch disk of ours the guest has let go then, and the VM does so meanwhile. What cannot be given back is tried again by
+        `close`, and goes with the VM at last.
 
         Raises:
             StateError: it runs: end it first, or `close` it.
