@@ -75,8 +75,8 @@ class Containers:
     async def create(self, container_id: str, asked: Asked) -> Container:
         """Make a container. See `UtilityVM.create_container`."""
         name = document.parse_container_id(container_id)
-        if (before := self._there.get(name)) is not None:
-            await before.settled()
+        if (before := self._there.get(name)) is not None and before.state is ContainerState.DELETED:
+            await before.close()  # what of it is on its way out, or could not be given back
         self._there = {other: one for other, one in self._there.items() if one.state is not ContainerState.DELETED or not one.released}
         if name in self._coming or name in self._there:
             raise Exists(f"container {name} already exists", hint=f"{self._owner.name} has one of this id: delete it, or take another id")

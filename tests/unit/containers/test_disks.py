@@ -255,6 +255,18 @@ async def test_a_disk_that_does_not_leave_the_vm_is_told_in_the_log_and_taken_aw
         assert (container.released, open_files()) == (True, before)
 
 
+async def test_who_takes_the_name_of_one_that_could_not_be_given_back_hears_why_and_may_try_again(tmp_path: Path) -> None:
+    async with a_vm(tmp_path) as world:
+        world.host = lambda what: HostError("busy") if "Remove" in what else None
+        container = await a_closed_container(world)
+        world.machine.modifies.set()
+        with pytest.raises(HostError, match="container c: failed to release one or more container resources: .*busy"):
+            await world.vm.create_container("c", spec(), layers=LAYERS, scratch_size_in_bytes=SIZE)
+        world.host = lambda _: None
+        other = await world.vm.create_container("c", spec(), layers=LAYERS, scratch_size_in_bytes=SIZE)
+        assert (container.released, world.vm.containers) == (True, (other,))
+
+
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_vm_that_ends_while_a_disk_leaves_it_leaves_nothing_open(tmp_path: Path, fails: bool) -> None:
     before = open_files()
