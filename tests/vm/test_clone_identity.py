@@ -158,6 +158,7 @@ until test -s /run/t/ready-told && test -s /run/t/ready-untold; do :; done
 """
 
 
+@pytest.mark.once
 async def test_a_python_program_that_installs_our_helper_has_numbers_of_its_own_also_of_openssl(
     boot_files: BootFiles, tmp_path: Path
 ) -> None:

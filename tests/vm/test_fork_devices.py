@@ -13,6 +13,7 @@ from utilityvm.store.layout import Layout
 
 from .containers import spec
 from .disks import ext4
+from .once import once
 from .running import run, sh, until
 from .small import a_vm, let_others_in
 
@@ -52,7 +53,7 @@ async def the_child(forked: Forked) -> UtilityVM:
     return child
 
 
-@pytest.mark.parametrize("forkable", [False, True])
+@pytest.mark.parametrize("forkable", [False, *once(True)])
 async def test_parent_child_and_grandchild_write_to_disks_of_their_own(
     boot_files: BootFiles, layers: Sequence[Path], tmp_path: Path, *, forkable: bool
 ) -> None:

@@ -413,6 +413,7 @@ print(time.monotonic() - began[0])
 """
 
 
+@pytest.mark.once
 async def test_vms_of_tasks_that_the_end_of_the_event_loop_cancels_are_closed_at_once(boot_files: BootFiles) -> None:
     """It cancels our own tasks together with theirs, so that nothing of ours may wait for another."""
     name = f"left-behind-{os.getpid()}"
