@@ -25,9 +25,9 @@ setup-source: setup
 run: setup
 	.venv/bin/uvm run busybox uname -a
 
-# Two at a time, the long ones first: an emulated VM keeps one processor busy.
+# Two at a time: an emulated VM keeps one processor busy. What tells of a mistake soonest is first, then what takes longest.
 test: setup setup-source
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(VM_LANES) rest pure lint go-test
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint go-test pure $(VM_LANES) rest
 
 # All but the virtual machines of tests/vm, and what is measured.
 rest:
