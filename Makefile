@@ -11,9 +11,9 @@ FUZZ_SEED =
 # The user is a matter of the host and the kernel one of the guest: every test runs as root and as an ordinary user, and on both kernels,
 # but not in all four ways (CONTRIBUTING.md).
 AS_USER = tests/vm/test_readme.py tests/vm/test_debugging.py tests/vm/test_screen.py
-VM_LANES = $(if $(filter 0,$(shell id -u)),vm-as-root vm-as-user vm-source-as-root,vm vm-source)
+VM_LANES = $(if $(filter 0,$(shell id -u)),vm-as-root vm-as-user,vm vm-source)
 
-.PHONY: setup setup-source run test check quick lint agent go-test pure hcs images unit golden parity fault vm vm-source vm-as-root vm-source-as-root package vm-as-user kernel-twice rest bench soak fuzz lock clean
+.PHONY: setup setup-source run test check quick lint agent go-test pure hcs images unit golden parity fault vm vm-source vm-as-root package vm-as-user kernel-twice rest bench soak fuzz lock clean
 
 setup:
 	@tools/setup.sh
@@ -76,11 +76,9 @@ unit golden fault vm hcs package images:
 vm-source: setup-source
 	UVM_BOOT_FILES=$(CURDIR)/build/boot-source $(PYTEST) tests/vm --ignore tests/vm/test_boot_files.py
 
-# The parts of `make test` that root runs beside the ordinary user's.
-vm-as-root:
+# What root runs of `make test` beside the ordinary user; in turn, because both look at what is left in root's own folders.
+vm-as-root: setup-source
 	$(PYTEST) tests/vm -m "not once"
-
-vm-source-as-root: setup-source
 	UVM_BOOT_FILES=$(CURDIR)/build/boot-source $(PYTEST) tests/vm -m root
 
 # the same source compiled in two places gives the same kernel; twice the minutes
