@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
 
@@ -43,16 +44,18 @@ class Releases:
     async def release(self) -> UtilityVMError | None:
         """Give all of it back; return the first failure. What failed stays, and the next call tries it again."""
         await self.settled()
-        taken, self._taken, first = self._taken, [], None
-        for one in reversed(taken):
+        first: UtilityVMError | None = None
+        for one in reversed([*self._taken]):
+            rest: Rest | None = None
             try:
-                rest = await one.release()
-            except NotFound:  # somebody else has given it back
-                one.close()
+                with suppress(NotFound):  # somebody else has given it back
+                    rest = await one.release()
             except UtilityVMError as error:
-                self._keep(one, error)
+                self._kept(one, error)
                 first = first or error
-            else:
+                continue
+            if one in self._taken:  # else the VM is over
+                self._taken.remove(one)
                 if rest is None:
                     one.close()
                 else:
@@ -74,9 +77,8 @@ class Releases:
         async def leave() -> None:
             failure: UtilityVMError | None = None
             try:
-                await one.release()
-            except NotFound:
-                pass
+                with suppress(NotFound):
+                    await one.release()
             except UtilityVMError as error:
                 failure = error
             if self._leaving.pop(one, None) is None:
@@ -84,10 +86,10 @@ class Releases:
             if failure is None:
                 one.close()
             else:
-                self._keep(one, failure)
+                self._kept(one, failure)
+                self._taken.insert(0, one)
 
         self._leaving[one] = self._scope.start(f"release {one.what}", leave())
 
-    def _keep(self, one: _Taken, error: UtilityVMError) -> None:
+    def _kept(self, one: _Taken, error: UtilityVMError) -> None:
         event("container.kept", level=logging.WARNING, vm=self._vm_id, resource=one.what, error=error.message)
-        self._taken.insert(0, one)

@@ -279,6 +279,25 @@ async def test_a_vm_that_ends_while_a_disk_leaves_it_leaves_nothing_open(tmp_pat
     assert open_files() == before
 
 
+async def test_one_that_is_being_given_back_is_its_vms_whatever_is_made_meanwhile(tmp_path: Path) -> None:
+    before = open_files()
+    async with a_vm(tmp_path) as world, asyncio.TaskGroup() as group:
+        container = await world.vm.create_container("c", spec(), layers=LAYERS, scratch_size_in_bytes=SIZE)
+        world.hung.clear()
+        world.machine.modifies.clear()
+        closing = group.create_task(container.close())
+        await some_turns()
+        assert not container.released
+        await world.vm.create_container("d", spec())
+        world.hung.set()
+        await closing
+        saving = group.create_task(world.vm.save(tmp_path / "vm"))
+        await some_turns()
+        assert not saving.done()
+        saving.cancel()
+    assert open_files() == before
+
+
 async def test_a_guest_that_does_not_let_go_of_a_disk_is_told_to_who_closes_the_container(tmp_path: Path) -> None:
     async with a_vm(tmp_path) as world:
         container = await world.vm.create_container("c", spec(), layers=LAYERS, scratch_size_in_bytes=SIZE)
