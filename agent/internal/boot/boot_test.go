@@ -119,6 +119,7 @@ func TestHowMuchAConnectionMayHoldIsTheUsersToSay(t *testing.T) {
 	for line, ours := range map[string]bool{
 		"quiet": true, "quiet -- sysctl.net.ipv4.tcp_rmem=1": true,
 		`sysctl.net.ipv4.tcp_rmem="4096 8192 16384" quiet`: false, `quiet "sysctl.net.ipv4.tcp_rmem=4096 8192 16384"`: false,
+		"sysctl/net/ipv4/tcp_rmem=1": false, "sysctl.net.ipv4.tcp_rmem_max=1": true,
 	} {
 		k := &systest.Kernel{Files: map[string]string{cmdline: line}}
 		if err := prepare(k, &Args{}); err != nil || strings.Contains(strings.Join(k.Calls, "\n"), "tcp_rmem") != ours {

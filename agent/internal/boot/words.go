@@ -11,12 +11,14 @@ import (
 // minds no more.
 const prefix = "uvm."
 
-// receives begins the word by which a user says himself how much a connection may hold; the kernel has done so before we start.
+// receives begins the word by which a user says himself how much a connection may hold; the kernel, which takes slashes for dots
+// there, has done so before we start.
 const receives = "sysctl.net.ipv4.tcp_rmem"
 
 // words are what the kernel's command line says to us: which version of control groups to mount, whether how much a connection
-// may hold is said already, and whether a program that wakes up waits for its turn. On one processor an interruption is two switches of address space, after which an emulated
-// processor looks up every address anew: a tenth of a short program's time, a quarter of the time of what goes into one.
+// may hold is said already, and whether a program that wakes up waits for its turn. On one processor an interruption is two
+// switches of address space, after which an emulated processor looks up every address anew: a tenth of a short program's time,
+// a quarter of the time of what goes into one.
 type words struct {
 	cgroup   string
 	receives bool
@@ -42,7 +44,8 @@ func readWords(k sys.Kernel) (words, error) {
 				why := ArgsError("unknown word " + word + "; there is uvm.cgroup=1, uvm.cgroup=2 and uvm.schedule=batch")
 				return w, &session.Failure{What: "kernel command line", Why: why}
 			}
-			w.receives = w.receives || strings.HasPrefix(strings.TrimPrefix(word, `"`), receives)
+			said := strings.ReplaceAll(strings.TrimPrefix(word, `"`), "/", ".")
+			w.receives = w.receives || strings.HasPrefix(said, receives+"=")
 		}
 	}
 	return w, nil
