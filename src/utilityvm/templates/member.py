@@ -12,7 +12,7 @@ from utilityvm.vm.life import State
 from utilityvm.vm.uvm import UtilityVM
 
 REHEARSALS: Final = 3
-"""How often a VM is woken and paused again before anybody wants it: the first times take a clone three times as long as later ones."""
+"""How often a VM is woken and paused again before anybody wants it: its guest needs half a millisecond more the first time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
