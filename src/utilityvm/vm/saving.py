@@ -1,4 +1,4 @@
-"""A VM becomes a template; and what one that goes on from a template tells its guest first."""
+"""A VM becomes a template or a file; and what is told the guest of one that goes on from these, or runs on."""
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine

@@ -40,7 +40,7 @@ from utilityvm.guest.process import Process
 from utilityvm.guest.spec import ProcessSpec, check_bounds
 from utilityvm.guest.transport import GuestStream, Listener
 from utilityvm.kit.aio import finish
-from utilityvm.kit.errors import DeadlineExceeded, HostError, StateError, UtilityVMError
+from utilityvm.kit.errors import DeadlineExceeded, HostError, StateError, Unsupported, UtilityVMError
 from utilityvm.kit.ids import RuntimeId, VmId
 from utilityvm.kit.lifecycle import Life
 from utilityvm.kit.trace import event, span
@@ -336,10 +336,13 @@ class UtilityVM:
         Raises:
             StateError: it is not paused; or `set_clock` and it has no guest connection of its own.
             HostError, ConnectionLost, DeadlineExceeded: as `pause`.
+            Unsupported: `set_clock` of a Windows guest; nothing was done.
             GuestError: the VM runs, and its guest does not set its clock.
         """
         self._check_loop(Do.RESUME)
         self._life.check(Do.RESUME)
+        if set_clock and self.os == "windows":
+            raise Unsupported(f"vm {self.id}: set_clock: a Windows guest takes the time from its host service", hint="resume it without")
         guest = self._connected(Do.RESUME) if set_clock else None
         with span("machine.resume", level=logging.DEBUG, vm=self.id):
             await saving.resume(self._switch(Do.RESUME, self._system.resume), guest)

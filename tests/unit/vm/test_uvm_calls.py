@@ -237,6 +237,26 @@ async def test_a_vm_that_cannot_run_on_does_not_wait_for_its_guest_to_take_the_t
         assert vm.state is State.PAUSED
 
 
+async def test_who_gives_up_waits_for_the_vm_to_run_on_and_not_for_its_guest_to_take_the_time() -> None:
+    asked = asyncio.Event()
+
+    async def silent(_request: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    of, guests = service()
+    async with asyncio.timeout(10), await create(of) as vm:
+        await vm.start()
+        await vm.pause()
+        guests[0].modifying = silent
+        async with asyncio.TaskGroup() as group:
+            resuming = group.create_task(vm.resume(set_clock=True))
+            await asked.wait()
+            resuming.cancel()
+        assert vm.state is State.RUNNING
+        assert (await vm.run(["echo", "a"])).stdout == b"a"
+
+
 @HOSTED
 async def test_while_a_vm_is_paused_no_deadline_of_its_guest_passes(monkeypatch: pytest.MonkeyPatch, *, hosted: bool) -> None:
     of, guests = service()

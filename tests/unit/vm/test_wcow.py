@@ -17,6 +17,7 @@ from utilityvm.testing.compute import RUNTIME_ID, FakeComputeService
 from utilityvm.testing.files import FakeHostFiles
 from utilityvm.testing.guest import FakeGuest, Program
 from utilityvm.vm.compose import create_planned_wcow
+from utilityvm.vm.life import State
 from utilityvm.wire.services import WINDOWS_BRIDGE_PORT, WINDOWS_HOST
 
 LAYERS = ("L:\\top", "L:\\base", "S:\\one")
@@ -104,6 +105,18 @@ async def test_a_process_has_one_command_line_and_signals_are_events_of_its_cons
         assert guests[0].signals == [{"Signal": "CtrlC"}, None]
         with pytest.raises(InvalidOptions, match="cannot name a program on Windows"):
             await vm.run(['a"b'])
+
+
+async def test_it_is_not_told_the_time_when_it_runs_on_and_who_asks_for_that_hears_so() -> None:
+    of, guests = service(windows=True)
+    async with asyncio.timeout(10), await create(of, disks()) as vm:
+        await vm.start()
+        told = len(guests[0].modified)
+        await vm.pause()
+        with pytest.raises(Unsupported, match="vm w: set_clock: a Windows guest takes the time from its host service"):
+            await vm.resume(set_clock=True)
+        assert (vm.state, len(guests[0].modified)) == (State.PAUSED, told)
+        await vm.resume()
 
 
 async def test_an_agent_that_the_service_reaches_is_not_listened_for() -> None:
