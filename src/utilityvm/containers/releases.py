@@ -25,10 +25,13 @@ class _Taken:
 
 @final
 class Releases:
-    """What one container has taken from the VM `vm_id`, in whose `scope` the rest of giving it back goes on."""
+    """What one container has taken from the VM `vm_id`, in whose `scope` the rest of giving it back goes on.
 
-    def __init__(self, vm_id: str, scope: Scope) -> None:
-        self._vm_id, self._scope = vm_id, scope
+    When the VM `is_over`, what could not be given back is nothing to tell of: it has gone with the VM.
+    """
+
+    def __init__(self, vm_id: str, scope: Scope, is_over: Callable[[], bool]) -> None:
+        self._vm_id, self._scope, self._is_over = vm_id, scope, is_over
         self._taken: list[_Taken] = []
         self._leaving: dict[_Taken, asyncio.Task[None]] = {}
 
@@ -92,4 +95,5 @@ class Releases:
         self._leaving[one] = self._scope.start(f"release {one.what}", leave())
 
     def _kept(self, one: _Taken, error: UtilityVMError) -> None:
-        event("container.kept", level=logging.WARNING, vm=self._vm_id, resource=one.what, error=error.message)
+        if not self._is_over():
+            event("container.kept", level=logging.WARNING, vm=self._vm_id, resource=one.what, error=error.message)

@@ -225,7 +225,7 @@ class Containers:
             self._left = [*(left for left in self._left if not left.done), taken]
 
     def _releases(self) -> Releases:
-        return Releases(self._vm.id, self._vm.scope)
+        return Releases(self._vm.id, self._vm.scope, self._vm.is_over)
 
 
 async def _discard(made: InGuest) -> None:

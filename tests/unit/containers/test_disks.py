@@ -268,7 +268,9 @@ async def test_who_takes_the_name_of_one_that_could_not_be_given_back_hears_why_
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_a_vm_that_ends_while_a_disk_leaves_it_leaves_nothing_open(tmp_path: Path, fails: bool) -> None:
+async def test_a_vm_that_ends_while_a_disk_leaves_it_leaves_nothing_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fails: bool
+) -> None:
     before = open_files()
     async with a_vm(tmp_path) as world:
         world.host = lambda what: HostError("busy") if fails and "Remove" in what else None
@@ -277,6 +279,7 @@ async def test_a_vm_that_ends_while_a_disk_leaves_it_leaves_nothing_open(tmp_pat
             world.machine.modifies.set()
             await container.settled()
     assert open_files() == before
+    assert ("container.kept" in caplog.text) is fails, "what goes with its VM was told as kept"
 
 
 async def test_one_that_is_being_given_back_is_its_vms_whatever_is_made_meanwhile(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ class FakePmem:
 async def test_all_of_it_is_given_back_from_the_last_to_the_first_by_the_names_that_it_has_here() -> None:
     gone: list[object] = []
     made = cast("Tables", type("T", (), {"scsi": FakeScsi(gone), "layers": FakeLayers(gone), "vpmem": FakePmem()})())
-    given = Releases("v", Scope("v"))
+    given = Releases("v", Scope("v"), lambda: False)
     scratch = taken(kept(C, None, ROOT, []).record, made, given)
     assert scratch is not None
     assert (scratch.host_path, scratch.guest_path) == ("t:scsi0-0", "/run/m/1")
@@ -118,7 +118,7 @@ async def test_all_of_it_is_given_back_from_the_last_to_the_first_by_the_names_t
 async def test_what_is_there_no_more_was_given_back_already() -> None:
     gone: list[object] = []
     made = cast("Tables", type("T", (), {"scsi": FakeScsi(gone), "layers": FakeLayers(gone), "vpmem": FakePmem()})())
-    given = Releases("v", Scope("v"))
+    given = Releases("v", Scope("v"), lambda: False)
     scratch = taken(ContainerRecord(id="c", layers=("/elsewhere",), scratch="/nowhere"), made, given)
     assert scratch is None
     assert given.done

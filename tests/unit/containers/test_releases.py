@@ -25,7 +25,7 @@ async def test_a_vm_that_is_over_while_something_is_given_back_has_all_of_it_clo
             raise HostError("gone")
         return at_once if "rest" in outcome else None
 
-    taken = Releases("vm", scope)
+    taken = Releases("vm", scope, lambda: True)
     for name, release in (("first", at_once), ("slow", slowly), ("last", at_once)):
         taken.push(name, release, partial(closed.append, name))
     async with asyncio.TaskGroup() as group:
