@@ -119,6 +119,7 @@ async def test_what_a_clone_has_is_removed_and_more_is_added_as_in_any_vm(
             await vm.vpmem.remove(str(layers[0]))
         assert (await vm.layers.add(str(layers[0]))).guest_path == layer.guest_path
         await sh(vm, "killall sh")
+        await until(vm, "umount /run/disk")  # its writer ends a moment after it is told to
         await vm.scsi.remove(str(place / "written.img"))
         await vm.scsi.add(str(ext4(tmp_path / "more.img")), "/run/more")
         assert vm.scsi.disk(str(tmp_path / "more.img")).lun == 0
