@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 from utilityvm.kit.aio import Scope
-from utilityvm.kit.errors import NotFound, UtilityVMError
+from utilityvm.kit.errors import ConnectionLost, NotFound, UtilityVMError
 from utilityvm.kit.trace import event
 
 Rest = Callable[[], Awaitable[None]]
@@ -95,5 +95,5 @@ class Releases:
         self._leaving[one] = self._scope.start(f"release {one.what}", leave())
 
     def _kept(self, one: _Taken, error: UtilityVMError) -> None:
-        if not self._is_over():
+        if not self._is_over() and not isinstance(error, ConnectionLost):  # that is how its end is heard of here first
             event("container.kept", level=logging.WARNING, vm=self._vm_id, resource=one.what, error=error.message)

@@ -7,7 +7,7 @@ import pytest
 
 from utilityvm.containers.releases import Releases, Rest
 from utilityvm.kit.aio import Scope
-from utilityvm.kit.errors import HostError
+from utilityvm.kit.errors import ConnectionLost, HostError, UtilityVMError
 
 
 async def at_once() -> None:
@@ -36,3 +36,19 @@ async def test_a_vm_that_is_over_while_something_is_given_back_has_all_of_it_clo
         over.set()
     assert (taken.done, closed) == (True, ["last", "slow", "first"])
     await scope.aclose()
+
+
+@pytest.mark.parametrize(
+    ("over", "failure", "told"),
+    [(False, HostError("busy"), True), (True, HostError("busy"), False), (False, ConnectionLost("gone"), False)],
+)
+async def test_what_could_not_be_given_back_is_told_in_the_log_unless_it_goes_with_its_vm(
+    caplog: pytest.LogCaptureFixture, over: bool, failure: UtilityVMError, told: bool
+) -> None:
+    async def fails() -> None:
+        raise failure
+
+    taken = Releases("vm", Scope("vm"), lambda: over)
+    taken.push("disk", fails)
+    assert await taken.release() is failure
+    assert ("container.kept" in caplog.text, taken.done) == (told, False)
