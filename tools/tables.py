@@ -14,12 +14,22 @@ from statistics import median
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-DOCUMENTS: Final = ("README.md", "ARCHITECTURE.md", "SPECIFICATION.md", "docs/measurements/shares.md")
+DOCUMENTS: Final = ("README.md", "ARCHITECTURE.md", "SPECIFICATION.md", "docs/measurements/shares.md", "docs/how-to/templates.md")
 BENCH: Final = ROOT / "docs" / "measurements" / "bench.json"
 """A run of `make bench` that was committed; without one the figures are said to be not measured."""
 
 SHARES: Final = ROOT / "docs" / "measurements" / "shares.json"
 """A run of `bench/shares.py` that was committed, or none yet."""
+
+ALIVE: Final = ROOT / "docs" / "measurements" / "soak-clones-alive.json"
+"""A run of the campaign of many clones that was committed."""
+
+IDLE: Final[Mapping[str, str]] = {
+    "median_working_set": "its QEMU, with its part of what clones share",
+    "median_unique": "of that what is its own, and goes with it",
+    "ours": "its part of the process that has all of them",
+}
+"""What an idle clone takes of the host's memory, by the names that the campaign gives it."""
 
 PROMISES: Final[Mapping[str, tuple[str, str]]] = {
     "cold_boot": ("cold boot to the first process's exit", "≤ 1.35"),
@@ -99,7 +109,14 @@ def shares(_: str) -> str:
     return _table([f"{told['files']} files, load {told['load_before']:.1f} before", *sides], rows)
 
 
-MAKERS: Final[Mapping[str, Callable[[str], str]]] = {"states": states, "bench": bench, "shares": shares}
+def idle(_: str) -> str:
+    """Return what an idle clone takes of the host's memory, by the committed run of the campaign of many clones."""
+    told = json.loads(ALIVE.read_text())
+    rows = [[text, f"{told[name] / 1e6:.3g} MB" if name in told else "not measured"] for name, text in IDLE.items()]
+    return _table([f"one of {told['vms']} idle clones of 256 MiB", "memory"], rows)
+
+
+MAKERS: Final[Mapping[str, Callable[[str], str]]] = {"states": states, "bench": bench, "shares": shares, "idle": idle}
 
 
 def rewritten(text: str) -> str:

@@ -61,15 +61,18 @@ async def test_a_thousand_vms_go_through_a_pool_and_leave_nothing(template: Temp
     async with Pool(template, ready=2, max=4) as pool:
         for number in range(WARM_UP):
             await use(pool, number)
-    before, begin = held(), clock()
+    before, begin, memory = held(), clock(), list[int]()
     async with Pool(template, ready=2, max=4) as pool:
         for number in range(THROUGH_A_POOL):
+            if number % (THROUGH_A_POOL // 4) == 0:
+                memory.append(held().memory)
             await use(pool, number)
         told = pool.stats()
     seconds, after = clock() - begin, held()
     assert (told.acquired, told.failed, told.lost, told.unfit) == (THROUGH_A_POOL, 0, 0, 0)
-    record("pools", {"vms": THROUGH_A_POOL, "seconds": round(seconds, 1), "before": asdict(before), "after": asdict(after)})
-    said = f"before {before}, after {after}"
+    measured = {"vms": THROUGH_A_POOL, "seconds": round(seconds, 1), "before": asdict(before), "after": asdict(after)}
+    record("pools", {**measured, "memory_at_each_quarter": memory})
+    said = f"before {before}, after {after}, at each quarter {memory}"
     assert (after.fds, after.tasks, after.threads, after.children) == (before.fds, before.tasks, before.threads, before.children), said
     assert after.memory - before.memory <= 4096, said
 
@@ -91,12 +94,12 @@ async def processor(vms: list[UtilityVM]) -> int:
 
 async def test_hundreds_of_clones_are_alive_and_each_answers(template: Template, record: Record) -> None:
     async with AsyncExitStack() as alive:
-        begin, vms = time.monotonic(), list[UtilityVM]()
+        begin, vms, before = time.monotonic(), list[UtilityVM](), held()
         for _ in range(ALIVE):
             vm = await alive.enter_async_context(await template.clone())
             await vm.start()
             vms.append(vm)
-        started, took = time.monotonic() - begin, list[float]()
+        started, ours, took = time.monotonic() - begin, held().memory - before.memory, list[float]()
         for vm in vms:
             begin = time.monotonic()
             assert (await vm.run(["true"])).exit_code == 0
@@ -104,5 +107,5 @@ async def test_hundreds_of_clones_are_alive_and_each_answers(template: Template,
         told = [await vm.stats() for vm in vms]
     measured = {"vms": ALIVE, "started_seconds": round(started, 1), "median_answer": median(took), "longest_answer": max(took)}
     sizes = {"median_working_set": median(each.working_set for each in told), "median_unique": median(each.unique or 0 for each in told)}
-    record("clones-alive", {**measured, **sizes})
+    record("clones-alive", {**measured, **sizes, "ours": ours * 1024 / ALIVE})
     assert max(took) <= 2

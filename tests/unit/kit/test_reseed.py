@@ -1,11 +1,13 @@
 """A program that lets itself be told to reseed, told by the hook that it wrote, without a VM."""
 
 import random
+import ssl
 import subprocess  # noqa: TID251 (a program of another machine is played, which has nothing of ours but this file)
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -73,10 +75,34 @@ def test_the_hook_of_a_program_that_was_killed_tells_nobody_who_has_its_number_n
         other.kill()
 
 
+class Seeded(ModuleType):
+    """In place of a module that is not here: what it was seeded with."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.seeds = list[int]()
+
+    def seed(self, number: int) -> None:
+        self.seeds.append(number)
+
+
 def test_generators_that_are_loaded_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_generate_time_safe", "_node", "_last_timestamp"):
         monkeypatch.setattr(uuid, name, object())
-    random.seed(42)
+    numpy, added = Seeded("numpy.random"), list[bytes]()
+    monkeypatch.setitem(sys.modules, "numpy.random", numpy)
+    monkeypatch.setattr(ssl, "RAND_add", lambda data, _entropy: added.append(data))
+    for _ in range(2):
+        random.seed(42)
+        reseed.reseed()
+        assert random.getrandbits(64) != FIRST_BITS
+        assert uuid.uuid1() != uuid.uuid1()
+    assert len(set(numpy.seeds)) == len(set(added)) == 2
+    assert all(0 <= seed < 1 << 32 for seed in numpy.seeds), "numpy takes no other"
+
+
+def test_generators_that_are_not_loaded_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("uuid", "ssl", "numpy.random"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     reseed.reseed()
-    assert random.getrandbits(64) != FIRST_BITS
-    assert uuid.uuid1() != uuid.uuid1()
+    assert not {"uuid", "ssl", "numpy.random"} & set(sys.modules)

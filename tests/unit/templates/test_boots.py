@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import shutil
 from collections import namedtuple
 from collections.abc import AsyncIterator, Callable
@@ -178,6 +179,20 @@ async def test_a_folder_that_cannot_be_written_to_costs_nothing(world: World) ->
 async def test_none_is_made_where_the_disk_is_nearly_full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Space(0, 0, store.BUDGET - 1))
     assert await world.start() == "boot"
+
+
+async def test_when_one_is_made_those_used_longest_ago_go_until_all_are_within_the_budget(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget, evict = 1 << 20, store.evict
+    monkeypatch.setattr(store, "evict", lambda folder: evict(folder, budget))
+    for used, digit in enumerate("ab"):
+        folder = world.layout.templates / store.id_of(digit * 32)
+        folder.mkdir(parents=True)
+        (folder / "memory").write_bytes(bytes(budget // 2))
+        os.utime(folder, (used, used))
+    assert await world.start() == "template clone"
+    assert store.ids(world.layout.templates) == (store.id_of("b" * 32), TEMPLATE)
 
 
 async def test_a_boot_that_fails_for_the_template_is_not_tried_for_it_again_within_the_hour(
