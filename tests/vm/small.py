@@ -7,6 +7,9 @@ from pathlib import Path
 from utilityvm import Template, UtilityVM, create_lcow, default_options_lcow
 from utilityvm.boot.files import BootFiles
 
+OLD = "date -s '2001-09-09 01:46' >/dev/null || exit 9"
+"""Sets a guest's clock to what no clock says today, so that a clone's is not right by itself."""
+
 
 async def a_vm(boot_files: BootFiles, **more: object) -> UtilityVM:
     """Create a VM."""

@@ -21,7 +21,7 @@ from .foreign import PATH, put_into
 from .once import once
 from .python_image import write_python_image
 from .running import LIMIT, ended, sh, until
-from .small import a_template_vm, two_clones
+from .small import OLD, a_template_vm, two_clones
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -36,6 +36,7 @@ awk '{{ if ($1 == "seed") srand($2); else print rand() >"/run/t/number-{0}"; ffl
 """A program that has a generator of random numbers: a line is asked for one, or tells it a seed."""
 
 WARM = f"""
+{OLD}
 mkdir -p {HOOKS} /run/t
 cat >{HOOKS}/10-test
 chmod +x {HOOKS}/10-test
@@ -82,6 +83,7 @@ async def made(boot_files: BootFiles, hook: str) -> Warmed:
         with closing(vm.listen(PORT)) as listener:
             await vm.create_process(["sh", "-c", f"{PATH} hear {PORT}; echo ended >/run/t/connection"], stdout=False, stderr=False)
             await listener.accept()
+        assert (await sh(vm, f"({PATH} alarm 1000000 && echo over >/run/t/alarm) >/dev/null 2>&1 &")).code == 0
         waiting = await vm.create_process(["sh", "-c", "read x; echo $x"], stdin=True)
         left = await vm.create_process(
             ["sh", "-c", "(echo >/run/t/begun; trap '' PIPE; while echo 0123456789; do :; done; echo over >/run/t/left) & exit 0"],
@@ -89,6 +91,7 @@ async def made(boot_files: BootFiles, hook: str) -> Warmed:
         )
         assert await left.wait() == 0
         assert (await sh(vm, "(sleep 1; echo over >/run/t/timer) >/dev/null 2>&1 &")).code == 0
+        assert (await sh(vm, "test -e /run/t/alarm")).code == 1
         up, begin = await uptime(vm), time.monotonic()
         await vm.save_as_template()
         return Warmed(await open_template(vm.id), up, time.monotonic() - begin, waiting.pid)
@@ -215,9 +218,9 @@ async def test_monotonic_time_stands_still_while_nothing_runs_and_never_goes_bac
         assert 0 <= went_on <= time.monotonic() - begin + warmed.seconds + 0.1
 
 
-async def test_timers_go_on_with_the_rest_of_their_time(pair: Sequence[UtilityVM]) -> None:
+async def test_timers_go_on_with_the_rest_of_their_time_and_are_over_by_the_clock(pair: Sequence[UtilityVM]) -> None:
     for vm in pair:
-        await until(vm, "grep over /run/t/timer")
+        await until(vm, "grep over /run/t/timer && grep over /run/t/alarm")
 
 
 async def test_the_hostname_is_the_vms_id_and_hooks_see_it(pair: Sequence[UtilityVM]) -> None:

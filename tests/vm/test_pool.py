@@ -15,7 +15,7 @@ from utilityvm.kit.ids import new_guid
 from utilityvm.sync.loop import loop_thread
 
 from .running import LIMIT, of_vm, qemu_of, sh
-from .small import a_template_vm
+from .small import OLD, a_template_vm
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -31,7 +31,7 @@ async def template(boot_files: BootFiles) -> AsyncIterator[Template]:
     name = f"test-{new_guid()}"
     async with await a_template_vm(boot_files, name) as vm:
         await vm.start()
-        assert (await sh(vm, "echo warm >/tmp/warm")).code == 0
+        assert (await sh(vm, f"{OLD}; echo warm >/tmp/warm")).code == 0
         await vm.save_as_template()
     made = await open_template(name)
     yield made

@@ -18,6 +18,7 @@ foreign send PORT BYTES   sends so many bytes, half-closes, prints what comes
 foreign hear PORT         prints what comes until its end, and what a write says then
 foreign deaf PORT         takes nothing more, says so, and waits for the end of its input
 foreign hold PORT         waits for the end of its input, and closes
+foreign alarm SECONDS     waits until the clock is so many seconds further, or set there
 `
 
 func main() {
@@ -31,6 +32,12 @@ func main() {
 	port, err := strconv.ParseUint(os.Args[2], 0, 32)
 	if err != nil {
 		fail(2, usage)
+	}
+	if os.Args[1] == "alarm" {
+		if err := alarm(int64(port)); err != nil {
+			fail(1, err.Error())
+		}
+		return
 	}
 	conn, err := dial(uint32(port))
 	if err != nil {
@@ -57,6 +64,24 @@ func main() {
 		fail(1, err.Error())
 	}
 	conn.Close()
+}
+
+// alarm is a timer by the clock, and not by the time that has passed.
+func alarm(seconds int64) error {
+	const realtime, absolute = 0, 1
+	fd, _, errno := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, realtime, syscall.O_CLOEXEC, 0)
+	if errno != 0 {
+		return errno
+	}
+	timer := os.NewFile(fd, "timer")
+	defer timer.Close()
+	when := [4]int64{2: time.Now().Unix() + seconds} // what it repeats after, and when: seconds and nanoseconds each
+	_, _, errno = syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, fd, absolute, uintptr(unsafe.Pointer(&when)), 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	_, err := timer.Read(make([]byte, 8))
+	return err
 }
 
 func fail(code int, text string) {
