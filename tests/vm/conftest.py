@@ -13,6 +13,8 @@ from utilityvm.boot.files import BootFiles, load
 from utilityvm.store.layout import Layout
 from utilityvm.vm import compose
 
+from .networks import two_hosts
+
 HERE = Path(__file__).parent
 
 
@@ -46,6 +48,13 @@ async def vm(boot_files: BootFiles) -> AsyncIterator[UtilityVM]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
 async def _module_loop() -> None:
     """Begin the module's event loop, which stays, before descriptors are counted: whichever of its tests are run, and in which order."""
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[tuple[str, str]]:
+    """The names of a host of the module's own, and of the machine that stands for the rest of the world."""
+    with two_hosts() as names:
+        yield names
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,17 @@
 import asyncio
 import ctypes
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from utilityvm.kit.errors import UtilityVMError
 from utilityvm.kit.proc import run_tool
+
+needs_passt = pytest.mark.skipif(shutil.which("passt") is None or shutil.which("ip") is None, reason="passt or ip is not installed")
 
 WORLD = "9.9.9.9"
 """A public address, where the other machine answers."""

@@ -6,11 +6,10 @@ The host is a network namespace of the test's own, for which it must be root; th
 import asyncio
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -23,20 +22,14 @@ from utilityvm.boot.files import BootFiles
 from utilityvm.compute.nic import NicEnd, NicKind
 from utilityvm.network import user
 
-from .networks import HOST, LAN, WORLD, inside, serving, two_hosts
+from .networks import HOST, LAN, WORLD, inside, needs_passt, serving
 from .running import LIMIT, sh
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.root("make a host for the test"),
-    pytest.mark.skipif(shutil.which("passt") is None or shutil.which("ip") is None, reason="passt or ip is not installed"),
+    needs_passt,
 ]
-
-
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[tuple[str, str]]:
-    with two_hosts() as names:
-        yield names
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

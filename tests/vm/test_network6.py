@@ -1,7 +1,6 @@
 """A guest's network on a host that has IPv6: the same rules, in both families."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
@@ -11,13 +10,13 @@ import pytest_asyncio
 from utilityvm import UserNetwork, UtilityVM, create_lcow, default_options_lcow
 from utilityvm.boot.files import BootFiles
 
-from .networks import HOST6, LAN6, WORLD, WORLD6, inside, serving, two_hosts
+from .networks import HOST6, LAN6, WORLD, WORLD6, inside, needs_passt, serving, two_hosts
 from .running import LIMIT, sh
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.root("make a host for the test"),
-    pytest.mark.skipif(shutil.which("passt") is None or shutil.which("ip") is None, reason="passt or ip is not installed"),
+    needs_passt,
 ]
 
 

@@ -4,16 +4,14 @@ import ast
 import asyncio
 import os
 import re
-import shutil
 import socket
 import subprocess  # noqa: TID251 (in the folder where a reader would run it)
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .networks import WORLD, inside, serving, two_hosts
+from .networks import WORLD, inside, needs_passt, serving
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "network.md").read_text()
 PING_RANGE = re.findall(r"`sysctl net\.ipv4\.ping_group_range='(.*)'`", PAGE)[0]
@@ -21,14 +19,8 @@ PING_RANGE = re.findall(r"`sysctl net\.ipv4\.ping_group_range='(.*)'`", PAGE)[0]
 pytestmark = [
     pytest.mark.usefixtures("boot_files"),
     pytest.mark.root("make a host for the test"),
-    pytest.mark.skipif(shutil.which("passt") is None or shutil.which("ip") is None, reason="passt or ip is not installed"),
+    needs_passt,
 ]
-
-
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[tuple[str, str]]:
-    with two_hosts() as names:
-        yield names
 
 
 def block(language: str) -> str:

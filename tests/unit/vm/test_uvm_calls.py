@@ -10,6 +10,7 @@ from utilityvm.compute.ports import ExitHow
 from utilityvm.kit.errors import ConnectionLost, GuestError, HostError, InvalidOptions, StateError, Unsupported
 from utilityvm.schema.properties import PropertyType
 from utilityvm.schema.requests import ModifySettingRequest
+from utilityvm.testing.compute import FakeMachine
 from utilityvm.testing.guest import FakeGuest, Program
 from utilityvm.vm import end, uvm
 from utilityvm.vm.life import LIFE, Do, State
@@ -193,15 +194,22 @@ async def test_a_guest_is_told_the_time_when_that_is_wanted_of_its_resumption() 
         assert vm.state is State.RUNNING
 
 
-async def test_a_guest_that_does_not_take_the_time_runs_on() -> None:
-    async def refuse(_request: object) -> str:
-        return "it is always six o'clock"
-
+@asynccontextmanager
+async def paused(takes: Callable[[object], Awaitable[str | None]]) -> AsyncIterator[tuple[UtilityVM, FakeMachine]]:
+    """A VM that stands still, whose guest takes changes like this."""
     of, guests = service()
     async with asyncio.timeout(10), await create(of) as vm:
         await vm.start()
         await vm.pause()
-        guests[0].modifying = refuse
+        guests[0].modifying = takes
+        yield vm, of.machines[0]
+
+
+async def test_a_guest_that_does_not_take_the_time_runs_on() -> None:
+    async def refuse(_request: object) -> str:
+        return "it is always six o'clock"
+
+    async with paused(refuse) as (vm, _):
         with pytest.raises(GuestError, match="always six o'clock"):
             await vm.resume(set_clock=True)
         assert vm.state is State.RUNNING
@@ -225,13 +233,9 @@ async def test_a_vm_that_cannot_run_on_does_not_wait_for_its_guest_to_take_the_t
     async def silent(_request: object) -> None:
         await asyncio.Event().wait()
 
-    of, guests = service()
-    async with asyncio.timeout(10), await create(of) as vm:
-        await vm.start()
-        await vm.pause()
-        guests[0].modifying = silent
+    async with paused(silent) as (vm, machine):
         with monkeypatch.context() as broken:
-            broken.setattr(of.machines[0], "resume", stuck)
+            broken.setattr(machine, "resume", stuck)
             with pytest.raises(HostError, match="does not run on"):
                 await vm.resume(set_clock=True)
         assert vm.state is State.PAUSED
@@ -244,11 +248,7 @@ async def test_who_gives_up_waits_for_the_vm_to_run_on_and_not_for_its_guest_to_
         asked.set()
         await asyncio.Event().wait()
 
-    of, guests = service()
-    async with asyncio.timeout(10), await create(of) as vm:
-        await vm.start()
-        await vm.pause()
-        guests[0].modifying = silent
+    async with paused(silent) as (vm, _):
         async with asyncio.TaskGroup() as group:
             resuming = group.create_task(vm.resume(set_clock=True))
             await asked.wait()
