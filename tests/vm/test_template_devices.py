@@ -40,7 +40,7 @@ def layers(boot_files: BootFiles, place: Path) -> Sequence[Path]:
 
 WRITER = "while :; do date +%N >>/run/disk/log; sync /run/disk/log; done </dev/null >/dev/null 2>&1 &"
 
-HOLDER = "(exec 7</run/share/f; while cat <&7; do usleep 100000; done; echo over) </dev/null >/tmp/held 2>&1 &"
+HOLDER = "(exec 7</run/share/f; touch /tmp/holds; while cat <&7; do usleep 100000; done; echo over) </dev/null >/tmp/held 2>&1 &"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -58,6 +58,7 @@ async def template(boot_files: BootFiles, place: Path, layers: Sequence[Path]) -
         await vm.share(str(place / "share" / "f"), "/run/file")
         script = f"echo template >/run/disk/f; md5sum </run/layers/p0/bin/busybox >/tmp/sum; {WRITER} {HOLDER}"
         assert (await sh(vm, script)).code == 0
+        await until(vm, "test -e /tmp/holds")
         config = await vm.save_as_template()
     made = await open_template(config.uvm_id)
     yield made
