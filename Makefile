@@ -13,7 +13,7 @@ FUZZ_SEED =
 AS_USER = tests/vm/test_readme.py tests/vm/test_debugging.py tests/vm/test_screen.py
 VM_LANES = $(if $(filter 0,$(shell id -u)),vm-as-root vm-as-user,vm-as-myself)
 
-.PHONY: setup setup-source run test check quick lint agent go-test pure hcs images unit golden parity fault vm vm-source vm-as-root vm-as-user vm-as-myself package kernel-twice rest bench soak fuzz lock clean
+.PHONY: setup setup-source setup-containerd run test check quick lint agent go-test pure hcs images unit golden parity fault vm vm-source vm-as-root vm-as-user vm-as-myself package kernel-twice rest bench soak fuzz lock clean
 
 setup:
 	@tools/setup.sh
@@ -25,8 +25,12 @@ setup-source: setup
 run: setup
 	.venv/bin/uvm run busybox uname -a
 
+# The shim that the tests of ttrpc speak with, in build/containerd.
+setup-containerd: setup
+	@tools/setup.sh containerd
+
 # Two at a time: an emulated VM keeps one processor busy. What tells of a mistake soonest is first, then what takes longest.
-test: setup setup-source
+test: setup setup-source setup-containerd
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint go-test pure $(VM_LANES) rest
 
 # All but the virtual machines of tests/vm, and what is measured.

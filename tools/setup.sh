@@ -15,6 +15,11 @@ as_root() {
     fi
 }
 
+install() {
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "$@" >/dev/null
+}
+
 # The system's Python comes first: one in somebody's home folder cannot be run by the other users that the tests run as.
 find_python() {
     for python in ${PYTHON:-} /usr/bin/python3 python3; do
@@ -49,8 +54,7 @@ install_tools() {
     if [ -z "$missing" ]; then say "host tools: there"; return; fi
     command -v apt-get >/dev/null || fail "missing, and there is no apt-get to install them with:$missing"
     say "host tools: installing$missing"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $missing >/dev/null
+    install $missing
     find_python || fail "Python 3.11 or newer is needed; name one: PYTHON=/path/to/python3 make setup"
 }
 
@@ -87,8 +91,7 @@ install_compile_tools() {
     missing=$(.venv/bin/python -c 'from utilityvm.boot.compile import missing; print(*sorted(set(missing().values())))')
     if [ -z "$missing" ]; then say "compile tools: there"; return; fi
     say "compile tools: installing $missing"
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $missing >/dev/null
+    install $missing
 }
 
 build_source_kernel() {
@@ -121,9 +124,24 @@ build_boot_files() {
     echo "$want" >"$stamp"
 }
 
+# For tests of ttrpc. Installed, the package would start a daemon on this host: it is unpacked beside the rest of what was built.
+fetch_containerd() {
+    out=build/containerd
+    if [ -e $out ]; then say "containerd's shim: there"; return; fi
+    if ! command -v apt-get >/dev/null; then say "containerd's shim: no apt-get to fetch it with; its tests are left out"; return; fi
+    say "containerd's shim: fetching it, to be used from $out"
+    rm -rf $out.new
+    mkdir -p $out.new
+    fetch="apt-get download -qq -o APT::Sandbox::User=root containerd runc"  # the user _apt may not write here
+    (cd $out.new && { $fetch || { as_root apt-get update -qq && $fetch; }; })
+    for package in $out.new/*.deb; do dpkg-deb -x "$package" $out.new; rm "$package"; done
+    mv $out.new $out
+}
+
 case "${1:-all}" in
     agent) build_agent ;;
     all) install_tools; make_venv; install_package; compile_package; build_agent; build_boot_files; say "ready: .venv/bin/uvm" ;;
     source) install_compile_tools; build_source_kernel ;;
-    *) fail "usage: setup.sh [agent|source]" ;;
+    containerd) fetch_containerd ;;
+    *) fail "usage: setup.sh [agent|source|containerd]" ;;
 esac

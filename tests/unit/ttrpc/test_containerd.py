@@ -21,12 +21,17 @@ from utilityvm.wire.protobuf import Field, Message
 from utilityvm.wire.ttrpc import Metadata
 
 SHIM: Final = "containerd-shim-runc-v2"
+FETCHED: Final = Path(__file__).parents[3] / "build" / "containerd" / "usr" / "bin"  # by `make setup-containerd`
+SEARCHED: Final = os.pathsep.join([str(FETCHED), os.environ["PATH"]])
 TASK: Final = "containerd.task.v2.Task"
 NAMESPACE: Final = {"containerd-namespace-ttrpc": ("uvm-test",)}
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can run containers by runc"),
-    pytest.mark.skipif(None in map(shutil.which, (SHIM, "runc")), reason="the package containerd is not installed"),
+    pytest.mark.skipif(
+        None in [shutil.which(tool, path=SEARCHED) for tool in (SHIM, "runc")],
+        reason="containerd's shim is not here: make setup-containerd",
+    ),
 ]
 
 
@@ -100,7 +105,7 @@ async def running(bundle: Path) -> AsyncIterator[Shim]:
         SHIM,
         *("-namespace", "uvm-test", "-id", shim.id, "-address", f"{bundle}/none.sock", "-publish-binary", "/bin/true", "start"),
         cwd=bundle,
-        env={**os.environ, "TTRPC_ADDRESS": events, "GRPC_ADDRESS": f"{bundle}/none.sock"},
+        env={**os.environ, "PATH": SEARCHED, "TTRPC_ADDRESS": events, "GRPC_ADDRESS": f"{bundle}/none.sock"},
         stdout=asyncio.subprocess.PIPE,
     )
     said, _ = await starting.communicate()
