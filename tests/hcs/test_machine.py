@@ -352,7 +352,7 @@ def test_where_there_is_no_windows_it_is_said_what_is_missing(hcs: StandIn) -> N
 def test_timeouts_are_read_from_the_originals_variables_or_refused_together() -> None:
     assert timeouts_of({}) == Timeouts() == Timeouts(create=240, start=240, pause=240, resume=240, save=240, slow=240)
     assert timeouts_of({"HCSSHIM_TIMEOUT_SYSTEMSTART": "7"}) == Timeouts(start=7)
-    assert set(VARIABLES) == set(Timeouts.__slots__)
+    assert set(VARIABLES) == set(Timeouts.__struct_fields__)
     with pytest.raises(InvalidOptions) as caught:
         timeouts_of({"HCSSHIM_TIMEOUT_SYSTEMSAVE": "1.5", "HCSSHIM_TIMEOUT_SYSTEMPAUSE": "0", "HCSSHIM_TIMEOUT_SYSTEMCREATE": "9"})
     assert {problem.path for problem in caught.value.problems} == {"HCSSHIM_TIMEOUT_SYSTEMSAVE", "HCSSHIM_TIMEOUT_SYSTEMPAUSE"}

@@ -1,9 +1,9 @@
 """What `uvm doctor` says of a Windows host."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.hcs.harness import StandIn
 from utilityvm.cli.doctor import Mark

@@ -7,7 +7,7 @@ import posixpath
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import structs
@@ -215,7 +215,7 @@ def _wcow_state(vm: UtilityVM, ports: list[int]) -> dict[str, Any]:
         "template_id": plan.template_id,
         "vsmb_counter": len(plan.shares),
         "scsi_locations": [
-            asdict(slot) | {"is_layer": False, "ref_count": 1} for slot in sorted(plan.slots, key=lambda s: (s.controller, s.lun))
+            structs.asdict(slot) | {"is_layer": False, "ref_count": 1} for slot in sorted(plan.slots, key=lambda s: (s.controller, s.lun))
         ],
         "vpmem_devices": [],
         "vsmb_dir_shares": _shares(plan, of_files=False),

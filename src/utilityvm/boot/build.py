@@ -5,8 +5,9 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from utilityvm.boot import busybox as image_of_busybox
 from utilityvm.boot import elf, initrd, pick
@@ -47,8 +48,7 @@ def find_agent() -> Path:
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class OwnKernel:
+class OwnKernel(msgspec.Struct, frozen=True):
     """A kernel of our own, compiled from the distribution's source package: the folder where such kernels are kept, and who hears of it."""
 
     kept: Path
@@ -121,8 +121,7 @@ def _refuse_strangers(out: Path) -> None:
         raise Exists(f"{out}: holds other things than boot files, and is left alone", hint=_ELSEWHERE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(msgspec.Struct, frozen=True):
     """What the boot files are made of, and the packages that it was taken from."""
 
     kernel: pick.Kernel

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from utilityvm.boot.kconfig import unmet, with_later_names
 from utilityvm.kit.errors import Exhausted, HostError, Unsupported
 from utilityvm.kit.proc import run_lines, run_tool
@@ -61,8 +63,7 @@ Progress = Callable[[int, int], None]
 """Told how many files are compiled, and of about how many."""
 
 
-@dataclass(frozen=True, slots=True)
-class Toolchain:
+class Toolchain(msgspec.Struct, frozen=True):
     """The compiler and the linker, by the first line of what they say about themselves."""
 
     compiler: str

@@ -5,15 +5,15 @@ The same entries give the same bytes: everything is owned by root, has no time, 
 
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 MAGIC = b"070701"
 _BLOCK = 512
 _TRAILER = "TRAILER!!!"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One file: its path without a leading slash, its mode with the file type, its content, and its number when it is a device."""
 
     path: str

@@ -2,7 +2,8 @@
 
 import struct
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from utilityvm.kit.errors import Corrupt, Unsupported
 
@@ -36,8 +37,7 @@ _NUMBER, _UNVERSIONED = struct.Struct("<H"), 1
 _BINDING_AT, _WEAK = 4, 2 << 4  # in a symbol
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
+class _Section(msgspec.Struct, frozen=True):
     name: str
     kind: int
     link: int

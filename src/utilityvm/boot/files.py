@@ -1,8 +1,9 @@
 """Boot files: the folder with the guest's kernel and initial RAM disk, and whether it is fit to boot from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from utilityvm.boot import cpio, elf, kernel
 from utilityvm.boot.manifest import FileRecord, Manifest, decode
@@ -21,8 +22,7 @@ BUILD_HINT = "build the boot files: uvm boot-files build (without apt: --mirror 
 """What to do about boot files that are missing or broken."""
 
 
-@dataclass(frozen=True, slots=True)
-class BootFiles:
+class BootFiles(msgspec.Struct, frozen=True):
     """A checked folder of boot files, and its manifest."""
 
     folder: Path

@@ -5,8 +5,9 @@ Policy Manual, section 5.6.12: https://www.debian.org/doc/debian-policy/ch-contr
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import final
+
+import msgspec
 
 from utilityvm.boot.packages import Package
 from utilityvm.kit.errors import Corrupt
@@ -17,8 +18,7 @@ _ARCHITECTURE = re.compile(r"[a-z0-9-]+")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True):
     """A package that a suite has: what it is, the address of its file, and what it depends on (of alternatives the first)."""
 
     package: Package

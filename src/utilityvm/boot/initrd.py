@@ -11,8 +11,9 @@
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+
+import msgspec
 
 from utilityvm.boot import cpio
 from utilityvm.boot.modules import Module
@@ -27,8 +28,7 @@ _TEXTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
+class Pieces(msgspec.Struct, frozen=True):
     """What goes into an initial RAM disk. `programs` has further files by their path in the guest, all executable."""
 
     agent: bytes

@@ -15,6 +15,8 @@ from pathlib import PurePosixPath
 from struct import Struct
 from typing import Final
 
+import msgspec
+
 from utilityvm.boot import elf
 from utilityvm.kit.errors import NotFound, Unsupported
 
@@ -92,8 +94,7 @@ def module_name(path: str) -> str:
     return PurePosixPath(path).name.split(".ko", 1)[0].replace("-", "_")
 
 
-@dataclass(frozen=True, slots=True)
-class _Need:
+class _Need(msgspec.Struct, frozen=True):
     name: str
     hard: bool
 

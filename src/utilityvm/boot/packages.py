@@ -5,17 +5,17 @@ asked over HTTP (`boot.mirror`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, final
+
+import msgspec
 
 from utilityvm.boot import deb
 from utilityvm.kit import files
 from utilityvm.kit.errors import Corrupt
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Package:
+class Package(msgspec.Struct, frozen=True, order=True):
     """A package as its archive's lists have it: the name of its file in the cache, that file's size in bytes and SHA-256."""
 
     name: str

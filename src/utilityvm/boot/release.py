@@ -7,10 +7,11 @@ Debian's package debian-archive-keyring, whose licence says that "the keys in th
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+
+import msgspec
 
 from utilityvm.kit.errors import Corrupt, HostError, NotFound
 from utilityvm.kit.proc import run_tool
@@ -21,16 +22,14 @@ _VERIFY_SECONDS = 30
 _BEGIN, _SIGNATURE, _END = "-----BEGIN PGP SIGNED MESSAGE-----", "-----BEGIN PGP SIGNATURE-----", "-----END PGP SIGNATURE-----"
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(msgspec.Struct, frozen=True):
     """A file of the suite: its size in bytes and its SHA-256."""
 
     size: int
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """What a suite's `InRelease` says: until when it may be believed (None: for ever), and the suite's files by their path."""
 
     codename: str

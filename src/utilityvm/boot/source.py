@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -44,7 +43,7 @@ def our_config() -> str:
 def key_of(source_sha256: str, config: str, toolchain: Toolchain) -> str:
     """Return the digest of all that goes into a kernel, in hexadecimal."""
     recipe = {"configure": CONFIGURE, "compile": COMPILE, "environment": dict(ENVIRONMENT)}
-    inputs = {"source": source_sha256, "config": config, "toolchain": asdict(toolchain), "recipe": recipe}
+    inputs = {"source": source_sha256, "config": config, "toolchain": msgspec.structs.asdict(toolchain), "recipe": recipe}
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 

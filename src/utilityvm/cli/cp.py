@@ -3,8 +3,9 @@
 import argparse
 import asyncio
 import sys
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from utilityvm.cli.attach import add_host_flags, attach
 from utilityvm.containers.volumes import volume_file
@@ -33,8 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run)
 
 
-@dataclass(frozen=True, slots=True)
-class There:
+class There(msgspec.Struct, frozen=True):
     """A path in a volume or in an image."""
 
     name: str

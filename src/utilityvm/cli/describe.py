@@ -2,14 +2,14 @@
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from utilityvm.cli.flags import Words
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(msgspec.Struct, frozen=True):
     """A flag, or a positional argument, which has no `names`.
 
     `value` is what usage calls its value, ``""`` when it takes none; `choices` are the words that the value may be, none: any.
@@ -24,8 +24,7 @@ class Argument:
     rest: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """A verb with its arguments and the verbs below it; `path` is all its words, beginning with the program's."""
 
     path: tuple[str, ...]

@@ -6,10 +6,12 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from utilityvm import __version__
 from utilityvm.boot.files import BootFiles, load
@@ -31,8 +33,7 @@ class Mark(StrEnum):
     FAIL = "FAIL"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One line: what was looked at, what was found, and what to do if it is not good."""
 
     subject: str

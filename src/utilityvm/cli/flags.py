@@ -1,8 +1,9 @@
 """Flags of the command line from the declaration of the options: one for each field, with its meaning, and a file for all of them."""
 
 import argparse
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from utilityvm.kit.errors import InvalidOptions
 from utilityvm.options.declare import Option, declared
@@ -16,8 +17,7 @@ OPTIONS_GROUP: Final = "options of the VM"
 """Title of the flags' group, in every verb that has them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(msgspec.Struct, frozen=True):
     """Takes a flag's value that is one of some words, or a number behind them, which the rules judge."""
 
     words: tuple[str, ...]

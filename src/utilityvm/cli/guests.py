@@ -2,9 +2,10 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.options.shared import Options
@@ -20,8 +21,7 @@ QEMU: Final = "qemu"
 HYPERV: Final = "hyperv"
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What a document is wanted for: options as they were given, and the host, of which nothing is looked up."""
 
     given: Mapping[str, object]
@@ -31,8 +31,7 @@ class Wish:
     processors: int
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
+class Guest(msgspec.Struct, frozen=True):
     """One sort: what it is, the struct of its options, these on this host when nothing is asked for, and the document of a wish.
 
     `platforms` can run it; the first is meant where none is named.

@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     import asyncio
-    from dataclasses import replace
+
+    from msgspec.structs import replace
 
     from utilityvm.containers.wish import parse_size
     from utilityvm.images.store import ImageStore

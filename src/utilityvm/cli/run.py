@@ -5,9 +5,10 @@ import asyncio
 import os
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from utilityvm.cli import attach, from_template, timeline
 from utilityvm.cli.flags import add_option_flags

@@ -3,8 +3,9 @@
 import argparse
 import asyncio
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from utilityvm.cli.table import table
 from utilityvm.cli.values import seconds
@@ -17,8 +18,7 @@ _CLEAR: Final = "\x1b[H\x1b[J"
 _SECOND: Final = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One VM, as it was measured; `processor_percent` is of one processor, over the time since the measurement before."""
 
     id: str

@@ -2,9 +2,10 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import msgspec
 
 from utilityvm.cli import attach
 from utilityvm.containers import wish
@@ -17,8 +18,7 @@ T = TypeVar("T")
 CONTAINER_GROUP = "options of the container"
 
 
-@dataclass(frozen=True, slots=True)
-class spelled(Generic[T]):  # noqa: N801 (used as a function)
+class spelled(msgspec.Struct, Generic[T], frozen=True):  # noqa: N801 (used as a function)
     """Takes a flag's value by one of the parsers of wishes."""
 
     parse: Callable[[str], T]

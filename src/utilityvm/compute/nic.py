@@ -1,8 +1,9 @@
 """The host's end of a network adapter. Pure."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class NicKind(StrEnum):
@@ -14,8 +15,7 @@ class NicKind(StrEnum):
     """A tap, as /dev/net/tun gives it."""
 
 
-@dataclass(frozen=True, slots=True)
-class NicEnd:
+class NicEnd(msgspec.Struct, frozen=True):
     """The host's end of a network adapter: an open descriptor, which is the taker's; `mtu` is what the guest is told, 0: nothing."""
 
     kind: NicKind

@@ -1,10 +1,11 @@
 """What the floors above need of whatever runs a VM: a service that makes compute systems, and the systems."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from utilityvm.compute.containers import InGuest
 from utilityvm.compute.nic import Wire
@@ -53,8 +54,7 @@ _SENTENCE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(msgspec.Struct, frozen=True):
     """How a compute system ended, and the last words of whoever had something to say.
 
     `code` is the number of the signal for `ExitHow.KILLED`, the exit code for `ExitHow.FAILED`, the HRESULT for
@@ -139,8 +139,7 @@ class Inspected(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class MachineStatistics:
+class MachineStatistics(msgspec.Struct, frozen=True):
     """What a VM has used since its start, and holds now.
 
     `processor_ns` and `uptime_ns` are nanoseconds, `working_set` bytes of the host's memory, and `unique` those of them that go when the
@@ -238,8 +237,7 @@ class Hosted(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class JailStatus:
+class JailStatus(msgspec.Struct, frozen=True):
     """What keeps the process that runs a machine from its host: `layers` do, in their order from the outside in; `lacks` are those that
     this host does not give, each with the reason.
     """

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, final
 
@@ -37,8 +36,7 @@ class _Info(msgspec.Struct, frozen=True):
     oom_kills: int = field(name="OomKills", default=0)
 
 
-@dataclass(frozen=True, slots=True)
-class OfVm:
+class OfVm(msgspec.Struct, frozen=True):
     """The VM of containers, as they need it: its `id`; `admit` raises StateError where nothing can be asked of its guest; `is_over`.
 
     `create` makes a container in its guest of a document, and `is_ours` says whether the guest's agent is this project's. `scope` has
@@ -53,8 +51,7 @@ class OfVm:
     scope: Scope
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerExit:
+class ContainerExit(msgspec.Struct, frozen=True):
     """How a container ended: its first process's exit code (128 + s when signal s killed it), and in whose way.
 
     `how` is ``GRACEFUL_EXIT`` when it was asked to end, ``FORCED_EXIT`` when it was made to, ``UNEXPECTED_EXIT`` when it ended by itself,

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import final
+
+import msgspec
 
 from utilityvm.containers.document import ContainerId
 from utilityvm.containers.releases import Releases
@@ -15,8 +16,7 @@ from utilityvm.store.devices import ContainerRecord
 from utilityvm.wire.oci import OciProcess
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """A container as a VM that goes on from this one can have it, but for what it `lacks`, each by its name."""
 
     record: ContainerRecord

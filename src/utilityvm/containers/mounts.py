@@ -6,10 +6,10 @@ are the guest's.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from utilityvm.containers.releases import Releases
@@ -47,8 +47,7 @@ _SIZE: Final = re.compile(r"size=(\d{1,19})([kmgtKMGT]?)")
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-@dataclass(frozen=True, slots=True)
-class Mounts:
+class Mounts(msgspec.Struct, frozen=True):
     """What mounts are made of: the VM, its tables of devices, and its volumes."""
 
     owner: Owner

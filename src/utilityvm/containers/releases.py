@@ -4,8 +4,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import final
+
+import msgspec
 
 from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import ConnectionLost, NotFound, UtilityVMError
@@ -16,8 +17,7 @@ Release = Callable[[], Awaitable[Rest | None]]
 """Gives something back to the VM; what it returns is the rest of that, for which nobody has to wait."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Taken:
+class _Taken(msgspec.Struct, frozen=True, eq=False):
     what: str
     release: Release
     close: Callable[[], None]

@@ -4,9 +4,10 @@ The guest unmounts in the reverse order: the union, the disk, the layers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.containers.document import ContainerId, folder
 from utilityvm.containers.releases import Releases, Rest
@@ -42,8 +43,7 @@ class ScratchDisk:
             self.file.close()
 
 
-@dataclass(frozen=True, slots=True)
-class RootFs:
+class RootFs(msgspec.Struct, frozen=True):
     """A root file system in the guest: its `path`, where on which disk what is written goes, and where its `layers` are. Without a disk it
     is read-only.
     """
@@ -54,8 +54,7 @@ class RootFs:
     layers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """How each part of one container's root file system is given back to the VM's `tables`; what was taken is put on `taken`."""
 
     tables: Tables
@@ -83,8 +82,7 @@ class Parts:
         return rest if await self.tables.scsi.leave_guest(host_path) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Rooms:
+class Rooms(msgspec.Struct, frozen=True):
     """What root file systems are made of: the VM, which knows the host's places for what is new, and its tables of devices."""
 
     owner: Owner

@@ -2,11 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Final, final
 
+import msgspec
 from msgspec.structs import replace
 
 from utilityvm.compute.containers import InGuest
@@ -41,8 +41,7 @@ SETTLE_TIMEOUT: Final = 5.0
 """Seconds that the guest of a VM which is closed has to write what it holds of volumes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What `UtilityVM.create_container` is asked for."""
 
     spec: object

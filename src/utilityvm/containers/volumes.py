@@ -7,9 +7,10 @@ import errno
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import final
+
+import msgspec
 
 from utilityvm.containers.scratch import VOLUME_FORMAT, fill
 from utilityvm.devices.scsi import Scsi
@@ -55,8 +56,7 @@ async def make_volume(layout: Layout, name: str, size: int) -> None:
         file.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(msgspec.Struct, frozen=True):
     """A volume: its `size` and what it has `taken` of the host's disk, in bytes, and whether a VM has it."""
 
     name: str
@@ -136,8 +136,7 @@ def lock_volume(layout: Layout, name: str, *, read_only: bool) -> DiskFile:
     return file
 
 
-@dataclass(slots=True)
-class _Used:
+class _Used(msgspec.Struct):
     file: DiskFile
     guest_path: str
     read_only: bool

@@ -6,8 +6,9 @@ Each `parse_` function takes one text as `docker run` takes it and refuses what 
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from utilityvm.kit.errors import InvalidOptions
 
@@ -35,8 +36,7 @@ _OF_IPC: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(msgspec.Struct, frozen=True):
     """What is mounted at `target` of the container: the host's file or folder `path`, or the named volume `name`; one of them is ``""``.
 
     `size` is in bytes, for a volume that is made because there is none of that name. `copy` fills one that is empty with what the image
@@ -51,16 +51,14 @@ class Volume:
     copy: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Tmpfs:
+class Tmpfs(msgspec.Struct, frozen=True):
     """A file system in memory at `target`, mounted with `options`."""
 
     target: str
     options: tuple[str, ...] = _USUAL_TMPFS
 
 
-@dataclass(frozen=True, slots=True)
-class Ulimit:
+class Ulimit(msgspec.Struct, frozen=True):
     """A limit of the kernel's for each process: `name` as in docker, e.g. ``nofile``."""
 
     name: str
@@ -68,8 +66,7 @@ class Ulimit:
     hard: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What is wanted of a container beyond what its image says; nothing said leaves it to the image, and then to docker's defaults.
 
     `args` replace the image's command. An `entrypoint` replaces the image's entrypoint and command; an empty one means none. `env` are

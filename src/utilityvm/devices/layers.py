@@ -1,9 +1,10 @@
 """Layers of a container's root file system: read-only images for a Linux guest, and their union in either guest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.devices.ports import Owner
 from utilityvm.devices.scsi import Scsi
@@ -23,8 +24,7 @@ class Bus(StrEnum):
     SCSI = "scsi"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLayer:
+class ImageLayer(msgspec.Struct, frozen=True):
     """An image that the guest has mounted at `guest_path`. `fell_back` says why it is a SCSI disk, ``""`` for persistent memory."""
 
     host_path: str

@@ -3,15 +3,15 @@
 import ntpath
 import posixpath
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import final
+
+import msgspec
 
 from utilityvm.devices.holdings import Held
 from utilityvm.kit.errors import Exists
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """What a table has at a path of the guest: `what` names it in errors; `state` is where it is on its way in or out."""
 
     guest_path: str

@@ -1,8 +1,9 @@
 """Network namespaces of a VM and the adapters in them."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import final
+
+from msgspec.structs import replace
 
 from utilityvm.devices.holdings import Holding, Holdings
 from utilityvm.devices.nics import NamespaceEffects, Nic, NicEffects

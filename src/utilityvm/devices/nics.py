@@ -1,9 +1,9 @@
 """How network adapters and network namespaces come into a VM and out of it: what host and guest are asked for."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, final
 
+import msgspec
 from msgspec import Raw
 
 from utilityvm.devices import paths
@@ -36,8 +36,7 @@ async def knows_namespaces(properties: Callable[[], Awaitable[Properties]]) -> b
     return isinstance(able, Raw) and decode_answer(bytes(able), GuestDefinedCapabilities).namespace_add_request_supported
 
 
-@dataclass(frozen=True, slots=True)
-class Nic:
+class Nic(msgspec.Struct, frozen=True):
     """A network adapter of a VM: `endpoint` of the host's networks, in the namespace `namespace_id`, for the guest `nic_id`."""
 
     nic_id: str

@@ -1,8 +1,10 @@
 """Folders of the host that a Linux guest mounts over 9p."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Final, final
+
+import msgspec
+from msgspec.structs import replace
 
 from utilityvm.devices import paths
 from utilityvm.devices.holdings import Held, Holding, Holdings
@@ -23,8 +25,7 @@ _LINUX_METADATA: Final = 0x04
 _RESTRICTED: Final = 0x80
 
 
-@dataclass(frozen=True, slots=True)
-class SharedFolder:
+class SharedFolder(msgspec.Struct, frozen=True):
     """A folder of the host that the guest has at `guest_path`; of `allowed_names`, when that is not None, and nothing else of it."""
 
     name: str

@@ -1,7 +1,8 @@
 """What the tables of devices must know of their VM, and what they need of its host."""
 
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from utilityvm.compute.ports import Grants
 from utilityvm.devices.mounts import Mounts
@@ -16,8 +17,7 @@ Modify = Callable[[ModifySettingRequest], Awaitable[None]]
 """Changes a resource of the VM, on the host and in the guest: `UtilityVM.modify`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """What a path of the host is: a folder, or a file of `size` bytes. `identity` changes when another file takes its place.
 
     `special` is neither: a device, a pipe, a socket. `real` is where links lead from the path, ``""`` when that is the path itself.
@@ -34,8 +34,7 @@ Look = Callable[[str], Seen]
 """Looks at a path of the host; raises NotFound when nothing is there, and HostError when it may not be looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostSide:
+class HostSide(msgspec.Struct, frozen=True):
     """The host of a VM. `grants` is None where files reach it as descriptors, so that there is nothing to grant.
 
     `layout` says where things lie on it; it is asked when something is to be made there.
@@ -49,8 +48,7 @@ class HostSide:
     layout: Callable[[], Layout] = Layout.of_user
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True):
     """The VM that has the devices."""
 
     id: VmId
@@ -60,7 +58,7 @@ class Owner:
     modify: Modify
     guest_knows_namespaces: Callable[[], Awaitable[bool]]
     """Asks whether the guest's agent is told of network namespaces and adapters."""
-    mounts: Mounts = field(default_factory=Mounts)
+    mounts: Mounts = msgspec.field(default_factory=Mounts)
 
     @property
     def name(self) -> str:

@@ -1,11 +1,11 @@
 """SCSI disks: which file is where on which controller, how the guest sees it, and how often it was asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, final
 
-from msgspec import structs
+import msgspec
+from msgspec.structs import replace
 
 from utilityvm.devices import paths
 from utilityvm.devices.holdings import Held, Holding, Holdings
@@ -34,8 +34,7 @@ class DiskAccess(StrEnum):
     INDIVIDUAL = "individual"
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(msgspec.Struct, frozen=True):
     """A disk of a VM: the file or device `host_path` at `controller`:`lun`, which the guest has mounted at `guest_path`.
 
     `guest_path` is ``""`` for a disk that is only attached; `type` is ``VirtualDisk`` or ``PassThru``; `options` are of the guest's mount.
@@ -274,7 +273,7 @@ class _Effects:
             return _request("Add", WCOWMappedVirtualDisk(container_path=disk.guest_path, lun=disk.lun))
         seen = LCOWMappedVirtualDisk(lun=disk.lun, controller=disk.controller)
         if disk.guest_path:
-            seen = structs.replace(seen, mount_path=disk.guest_path, read_only=disk.read_only, options=list(disk.options))
+            seen = replace(seen, mount_path=disk.guest_path, read_only=disk.read_only, options=list(disk.options))
         return _request("Add", seen)
 
     def _guest_remove(self, disk: Disk) -> GuestRequest | None:

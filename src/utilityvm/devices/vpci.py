@@ -1,8 +1,10 @@
 """Devices of the host that are given to the guest whole, each at a place of the guest's bus that has a GUID."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import final
+
+import msgspec
+from msgspec.structs import replace
 
 from utilityvm.devices import paths
 from utilityvm.devices.holdings import Held, Holding, Holdings
@@ -14,8 +16,7 @@ from utilityvm.schema.guest_requests import GuestRequest, LCOWMappedVPCIDevice
 from utilityvm.schema.requests import ModifySettingRequest
 
 
-@dataclass(frozen=True, slots=True)
-class AssignedDevice:
+class AssignedDevice(msgspec.Struct, frozen=True):
     """A device of the host (`device_id`, of it the virtual function), which the guest finds at `vmbus_guid`."""
 
     device_id: str

@@ -5,8 +5,9 @@ is used again when the same file comes again.
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.devices import paths
 from utilityvm.devices.holdings import Held, Holding, Holdings
@@ -27,8 +28,7 @@ ROOT: Final = "root"
 """State of the device that the guest runs from."""
 
 
-@dataclass(frozen=True, slots=True)
-class PMemDevice:
+class PMemDevice(msgspec.Struct, frozen=True):
     """A device of a VM: the file `host_path` in `slot`, which the guest has mounted at `guest_path`.
 
     `state` is a `devices.holdings.Held`, `RESERVED` or `ROOT`.
@@ -137,16 +137,14 @@ class VPMem:
         return _Slot(slot, host_path, f"/run/layers/p{slot}", seen)
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
+class _Slot(msgspec.Struct, frozen=True):
     slot: int
     host_path: str
     guest_path: str
     seen: Seen
 
 
-@dataclass(frozen=True, slots=True)
-class _Plugged:
+class _Plugged(msgspec.Struct, frozen=True):
     """A file that a device has for good."""
 
     host_path: str

@@ -5,11 +5,11 @@ grows with each and goes with the last.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import count
 from typing import Final, final
 
-from msgspec import structs
+import msgspec
+from msgspec.structs import replace
 
 from utilityvm.devices import paths
 from utilityvm.devices.holdings import Held, Holding, Holdings
@@ -25,8 +25,7 @@ PREFIX: Final = "\\\\?\\VMSMB\\VSMB-{dcc079ae-60ba-4d07-847c-3493609c0870}\\"
 """Where a Windows guest finds what is shared with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SmbShare:
+class SmbShare(msgspec.Struct, frozen=True):
     """The folder `host_path`, which the guest finds at `guest_path`; if `of_files`, the `allowed_files` (full paths) of it alone."""
 
     name: str
@@ -146,8 +145,8 @@ class Vsmb:
     def _fitting(self, options: VirtualSmbShareOptions, *, of_files: bool) -> VirtualSmbShareOptions:
         """Return the options for a folder, or for files of one, on this build of Windows."""
         if builds.V19H1 <= self._owner.host.build <= builds.V20H2_LAST:
-            options = structs.replace(options, no_directmap=True)
-        return structs.replace(options, restrict_file_access=True, single_file_mapping=True) if of_files else options
+            options = replace(options, no_directmap=True)
+        return replace(options, restrict_file_access=True, single_file_mapping=True) if of_files else options
 
     def _made(self, folder: str, options: VirtualSmbShareOptions, files: tuple[str, ...]) -> SmbShare:
         name = f"s{next(self._numbers):x}"

@@ -1,13 +1,12 @@
 """The guest's own part of its boot, as spans: its clock is mapped onto ours by the answer that told its moments."""
 
-from dataclasses import dataclass
+import msgspec
 
 from utilityvm.kit.trace import Span, measured
 from utilityvm.wire.gcs import BootTimes
 
 
-@dataclass(frozen=True, slots=True)
-class BootTold:
+class BootTold(msgspec.Struct, frozen=True):
     """Moments of the guest's boot by its clock, and the negotiation in which it read that clock: ``bridge.negotiate``."""
 
     times: BootTimes

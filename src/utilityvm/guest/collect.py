@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.guest.process import Process
 from utilityvm.guest.transport import GuestStream
@@ -29,8 +30,7 @@ Sink = Callable[[bytes], Awaitable[None]]
 """Takes a piece of output; the process waits for it, once the buffers are full."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True):
     """How a process ended, and what it said."""
 
     exit_code: int

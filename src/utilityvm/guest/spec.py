@@ -5,9 +5,10 @@ protocol/SPEC.md section 6.
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import isnan
 from typing import Final
+
+import msgspec
 
 from utilityvm.kit.errors import InvalidOptions, Problem
 from utilityvm.wire import gcs
@@ -26,8 +27,7 @@ _LARGEST_PORT: Final = 0xFFFF_FFFF
 _CONSOLE_EVENTS: Final = {1: "CtrlClose", 2: "CtrlC", 3: "CtrlBreak", 9: "", 15: "CtrlShutdown"}
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessSpec:
+class ProcessSpec(msgspec.Struct, frozen=True):
     """What is to be run: either `argv`, or `command_line`, which the guest splits into words.
 
     It splits as a shell does, by blanks, quotes and backslashes, and expands nothing. `env` is the whole environment. `user` is ``name``,

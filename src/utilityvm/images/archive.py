@@ -7,7 +7,6 @@ import io
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Annotated, Final, Protocol, final
@@ -62,8 +61,7 @@ class _DockerImages(msgspec.Struct, frozen=True):
     images: Annotated[list[_DockerImage], msgspec.Meta(max_length=_MAX_IMAGES)]
 
 
-@dataclass(frozen=True, slots=True)
-class DockerImage:
+class DockerImage(msgspec.Struct, frozen=True):
     """An image of docker's archive: the names of its files there, and the names that it had."""
 
     config: str

@@ -19,9 +19,10 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final, Protocol, cast, final
+
+import msgspec
 
 from utilityvm.images.blobs import CHUNK, FULL_HINT, Blobs, Checked
 from utilityvm.images.catalog import Record, Records
@@ -34,8 +35,7 @@ from utilityvm.kit.files import FileLock, settle
 _SUFFIX: Final = ".erofs"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """How far some work has come: what is done to what, e.g. ``layer 1/3``, and how many bytes of how many."""
 
     what: str

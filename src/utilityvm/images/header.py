@@ -8,9 +8,10 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 BLOCK: Final = 512
 ZEROS: Final = bytes(BLOCK)
@@ -33,8 +34,7 @@ Extents = tuple[tuple[int, int], ...]
 """Where a sparse file has data: (offset, length), upwards."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """One header block. `kind` is its letter; numbers are read when they are asked for, because a record may replace them."""
 
     block: bytes

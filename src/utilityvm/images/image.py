@@ -1,14 +1,14 @@
 """What an image is to those who run it: its layers as files, and what it says of how it wants to be run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from utilityvm.images.names import Reference
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+class ImageConfig(msgspec.Struct, frozen=True):
     """What an image says of itself, as in the OCI image specification; what it does not say is empty.
 
     `env` has lines ``NAME=value``. `exposed_ports` are as ``80/tcp``. `created` is RFC 3339, as the image has it. `variant` is of the
@@ -27,7 +27,7 @@ class ImageConfig:
     stop_signal: str = ""
     volumes: tuple[str, ...] = ()
     exposed_ports: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def platform(self) -> str:
@@ -35,8 +35,7 @@ class ImageConfig:
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """An image that is whole on this host.
 
     `digest` is that of its manifest, as a registry says it; `id` that of its configuration, which docker calls the image's id. `layers`

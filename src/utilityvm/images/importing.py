@@ -4,7 +4,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Final, cast
 
@@ -27,8 +26,7 @@ from utilityvm.kit.errors import BadArchive, Corrupt, InvalidOptions, Problem, U
 _OCI_PACKED: Final = frozenset({"gzip", "zstd"})
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """One import: where to, in which folder to work, who hears of it, and for which platform."""
 
     depot: Depot

@@ -8,8 +8,9 @@ import hashlib
 import stat
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import BinaryIO
+
+import msgspec
 
 from utilityvm.images.blocks import Image, chunk_count
 from utilityvm.images.compression import unpacked
@@ -19,8 +20,7 @@ from utilityvm.images.tar import Entry, TarReader
 from utilityvm.images.tree import Chunked, Node, Plain, Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Converted:
+class Converted(msgspec.Struct, frozen=True):
     """A layer's image: `diff_id` of its archive, ``sha256:`` and the digest of its bytes when unpacked, `size` of the image in bytes.
 
     `entries` is the number of files in the image, its root included.

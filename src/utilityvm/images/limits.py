@@ -1,7 +1,8 @@
 """What one layer may cost at most. An archive is its maker's, who may be hostile: whatever grows with it has a bound."""
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 ARCHIVE_BYTES: Final = 64 << 30
 IMAGE_BYTES: Final = 64 << 30
@@ -12,8 +13,7 @@ DEPTH: Final = 512
 KEPT_BYTES: Final = 256 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """The bounds of a layer, in bytes where nothing else is said.
 
     `archive_bytes` of the archive when it is unpacked; of those, `free_bytes` whatever it was packed to, and beyond them `ratio` times

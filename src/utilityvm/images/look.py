@@ -1,6 +1,6 @@
 """What is said of an image to programs: objects for JSON."""
 
-from dataclasses import asdict
+from msgspec.structs import asdict
 
 from utilityvm.images.image import Image
 

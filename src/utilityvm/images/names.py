@@ -1,8 +1,10 @@
 """Names of images as docker and podman read them: ``busybox`` is ``docker.io/library/busybox:latest``. Pure."""
 
 import re
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from utilityvm.kit.errors import InvalidOptions, Problem
 
@@ -22,8 +24,7 @@ _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """A whole name: a registry's `domain`, the repository's `path` there, and a `tag` or a `digest` of a manifest (the other is ``""``)."""
 
     domain: str

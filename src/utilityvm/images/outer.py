@@ -7,9 +7,10 @@ another module.
 import os
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
+
+import msgspec
 
 from utilityvm.images.formats import MAX_JSON
 from utilityvm.images.header import BLOCK, LONGEST_RECORDS, Header, decimal, header, records
@@ -25,8 +26,7 @@ _FILES, _HARD, _SYMBOLIC = frozenset({b"0", b"\0", b"7"}), b"1", b"2"
 _LONG_NAME, _LONG_LINK, _RECORDS, _GLOBAL, _SPARSE = b"L", b"K", b"x", b"g", b"S"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A regular file of an archive: where its content lies. `link` is another entry's name, whose content is meant instead."""
 
     offset: int

@@ -5,9 +5,10 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
+
+import msgspec
 
 from utilityvm.images import formats
 from utilityvm.images.blobs import digest_of
@@ -29,8 +30,7 @@ _MISSING: Final = 127  # what a shell says of a program that is not there
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Pull:
+class Pull(msgspec.Struct, frozen=True):
     """One pull: what, how, for which platform, who hears of it. `terminal` is a descriptor that skopeo draws its progress on."""
 
     depot: Depot

@@ -3,11 +3,12 @@
 import stat
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from operator import itemgetter
 from struct import pack
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.images import erofs
 from utilityvm.images.erofs import BLOCK, BLOCK_BITS, INODE, NOWHERE, SLOT
@@ -17,8 +18,7 @@ _OPAQUE: Final = (b"trusted.overlay.opaque", b"y")
 
 
 @final
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct):
     """A file and what is written of it: blocks `outside` the metadata, from `start` on, and the rest at its number.
 
     `names` are a folder's, in their order; `parent` is the folder that it is in.
@@ -27,8 +27,8 @@ class Record:
     node: Node
     parent: Node
     attributes: bytes
-    names: list[tuple[bytes, Node]] = field(default_factory=list)
-    blocks: list[tuple[int, int]] = field(default_factory=list)
+    names: list[tuple[bytes, Node]] = msgspec.field(default_factory=list)
+    blocks: list[tuple[int, int]] = msgspec.field(default_factory=list)
     start: int = NOWHERE
 
     @property

@@ -1,9 +1,10 @@
 """skopeo, which speaks to registries for us: its command lines, and what its words of failure mean. Pure."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from utilityvm.images.blobs import FULL_HINT
 from utilityvm.images.names import Reference
@@ -14,8 +15,7 @@ PROGRAM: Final = "skopeo"
 _LONGEST: Final = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(msgspec.Struct, frozen=True):
     """How a registry is spoken to. What is not said is what skopeo and podman do by themselves: files in ``/etc/containers`` and ``~``.
 
     `authfile` has user names and passwords, as ``podman login`` and ``docker login`` write it. `policy` says whose signatures are asked

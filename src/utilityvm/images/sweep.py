@@ -3,8 +3,9 @@
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from utilityvm.images.catalog import Record
 from utilityvm.images.depot import Depot, mend
@@ -12,8 +13,7 @@ from utilityvm.images.names import Reference
 from utilityvm.kit.errors import Corrupt, StateError
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(msgspec.Struct, frozen=True):
     """What was removed: names of images, and how many bytes became free. `in_use` says that something stays, which somebody uses."""
 
     names: tuple[Reference, ...]
@@ -21,8 +21,7 @@ class Removed:
     in_use: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What a store takes of the disk, in bytes: all, and of it what `prune` would free. `images` counts images, whatever their names."""
 
     images: int

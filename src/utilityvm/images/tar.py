@@ -2,8 +2,9 @@
 
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.images import erofs, header
 from utilityvm.images.feed import Feed
@@ -30,8 +31,7 @@ _TYPES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One entry. `mode` has the type, which is 0 for a hard link; `mtime` is in nanoseconds since 1970.
 
     `extents` is None but for a sparse file, whose data are only those; `size` is the file's with its holes.

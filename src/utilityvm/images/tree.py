@@ -6,8 +6,9 @@ a folder that meets a folder, which keeps what is in it.
 """
 
 import stat
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
+
+import msgspec
 
 from utilityvm.images.limits import Limits
 from utilityvm.kit.errors import BadArchive
@@ -30,15 +31,13 @@ _MOST_STEPS: Final = 4096  # on one path, those of links included
 _SHOWN: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
+class Plain(msgspec.Struct, frozen=True):
     """A file's bytes lie one after the other from block `start` on."""
 
     start: int
 
 
-@dataclass(frozen=True, slots=True)
-class Chunked:
+class Chunked(msgspec.Struct, frozen=True):
     """A file with holes: chunks of ``1 << bits`` bytes, of each of which `starts` has the first block, `erofs.NOWHERE` for a hole."""
 
     bits: int
@@ -46,8 +45,7 @@ class Chunked:
 
 
 @final
-@dataclass(slots=True, eq=False)
-class Node:
+class Node(msgspec.Struct, eq=False):
     """One file of a layer, whatever its names. `mode` has the type, `mtime` is in nanoseconds since 1970.
 
     `size` and `content` are a regular file's, `target` a symbolic link's, `device` (major, minor) a device's, and the rest a folder's:
@@ -63,7 +61,7 @@ class Node:
     content: Plain | Chunked | None = None
     target: bytes = b""
     device: tuple[int, int] = (0, 0)
-    children: dict[bytes, "Node"] = field(default_factory=dict)
+    children: dict[bytes, "Node"] = msgspec.field(default_factory=dict)
     opaque: bool = False
     links: int = 0
     number: int = 0
@@ -79,8 +77,7 @@ class Node:
         return stat.S_ISCHR(self.mode) and self.device == (0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(msgspec.Struct, frozen=True):
     """Where an entry goes: `name` in `folder`; the root itself has no name."""
 
     folder: Node

@@ -1,8 +1,9 @@
 """What a child process is put into, and the command line that does it: it dies with its owner in any case. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 # The kernel kills the child when we end. Had we ended before the child could ask for that, it would outlive us: so, once it
 # has asked, it looks whether its parent is still the process that spawned it. From then on there is no moment left to miss.
@@ -17,8 +18,7 @@ _GRANDPARENT_IS_OWNER: Final = (
 _ENTER_GROUPS: Final = 'until [ "$1" = -- ]; do echo 0 >"$1" || exit; shift; done; shift; exec "$@"'
 
 
-@dataclass(frozen=True, slots=True)
-class Enclosure:
+class Enclosure(msgspec.Struct, frozen=True):
     """What a child is put into, from the outside in. The default is nothing.
 
     `groups` are files of control groups (``cgroup.procs``) that the child enters, and all its children with it.

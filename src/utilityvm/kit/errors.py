@@ -4,10 +4,11 @@ The message says what, which and why; `hint` says what to do. Low-level exceptio
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import ClassVar, Self
+
+import msgspec
 
 
 class Kind(StrEnum):
@@ -69,8 +70,7 @@ class UtilityVMError(Exception):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One thing wrong with what the user asked for: where (`$.memory_size_in_mb`), which rule, and the sentence."""
 
     path: str

@@ -1,9 +1,9 @@
 """Our spans as OpenTelemetry's. The one module that needs the extra ``otel``; `kit.trace.enable_opentelemetry` loads it."""
 
 import time
-from dataclasses import dataclass
 from typing import Final, final
 
+import msgspec
 from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
@@ -32,8 +32,7 @@ _CALLS: Final = frozenset(
 _VM: Final = "uvm-id"  # the original's word for the field `vm`, in its spans as in its log
 
 
-@dataclass(frozen=True, slots=True)
-class _Exported:
+class _Exported(msgspec.Struct, frozen=True):
     span: trace.Span
     shift: int  # from time.perf_counter_ns to nanoseconds since 1970; one for the span, so that its length stays what was measured
     outer: context.Context

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, final
+
+import msgspec
 
 from utilityvm.kit.errors import Unsupported
 
@@ -38,8 +39,7 @@ _log.addHandler(logging.NullHandler())
 FieldValue = str | int | float | bool
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Something that happened inside a span, at `at` (nanoseconds of `time.perf_counter_ns`)."""
 
     name: str
@@ -47,8 +47,7 @@ class Event:
     fields: Mapping[str, FieldValue]
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(msgspec.Struct, frozen=True):
     """How a span is called where it is exported to: W3C's ids as numbers of 128 and 64 bits, and whether it is recorded there."""
 
     trace_id: int
@@ -56,8 +55,7 @@ class TraceContext:
     sampled: bool
 
 
-@dataclass(slots=True, eq=False)
-class Span:
+class Span(msgspec.Struct, eq=False):
     """A stretch of work inside that of `parent`. `start` and `end` are nanoseconds of `time.perf_counter_ns`; `end` is 0 while it runs.
 
     `fields` are its own and those of the spans around it. `error` is the class of the exception that ended it, ``""`` for none, and
@@ -71,7 +69,7 @@ class Span:
     end: int = 0
     error: str = ""
     reason: str = ""
-    events: list[Event] = field(default_factory=list)
+    events: list[Event] = msgspec.field(default_factory=list)
     context: TraceContext | None = None
 
     @property

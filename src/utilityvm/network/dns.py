@@ -5,9 +5,10 @@ What is not plain is refused: a guest's question is never passed on as it wrote 
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
+
+import msgspec
 
 from utilityvm.kit.errors import ProtocolError
 
@@ -32,8 +33,7 @@ _THE_NAME: Final = 0xC000 | _HEAD  # where the name that is asked for stands
 _RESPONSE, _RECURSE, _CAN_RECURSE, _OPCODE, _CODE = 0x8000, 0x0100, 0x0080, 0x7800, 0x000F
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """What is asked: `name` is in lower case and without the last dot, `asked` the same as it was written on the wire."""
 
     number: int
@@ -42,8 +42,7 @@ class Question:
     asked: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """An address or another name for a name; `seconds` is how long it may be believed."""
 
     name: str

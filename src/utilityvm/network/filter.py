@@ -5,9 +5,11 @@ A flow that may pass is remembered by its addresses and ports, so that all but i
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, final
+
+import msgspec
+from msgspec.structs import replace
 
 from utilityvm.kit.errors import ProtocolError
 from utilityvm.network import dns
@@ -58,8 +60,7 @@ _ACCEPTS: Final = 0x12  # SYN and ACK
 _QUERY_KINDS: Final = {dns.A, dns.AAAA}
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Who the guest is in its network, and who answers there: hardware addresses, its own addresses, its resolver's."""
 
     mac: bytes
@@ -69,16 +70,14 @@ class Place:
     resolver: IPv4Address
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A question that is to be asked for the guest, and the datagram that it came in."""
 
     question: Question
     about: Packet
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What becomes of a frame: it `passes`, and is answered with `reply`; or its question is to be asked. Otherwise it is dropped.
 
     A `greeting` is a reply for when passt has read what passes.
@@ -94,8 +93,7 @@ PASS: Final = Verdict(passes=True)
 DROP: Final = Verdict()
 
 
-@dataclass(frozen=True, slots=True)
-class _Flow:
+class _Flow(msgspec.Struct, frozen=True):
     """Why a flow passes: where it goes and the names that this address had. `inbound` ones were begun from outside.
 
     `scale` is by how many bits the guest's windows are shifted; negative: it was not seen to begin, and nobody knows.

@@ -1,9 +1,10 @@
 """Ethernet frames: the few things that are looked at in each, and those that we write ourselves. Pure."""
 
 import struct
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
+
+import msgspec
 
 HEADER: Final = 14
 """Bytes before the packet."""
@@ -24,8 +25,7 @@ _LITTLE: Final = 16  # of what the two have agreed to count windows in: from 16 
 Address = IPv4Address | IPv6Address
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(msgspec.Struct, frozen=True):
     """A packet of IP: `source` and `target` with their ports (for ICMP 0 and its type), `payload` is where what it carries begins.
 
     `end` is where it ends in its frame; what comes after is padding. `flags` are TCP's.

@@ -4,8 +4,9 @@ A guest whose program has not taken the connections before lets the question fal
 """
 
 import math
-from dataclasses import dataclass
 from typing import Final, final
+
+import msgspec
 
 AFTER: Final = (1.0, 2.0, 4.0)
 """Seconds until a question is repeated, each counted from the one before."""
@@ -14,8 +15,7 @@ MOST: Final = 1024
 """Questions that are repeated; one more is not."""
 
 
-@dataclass(slots=True)
-class _Knock:
+class _Knock(msgspec.Struct):
     frame: bytes
     due: float
     times: int = 0

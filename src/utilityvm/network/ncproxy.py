@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final, final
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import ConnectionLost, Exhausted, InvalidOptions, NotFound, StateError, UtilityVMError
@@ -31,13 +32,12 @@ EndpointsOf = Callable[[str], Sequence[str | HostComputeEndpoint]]
 """Says by a container's id which endpoints it gets. One that is a text is asked for by its name alone, as the first agents know it."""
 
 
-@dataclass(eq=False, slots=True)
-class _Agent:
+class _Agent(msgspec.Struct, eq=False):
     """An agent of a container's VM, and the adapters that the VM was given: their ids, and their endpoints as they were asked for."""
 
     container_id: str
     client: Client
-    adapters: dict[str, bytes] = field(default_factory=dict)
+    adapters: dict[str, bytes] = msgspec.field(default_factory=dict)
 
 
 @final

@@ -7,9 +7,10 @@ A rule is ``CIDR``, ``address`` or ``domain``, with ``:PORT`` or ``:PORT-PORT`` 
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
+
+import msgspec
 
 from utilityvm.kit.errors import InvalidOptions, Problem
 from utilityvm.network.frames import TCP, UDP, Address
@@ -67,8 +68,7 @@ CLOSED: Final = _nets(
 """What is open only when a rule names it, or a network within it: private, local, shared, documentation, metadata, tunnels, the rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """What may be reached: `net` or the names of `domain`, at ports from `first` to `last`, by `protocol` (0: TCP and UDP).
 
     `domain` is in lower case; ``*.example.org`` is every name below it, and not itself. `any_port` says that no port was named.
@@ -216,8 +216,7 @@ def _domain(text: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What may be reached. `rules` None: every public address, and any name may be asked for. Otherwise nothing but what a rule names.
 
     `mine` are the host's own addresses and the networks that it is in, which are closed like `CLOSED`.

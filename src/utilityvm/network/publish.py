@@ -4,9 +4,10 @@ import errno
 import re
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
+
+import msgspec
 
 from utilityvm.kit.errors import Exists, HostError, InvalidOptions, Problem
 from utilityvm.network.policy import port_range
@@ -21,8 +22,7 @@ _SPEC: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """A port of the guest, `guest_port`, that is reached as `port` at `host`; `protocol` is ``tcp`` or ``udp``."""
 
     host: str

@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, final
 
@@ -137,13 +136,12 @@ class Way:
         self._rest = at
 
 
-@dataclass(slots=True)
-class _Asking:
+class _Asking(msgspec.Struct):
     asked: Asked
     number: int
     servers: list[str]
     until: float = 0.0
-    sock: socket.socket = field(default_factory=socket.socket)
+    sock: socket.socket = msgspec.field(default_factory=socket.socket)
 
 
 @final

@@ -4,9 +4,10 @@ Names are the original's. In its namespace an annotation that it does not know i
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from utilityvm.kit.errors import InvalidOptions, Problem, Unsupported
 from utilityvm.options.lcow import INITRD_FILE, KERNEL_FILE, VHD_FILE, OptionsLCOW, RootFSType
@@ -34,8 +35,7 @@ class Guests(StrEnum):
     WINDOWS = "Windows"
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
+class Annotation(msgspec.Struct, frozen=True):
     """An annotation and the option that it is; without one it is about a container. `also` says what else it sets."""
 
     name: str

@@ -1,7 +1,6 @@
 """What one option is: a field with its meaning and its names, said once; flags, files, documentation and schema derive from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 from types import MappingProxyType, UnionType
@@ -12,8 +11,7 @@ import msgspec
 _VALUES: Final = {bool: "", int: "N", str: "TEXT"}
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(msgspec.Struct, frozen=True):
     """A declared option.
 
     `kind` is `bool`, `int`, `str`, a struct of further fields, or `tuple` for a list of `items` (text, words or structs); `optional`

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from utilityvm.kit.errors import InvalidOptions, Problem
 from utilityvm.options.shared import Options
@@ -20,8 +21,7 @@ def _nothing(_: object) -> Iterable[Problem]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Rule(Generic[OptionsT_contra]):
+class Rule(msgspec.Struct, Generic[OptionsT_contra], frozen=True):
     """One rule: the option it speaks of, its text, and when it is broken (by these options on a host of this build).
 
     `reads` are other options that it looks at. `between` is the range of a rule that is nothing but one. `details` are what

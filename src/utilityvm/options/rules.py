@@ -6,7 +6,6 @@ where options come in: on creation and at the doors, not in planning, which take
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -124,8 +123,7 @@ NOT_BUILT = ("fully_physically_backed",)
 """Options that planning takes and that have no place in a Linux guest's document."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Book:
+class _Book(msgspec.Struct, frozen=True):
     """The rules for one sort of guest, and what is not built for it."""
 
     guest: str

@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NoReturn
+
+import msgspec
 
 from utilityvm.kit.errors import InvalidOptions, Problem
 
@@ -14,8 +15,7 @@ MAX_BYTES: Final = 1 << 20
 _AT: Final = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class OptionsFile:
+class OptionsFile(msgspec.Struct, frozen=True):
     """What an options file says; `name` is the file's, for messages."""
 
     name: str

@@ -1,6 +1,6 @@
 """What a clone gets of its template's disks and shared folders: pure, in the order in which the template had them."""
 
-from dataclasses import dataclass
+import msgspec
 
 from utilityvm.kit.errors import InvalidOptions, Problem
 from utilityvm.options.paths import PathFlavour, base_name, join
@@ -14,8 +14,7 @@ from utilityvm.schema.devices import VirtualSmbShare
 FAILURE = "failed while cloning: "
 
 
-@dataclass(frozen=True, slots=True)
-class Cloned:
+class Cloned(msgspec.Struct, frozen=True):
     """A clone's disks and shares, and what must be done for them first."""
 
     effects: tuple[Effect, ...]

@@ -1,18 +1,16 @@
 """What must be done on the host before a VM can be created, as data: planning says it, `vm.prepare` does it."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class MakeFolder:
+class MakeFolder(msgspec.Struct, frozen=True):
     """Make a folder and those above it. `failure` begins the error when it cannot be done, here and below."""
 
     path: str
     failure: str
 
 
-@dataclass(frozen=True, slots=True)
-class CopyDisk:
+class CopyDisk(msgspec.Struct, frozen=True):
     """Copy a disk for the VM and let it open the copy; without leave to open it no copy stays."""
 
     source: str
@@ -20,8 +18,7 @@ class CopyDisk:
     failure: str
 
 
-@dataclass(frozen=True, slots=True)
-class GrantAccess:
+class GrantAccess(msgspec.Struct, frozen=True):
     """Let the VM open a disk that is there."""
 
     path: str

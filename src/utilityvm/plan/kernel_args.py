@@ -1,7 +1,8 @@
 """The kernel command line of a Linux guest: which piece, when, in which order. After ``--`` stand init's own arguments."""
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from utilityvm.options.lcow import OptionsLCOW, RootFSType
 from utilityvm.plan.facts import Facts, Platform
@@ -19,8 +20,7 @@ _SERIAL: Final = {
 """The serial port, by platform and by whether the user wants it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlatformArgument:
+class PlatformArgument(msgspec.Struct, frozen=True):
     """A kernel argument that the platform adds, and why.
 
     `emulated_only`: not under KVM; `lone_only`: for one processor; `virtual_only`: not with devices of the host.

@@ -1,7 +1,8 @@
 """A Linux guest's options become a document: pure, in the original's order of steps, so that errors come in its order too."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from utilityvm.kit.errors import NotFound
 from utilityvm.kit.ids import guid_of
@@ -42,8 +43,7 @@ from utilityvm.schema.document import (
 from utilityvm.wire.gcs import BRIDGE_PORT, ENTROPY_PORT, LOG_PORT
 
 
-@dataclass(frozen=True, slots=True)
-class VPMemSlot:
+class VPMemSlot(msgspec.Struct, frozen=True):
     """A persistent memory device that is there from the start; only a removable one may be taken away again."""
 
     host_path: str
@@ -51,8 +51,7 @@ class VPMemSlot:
     removable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LcowPlan:
+class LcowPlan(msgspec.Struct, frozen=True):
     """What is to be created, and what the VM object begins with.
 
     `listen_ports` are in the order of listening; memory is in MiB; `vpmem_root` is in slot 0 when the root file system is a disk;
@@ -70,8 +69,7 @@ class LcowPlan:
     assigned: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class BootFilePaths:
+class BootFilePaths(msgspec.Struct, frozen=True):
     """The files that a Linux guest boots from: a kernel and a root file system.
 
     `loader` is the initrd that on QEMU loads a kernel's drivers for a root that is a disk, and goes on to it; ``""`` when the root is none.

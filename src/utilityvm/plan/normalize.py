@@ -1,15 +1,15 @@
 """What the host makes of a wish for memory and processors: it is adjusted with a warning, never refused."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 MEMORY_UNIT_MB = 2
 UINT64 = 1 << 64
 INT32 = 1 << 32
 
 
-@dataclass(frozen=True, slots=True)
-class Adjusted:
+class Adjusted(msgspec.Struct, frozen=True):
     """A warning: the VM gets another number than was asked for."""
 
     message: str

@@ -1,9 +1,9 @@
 """A Windows guest's options become a document: pure, in the original's order of steps, so that errors come in its order too."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from msgspec import structs
 
 from utilityvm.kit.errors import HostError, NotFound, Unsupported
@@ -35,8 +35,7 @@ DIRECT_MAPPING_IN_MB: Final = 1024
 _NAME, _TEMPLATE_DISK, _SCRATCH_DISK = "UtilityVM", "SystemTemplate.vhdx", "sandbox.vhdx"
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+class Layers(msgspec.Struct, frozen=True):
     """Where the guest's files are: `uvm_folder` is the layer that has the utility VM, `scratch_folder` the layer to write to.
 
     `effects` must be carried out before the VM is planned.
@@ -47,8 +46,7 @@ class Layers:
     effects: tuple[Effect, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WcowPlan:
+class WcowPlan(msgspec.Struct, frozen=True):
     """What is to be created, what must be done for it first, and what the VM object begins with.
 
     Memory is in MiB; `listen_ports` are in the order of listening; `template_id` is ``""`` unless it is a clone.

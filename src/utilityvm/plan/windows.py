@@ -1,8 +1,8 @@
 """What a VM with a Windows guest has from the start: its disks, its shared folders, the network namespaces it knows."""
 
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from msgspec import structs
 
 from utilityvm.options.resources import VsmbOption
@@ -12,8 +12,7 @@ CLONE_NAMESPACE: Final = "89EB8A86-E253-41FD-9800-E6D88EB2E18A"
 """The network namespace of every template, which its clones find in their memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScsiSlot:
+class ScsiSlot(msgspec.Struct, frozen=True):
     """A disk that is attached from the start; `uvm_path` is where the guest mounts it, ``""``: nowhere."""
 
     controller: int
@@ -24,8 +23,7 @@ class ScsiSlot:
     read_only: bool
 
 
-@dataclass(frozen=True, slots=True)
-class VsmbEntry:
+class VsmbEntry(msgspec.Struct, frozen=True):
     """A folder that is shared from the start; `of_files` when only some of its files are."""
 
     name: str

@@ -9,11 +9,12 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from os import PathLike, fsencode
 from pathlib import Path
 from typing import Final, Protocol, TypeVar, final
+
+import msgspec
 
 from utilityvm.guest.collect import KILL_TIMEOUT, OUTPUT_LIMIT, Completed
 from utilityvm.guest.process import Process
@@ -61,8 +62,7 @@ class FileKind(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(msgspec.Struct, frozen=True):
     """A name in a folder. `size` is in bytes, `mode` the rights, `mtime` in seconds since 1970."""
 
     name: str

@@ -5,11 +5,10 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from dataclasses import replace as changed
 from enum import StrEnum
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from utilityvm.containers.container import Container
@@ -47,8 +46,7 @@ class Pull(StrEnum):
     NEVER = "never"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What is opened: the image by its name, the container that `spec` makes of it with `volumes`, and the VM.
 
     `scratch_size` is in bytes. A root that can only be read has such a disk too: places to mount something at are made on it. With
@@ -77,8 +75,7 @@ class Plan:
         check_size(self.scratch_size, "scratch_size")
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A VM that runs, and a container in it that was created and not started yet, whose first process is `program`, in the folder `cwd`."""
 
     image: Image
@@ -88,8 +85,7 @@ class Opened:
     container: Container
 
 
-@dataclass(frozen=True, slots=True)
-class Pulling:
+class Pulling(msgspec.Struct, frozen=True):
     """How an image is pulled: see `ImageStore.pull`."""
 
     access: Access | None = None
@@ -148,7 +144,7 @@ async def go_on(undo: AsyncExitStack, vm: UtilityVM, of: Opened) -> Opened:
     """
     await undo.enter_async_context(vm)
     await vm.start()
-    return changed(of, vm=vm, container=await vm.clone_container(of.container.id))
+    return replace(of, vm=vm, container=await vm.clone_container(of.container.id))
 
 
 def at_hand(spec: Spec) -> Spec:

@@ -1,17 +1,15 @@
 """A sandbox: programs and files of an image in a VM of its own."""
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from copy import copy
-from dataclasses import dataclass, field
-from dataclasses import replace as changed
 from time import perf_counter
 from types import MappingProxyType, TracebackType
 from typing import Final, Self, final
 
+import msgspec
 from msgspec.structs import replace
 
 from utilityvm.containers import wish
@@ -44,8 +42,7 @@ CLOSE_TIMEOUT: Final = 30.0
 """Seconds that closing a sandbox may take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """How a program ended, what it said, and how long it took.
 
     `exit_code` is 128 + s when signal s killed it. `seconds` are all of the call's; `stages` says which of them were for what:
@@ -56,7 +53,7 @@ class Result:
     stdout: bytes
     stderr: bytes
     seconds: float
-    stages: Mapping[str, float] = field(default_factory=dict)
+    stages: Mapping[str, float] = msgspec.field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -122,7 +119,7 @@ class Sandbox:
         check_wish(self._wish)
         asked = {"forkable": forkable} | dict(options or {})
         made = self._planned(asked, pull, scratch_size, network, require_kvm=require_kvm, require_jail=require_jail)
-        self._plan = dataclasses.replace(made, template=template)
+        self._plan = replace(made, template=template)
         self._ports = parse_published(network.publish if isinstance(network, UserNetwork) else ())
         self._life, self._undo = Life(f"sandbox {image}", LIFE, SandboxState.NEW), AsyncExitStack()
         self._source: Callable[[AsyncExitStack], Awaitable[Opened]] = self._of_image
@@ -342,7 +339,7 @@ class Sandbox:
         )
 
     def _spec(self, image: Image) -> Spec:
-        wanted = changed(self._wish, vm_network=self._wish.vm_network or bool(self._plan.options.network_config_proxy))
+        wanted = replace(self._wish, vm_network=self._wish.vm_network or bool(self._plan.options.network_config_proxy))
         made = spec_of(image.config, wanted, self._plan.container_id)
         return replace(made, mounts=[*made.mounts, helper.MOUNT])
 

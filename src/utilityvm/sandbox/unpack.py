@@ -8,9 +8,10 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.images.feed import Feed
 from utilityvm.images.tar import Entry, TarReader
@@ -27,8 +28,7 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LATEST: Final = 1 << 62  # nanoseconds; what a file system cannot hold it rounds itself
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(msgspec.Struct, frozen=True):
     """What was copied: so many files, folders and links, so many bytes of files. `left_out` are devices and pipes, which stay there."""
 
     entries: int

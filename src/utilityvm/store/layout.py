@@ -7,9 +7,10 @@ of boot files, for everybody. Nothing here makes a folder.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+import msgspec
 
 from utilityvm.kit.errors import HostError
 
@@ -22,8 +23,7 @@ BUSYBOX_FILE = "busybox.tar"
 _NAME = "utilityvm"
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """The places: `state` is to be kept, `cache` can be fetched or made again, `boot_files` is what VMs boot from unless told otherwise."""
 
     state: Path

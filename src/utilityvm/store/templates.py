@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, final
 
@@ -76,8 +75,7 @@ class _Version(msgspec.Struct):
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A template that is read: descriptors of its files, each with a place of its own in it; those of its disks by their names."""
 
     manifest: Manifest

@@ -8,7 +8,6 @@ import logging
 import shutil
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Final, Protocol, final
 
 import msgspec
@@ -54,8 +53,7 @@ class Vms(Protocol):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class VmsOfHost:
+class VmsOfHost(msgspec.Struct, frozen=True):
     """The VMs of this host, with what is required of it."""
 
     require_kvm: bool = False

@@ -1,7 +1,8 @@
 """One VM of a pool: made, paused until it is wanted, looked after when it goes, ended."""
 
-from dataclasses import dataclass
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.kit.errors import StateError
 from utilityvm.kit.lifecycle import Life
@@ -15,8 +16,7 @@ REHEARSALS: Final = 3
 """How often a VM is woken and paused again before anybody wants it: its guest needs half a millisecond more the first time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """How a pool's VMs are made: see `Template.clone`."""
 
     source: Source

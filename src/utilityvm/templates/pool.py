@@ -6,9 +6,11 @@ import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Final, Self, final
+
+import msgspec
+from msgspec.structs import asdict
 
 from utilityvm.guest.spec import check_timeout
 from utilityvm.kit.aio import Scope, finish, together
@@ -53,8 +55,7 @@ LAST_DELAY: Final = 60.0
 """See `FIRST_DELAY`."""
 
 
-@dataclass(slots=True)
-class _Been:
+class _Been(msgspec.Struct):
     """How often each has been since the pool was opened; see `PoolStats`."""
 
     made: int = 0
@@ -64,8 +65,7 @@ class _Been:
     acquired: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolStats:
+class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
     """What there is of a pool: VMs that are `idle`, `making` (being made), `lent` (or just being handed out), `ending` (being ended); and
     callers that are `waiting`. While `memory_short`, no VM is made before somebody waits for it, and idle ones are ended.
 

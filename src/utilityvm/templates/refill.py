@@ -1,12 +1,11 @@
 """How many VMs a pool begins to make, and how many idle ones it gives up; pure."""
 
-from dataclasses import dataclass
+import msgspec
 
 from utilityvm.kit.memory import total_and_available
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What is wanted of a pool: `ready` VMs idle, `most` at all, `at_once` being made at one time."""
 
     ready: int
@@ -14,8 +13,7 @@ class Wish:
     at_once: int
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """What there is of a pool: VMs that are idle or being made, all that take a place, and callers that wait for one."""
 
     idle: int

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import final
 
+import msgspec
 from msgspec import structs
 
 from utilityvm.kit.aio import finish
@@ -71,8 +71,7 @@ async def import_template(path: str | PathLike[str], template_id: str = "") -> "
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(msgspec.Struct, frozen=True):
     """A template on this host. `id` is that of the VM that was saved, `options` are those that it was created with, `created` is when it
     was saved, in seconds since 1970; `folder` is where it lies.
     """

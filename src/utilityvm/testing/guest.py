@@ -10,7 +10,6 @@ import json
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Final, final
 
 import msgspec
@@ -41,14 +40,13 @@ async def _agrees(_request: object) -> None:
     return None
 
 
-@dataclass(slots=True)
-class GuestConnection:
+class GuestConnection(msgspec.Struct):
     """One stream as the guest sees it."""
 
     port: Port
-    inbox: "asyncio.Queue[bytes | None]" = field(default_factory=asyncio.Queue)
-    accepted: asyncio.Event = field(default_factory=asyncio.Event)
-    credit: asyncio.Event = field(default_factory=asyncio.Event)
+    inbox: "asyncio.Queue[bytes | None]" = msgspec.field(default_factory=asyncio.Queue)
+    accepted: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    credit: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     refused: bool = False
     sent: int = 0
     received: int = 0
@@ -63,8 +61,7 @@ class GuestConnection:
         return data or b""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(msgspec.Struct, frozen=True):
     """A running program's view of its process: argv, streams (None when not asked for), and a way to be killed."""
 
     argv: tuple[str, ...]
@@ -85,12 +82,11 @@ class _Config(msgspec.Struct):
     specification: _Specification = msgspec.field(name="OciSpecification")
 
 
-@dataclass(slots=True)
-class FakeContainer:
+class FakeContainer(msgspec.Struct):
     """A container as the guest has it: what it was created with, its processes, the first one first, and how it was told to end."""
 
     config: dict[str, object]
-    processes: list[int] = field(default_factory=list)
+    processes: list[int] = msgspec.field(default_factory=list)
     end: str = "UnexpectedExit"
     told: bool = False
     """Whether its end was notified."""

@@ -4,8 +4,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, final
+
+import msgspec
 
 from utilityvm.kit.aio import Scope
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, Exhausted, HostError, InvalidOptions, ProtocolError, UtilityVMError
@@ -27,16 +28,14 @@ MAX_CONNECTIONS: Final = 256
 _NANO: Final = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Unary(Generic[Q, R]):
+class Unary(msgspec.Struct, Generic[Q, R], frozen=True):
     """A method with one request and one answer."""
 
     request: type[Q]
     handler: Callable[[Q, Metadata], Awaitable[R]]
 
 
-@dataclass(frozen=True, slots=True)
-class Streaming(Generic[Q, R]):
+class Streaming(msgspec.Struct, Generic[Q, R], frozen=True):
     """Any other method. Its handler reads the client's messages and sends its own; what it returns, if not None, is the answer to all."""
 
     request: type[Q]

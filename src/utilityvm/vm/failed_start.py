@@ -1,14 +1,14 @@
 """Why a VM did not start, as its caller is told."""
 
-from dataclasses import dataclass, replace
+import msgspec
+from msgspec.structs import replace
 
 from utilityvm.compute.ports import ExitStatus
 from utilityvm.kit.errors import ConnectionLost, DeadlineExceeded, HostError, UtilityVMError
 from utilityvm.plan.topology import GUEST_MEMORY
 
 
-@dataclass(slots=True)
-class Phase:
+class Phase(msgspec.Struct):
     """What a start is waiting for `now`, for the error that says so: of the VM `name`, which has `within` seconds and so much memory."""
 
     name: str

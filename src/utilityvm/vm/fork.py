@@ -2,10 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, final
 
+import msgspec
 from msgspec import structs
 
 from utilityvm.compute.ports import Frozen, Machine
@@ -67,8 +67,7 @@ class Forked:
         await self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What a fork is to make: `count` children, `forkable` quickly themselves or not, each with this `network` (None: without one)."""
 
     count: int

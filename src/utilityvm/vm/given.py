@@ -1,8 +1,8 @@
 """What a VM has been given of what goes with it into a copy, a template or a file."""
 
-from dataclasses import dataclass
 from typing import final
 
+import msgspec
 from msgspec import structs
 
 from utilityvm.containers.table import Containers
@@ -11,8 +11,7 @@ from utilityvm.store.devices import Devices
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(msgspec.Struct, frozen=True):
     """What a VM has been given, as far as it can be saved with it."""
 
     tables: Tables

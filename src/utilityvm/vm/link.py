@@ -3,7 +3,9 @@
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from utilityvm.compute.ports import Machine
 from utilityvm.devices.network import Network
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from utilityvm.vm.proxied import ProxiedNetwork  # what few VMs have
 
 
-class Links(NamedTuple):
+class Links(msgspec.Struct, frozen=True):
     """What gives a VM its network: an uplink of its own, or a proxy of the node; neither: it has none."""
 
     uplink: Uplink | None = None
@@ -31,7 +33,7 @@ class Links(NamedTuple):
 NO_LINKS: Final = Links()
 
 
-class Adapters(NamedTuple):
+class Adapters(msgspec.Struct, frozen=True):
     """What of a running VM is given adapters and devices."""
 
     network: Network

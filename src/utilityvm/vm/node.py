@@ -1,8 +1,9 @@
 """What a VM's host has for a network that a proxy sets up: where proxies and agents listen, and which endpoints there are."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from utilityvm.compute.ports import Machine
 from utilityvm.kit.ids import VmId, new_guid
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from utilityvm.vm.compute_agent import Endpoints  # what few VMs need
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True):
     """Connections by name, the endpoints for a VM's machine, and the name at which a VM's agent listens."""
 
     named: Named

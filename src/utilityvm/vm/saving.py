@@ -4,7 +4,9 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from utilityvm.compute.modify import in_two_halves
 from utilityvm.compute.ports import Machine
@@ -75,7 +77,7 @@ def _disks(scsi: Scsi) -> list[ScsiMount]:
     ]
 
 
-class Where(NamedTuple):
+class Where(msgspec.Struct, frozen=True):
     """Where a VM is saved to, and what it has been given."""
 
     path: str | PathLike[str]
@@ -114,7 +116,7 @@ async def resume(going_on: Coroutine[Any, Any, None], guest: GuestConnection | N
         await together(guest.client.set_clock(resources.clock(time.time_ns())), going_on)
 
 
-class Who(NamedTuple):
+class Who(msgspec.Struct, frozen=True):
     """Whose guest it is: `wakes` says that it is the same VM that was saved, at a later time."""
 
     vm_id: VmId

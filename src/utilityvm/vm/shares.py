@@ -1,8 +1,9 @@
 """What a VM asks of its driver to have another share of the host, and what it is told that it has."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from utilityvm.compute.ports import MachineStatistics
 from utilityvm.kit.errors import HostError, InvalidOptions, UtilityVMError

@@ -7,11 +7,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from os import PathLike
 from types import TracebackType
 from typing import Any, Final, Self, final
+
+from msgspec.structs import replace
 
 from utilityvm.compute.containers import InGuest
 from utilityvm.compute.modify import in_two_halves

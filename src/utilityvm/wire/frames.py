@@ -5,8 +5,9 @@ protocol/SPEC.md section 5.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from utilityvm.kit.errors import ProtocolError
 
@@ -20,8 +21,7 @@ RESPONSE: Final = 0x2000_0000
 NOTIFICATION: Final = 0x3000_0000
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """One message: its type word, its id and its JSON text."""
 
     type: int

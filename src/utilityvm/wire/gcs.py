@@ -5,7 +5,6 @@ order: requests are written byte for byte as the original's Go encoder writes th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final, Generic, TypeVar
 
@@ -334,8 +333,7 @@ class GivenUp(StrEnum):
     FINISH = "the caller waits for the answer first: what follows must not overtake it"
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[Q, R]):
+class Call(msgspec.Struct, Generic[Q, R], frozen=True):
     """A request and its response. An `idempotent` one does no harm when it is sent again because nobody knows whether it happened."""
 
     name: str

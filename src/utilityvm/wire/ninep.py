@@ -9,7 +9,10 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Final, NamedTuple, final
+from typing import Final, final
+
+import msgspec
+from msgspec.structs import astuple, replace
 
 from utilityvm.kit.errors import ProtocolError
 
@@ -83,20 +86,20 @@ RLERROR: Final = 7
 """The type of an answer that is a number of an error."""
 
 
-class Statfs(NamedTuple):
+class Statfs(msgspec.Struct, frozen=True):
     """How full the file system is."""
 
     fid: int
 
 
-class Lopen(NamedTuple):
+class Lopen(msgspec.Struct, frozen=True):
     """Open what `fid` stands for."""
 
     fid: int
     flags: int
 
 
-class Lcreate(NamedTuple):
+class Lcreate(msgspec.Struct, frozen=True):
     """Create a file in the folder `fid`, which then stands for the file, open."""
 
     fid: int
@@ -106,7 +109,7 @@ class Lcreate(NamedTuple):
     gid: int
 
 
-class Symlink(NamedTuple):
+class Symlink(msgspec.Struct, frozen=True):
     """Create a symbolic link."""
 
     fid: int
@@ -115,7 +118,7 @@ class Symlink(NamedTuple):
     gid: int
 
 
-class Mknod(NamedTuple):
+class Mknod(msgspec.Struct, frozen=True):
     """Create a special file."""
 
     fid: int
@@ -126,7 +129,7 @@ class Mknod(NamedTuple):
     gid: int
 
 
-class Rename(NamedTuple):
+class Rename(msgspec.Struct, frozen=True):
     """Move what `fid` stands for into the folder `folder`."""
 
     fid: int
@@ -134,20 +137,20 @@ class Rename(NamedTuple):
     name: bytes
 
 
-class Readlink(NamedTuple):
+class Readlink(msgspec.Struct, frozen=True):
     """What a symbolic link says."""
 
     fid: int
 
 
-class Getattr(NamedTuple):
+class Getattr(msgspec.Struct, frozen=True):
     """Attributes; `mask` says which."""
 
     fid: int
     mask: int
 
 
-class Setattr(NamedTuple):
+class Setattr(msgspec.Struct, frozen=True):
     """Change the attributes that `valid` says."""
 
     fid: int
@@ -162,7 +165,7 @@ class Setattr(NamedTuple):
     mtime_ns: int
 
 
-class Xattrwalk(NamedTuple):
+class Xattrwalk(msgspec.Struct, frozen=True):
     """Let `new` be an extended attribute to be read; no name: the list of them."""
 
     fid: int
@@ -170,7 +173,7 @@ class Xattrwalk(NamedTuple):
     name: bytes
 
 
-class Xattrcreate(NamedTuple):
+class Xattrcreate(msgspec.Struct, frozen=True):
     """Let `fid` be an extended attribute to be written."""
 
     fid: int
@@ -179,7 +182,7 @@ class Xattrcreate(NamedTuple):
     flags: int
 
 
-class Readdir(NamedTuple):
+class Readdir(msgspec.Struct, frozen=True):
     """Read entries of an open folder."""
 
     fid: int
@@ -187,14 +190,14 @@ class Readdir(NamedTuple):
     limit: int
 
 
-class Fsync(NamedTuple):
+class Fsync(msgspec.Struct, frozen=True):
     """Make a file durable."""
 
     fid: int
     data_only: int
 
 
-class Lock(NamedTuple):
+class Lock(msgspec.Struct, frozen=True):
     """Take, or give back, a lock on a range of an open file."""
 
     fid: int
@@ -206,7 +209,7 @@ class Lock(NamedTuple):
     client: bytes
 
 
-class Getlock(NamedTuple):
+class Getlock(msgspec.Struct, frozen=True):
     """Who has a lock that is in the way."""
 
     fid: int
@@ -217,7 +220,7 @@ class Getlock(NamedTuple):
     client: bytes
 
 
-class Link(NamedTuple):
+class Link(msgspec.Struct, frozen=True):
     """Give `fid` another name, in the folder `folder`."""
 
     folder: int
@@ -225,7 +228,7 @@ class Link(NamedTuple):
     name: bytes
 
 
-class Mkdir(NamedTuple):
+class Mkdir(msgspec.Struct, frozen=True):
     """Create a folder."""
 
     fid: int
@@ -234,7 +237,7 @@ class Mkdir(NamedTuple):
     gid: int
 
 
-class Renameat(NamedTuple):
+class Renameat(msgspec.Struct, frozen=True):
     """Move an entry of one folder into another."""
 
     old_fid: int
@@ -243,7 +246,7 @@ class Renameat(NamedTuple):
     new_name: bytes
 
 
-class Unlinkat(NamedTuple):
+class Unlinkat(msgspec.Struct, frozen=True):
     """Remove an entry of a folder."""
 
     fid: int
@@ -251,14 +254,14 @@ class Unlinkat(NamedTuple):
     flags: int
 
 
-class Version(NamedTuple):
+class Version(msgspec.Struct, frozen=True):
     """Agree on the protocol and on the longest message; what was open before is closed."""
 
     msize: int
     version: bytes
 
 
-class Auth(NamedTuple):
+class Auth(msgspec.Struct, frozen=True):
     """Ask how to prove who one is."""
 
     afid: int
@@ -267,7 +270,7 @@ class Auth(NamedTuple):
     uid: int
 
 
-class Attach(NamedTuple):
+class Attach(msgspec.Struct, frozen=True):
     """Let `fid` be the root of the share `aname`, for the user `uid` of the guest."""
 
     fid: int
@@ -277,13 +280,13 @@ class Attach(NamedTuple):
     uid: int
 
 
-class Flush(NamedTuple):
+class Flush(msgspec.Struct, frozen=True):
     """Give a request up."""
 
     old_tag: int
 
 
-class Walk(NamedTuple):
+class Walk(msgspec.Struct, frozen=True):
     """Let `new` stand for what is reached from `fid` by `names`."""
 
     fid: int
@@ -291,7 +294,7 @@ class Walk(NamedTuple):
     names: tuple[bytes, ...]
 
 
-class Read(NamedTuple):
+class Read(msgspec.Struct, frozen=True):
     """Read of what is open."""
 
     fid: int
@@ -299,7 +302,7 @@ class Read(NamedTuple):
     limit: int
 
 
-class Write(NamedTuple):
+class Write(msgspec.Struct, frozen=True):
     """Write to what is open. `data` is valid only until the next message is read."""
 
     fid: int
@@ -307,13 +310,13 @@ class Write(NamedTuple):
     data: memoryview
 
 
-class Clunk(NamedTuple):
+class Clunk(msgspec.Struct, frozen=True):
     """Forget a fid."""
 
     fid: int
 
 
-class Remove(NamedTuple):
+class Remove(msgspec.Struct, frozen=True):
     """Remove what a fid stands for, and forget the fid."""
 
     fid: int
@@ -386,7 +389,7 @@ def _steps(layout: str) -> tuple[_Step, ...]:
 _STEPS: Final = {int(kind): (make, _steps(layout)) for kind, (make, layout) in _LAYOUTS.items()}
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True):
     """A message as it stands in the stream. `body` is valid only until the next one is read."""
 
     kind: int
@@ -503,7 +506,7 @@ def encode(tag: int, request: Request) -> bytes:
     """Return the message that asks for `request`."""
     kind = next(kind for kind, (make, _) in _LAYOUTS.items() if make is type(request))
     out = bytearray()
-    for letter, value in zip(_LAYOUTS[kind][1], request, strict=True):
+    for letter, value in zip(_LAYOUTS[kind][1], astuple(request), strict=True):
         match letter, value:
             case "s", bytes(text):
                 out += _text(text)
@@ -540,7 +543,7 @@ def _text(text: bytes) -> bytes:
     return _U16.pack(len(text)) + text
 
 
-class Qid(NamedTuple):
+class Qid(msgspec.Struct, frozen=True):
     """What a file is, and which: `path` is the same as long as it exists."""
 
     kind: int
@@ -572,7 +575,7 @@ def entry(qid: Qid, offset: int, kind: int, name: bytes) -> bytes:
 # -- the beginning of a connection ---------------------------------------------------------------------------------------
 
 
-class Chosen(NamedTuple):
+class Chosen(msgspec.Struct, frozen=True):
     """A guest that has agreed on messages of at most `msize` bytes attaches to `aname`; `rest` is that request and what follows."""
 
     aname: bytes
@@ -605,7 +608,7 @@ class Greeting:
             while (came := self._reader.next()) is not None:
                 reply = self._message(came)
                 if isinstance(reply, Chosen):
-                    yield reply._replace(rest=reply.rest + self._reader.rest() + bytes(view))
+                    yield replace(reply, rest=reply.rest + self._reader.rest() + bytes(view))
                     return
                 yield reply
             if not view:

@@ -5,9 +5,10 @@ protocol/SPEC.md sections 2 and 4; VIRTIO 1.2 section 5.10.6. Knows the form of 
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from utilityvm.kit.errors import ProtocolError
 
@@ -58,8 +59,7 @@ _STREAM_OPS: Final = {op.value: op for op in Op}
 _CONTROL_OPS: Final = {op.value: op for op in Control}
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(msgspec.Struct, frozen=True):
     """One packet, without its CIDs, which follow from who sends it."""
 
     op: Op | Control

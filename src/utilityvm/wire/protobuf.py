@@ -5,10 +5,10 @@ passed over, as is one that comes in another wire type than its own; what a peer
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Final, TypeVar, get_args, get_origin, get_type_hints
 
+import msgspec
 from msgspec import Struct
 
 from utilityvm.kit.errors import ProtocolError
@@ -27,8 +27,7 @@ class Message(Struct, frozen=True, kw_only=True):
     """A message. Each field is ``Annotated[type, Field(number)]`` with the default that proto3 gives its type."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """The number of a field, and of a whole number its `bits` and whether it may be negative. An enumeration has 32 bits and may be."""
 
     number: int
@@ -69,8 +68,7 @@ def decode(data: bytes, kind: type[M]) -> M:
     return kind(**values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True):
     """A field of a message: a whole number, a text (`text`), messages `of` a kind, one or `many`, or else bytes."""
 
     name: str

@@ -2,9 +2,10 @@
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Annotated, Final
+
+import msgspec
 
 from utilityvm.kit.errors import ProtocolError
 from utilityvm.wire.protobuf import Field, Message
@@ -107,8 +108,7 @@ def read(pairs: tuple[KeyValue, ...]) -> dict[str, tuple[str, ...]]:
     return metadata
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """A frame as it is on the wire: a type may be one that nobody knows, and flags any."""
 
     stream: int
@@ -117,8 +117,7 @@ class Frame:
     data: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class TooLarge:
+class TooLarge(msgspec.Struct, frozen=True):
     """A frame whose body of `size` bytes was thrown away."""
 
     stream: int

@@ -5,8 +5,9 @@ until it says that it is done; a response ends it too, and always when it failed
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.kit.errors import Exhausted, ProtocolError
 from utilityvm.wire.protobuf import decode, encode
@@ -22,8 +23,7 @@ MAX_HELD: Final = 32 << 20
 _TOO_LARGE: Final = "message length {} exceed maximum message size"
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(msgspec.Struct, frozen=True):
     """A client calls. `streaming` is not a unary call; with `more` the client has messages of its own to send."""
 
     stream: int
@@ -32,31 +32,27 @@ class Called:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """The other end sent a message on a stream."""
 
     stream: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """The other end sends no more on a stream. To a client it is the end of the stream."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """The server answered, which ends the stream."""
 
     stream: int
     response: Response
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(msgspec.Struct, frozen=True):
     """A stream is over since the other end did what it may not: `text` says what."""
 
     stream: int
@@ -64,15 +60,13 @@ class Broken:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """Bytes to be sent to the client, about a frame that was refused."""
 
     data: bytes
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(msgspec.Struct):
     """A stream: whether it is unary, whether the client may send on it, and how large its request was."""
 
     streaming: bool

@@ -5,8 +5,9 @@ what it can make this object hold is bounded by `MAX_STREAMS` x `WINDOW`, and wh
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, NewType, final
+
+import msgspec
 
 from utilityvm.kit.errors import Exhausted, ProtocolError
 from utilityvm.wire.packets import (
@@ -49,29 +50,25 @@ StreamId = NewType("StreamId", tuple[int, int])
 """The pair (guest's port, our port) that names a stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     """The guest has answered the transport reset; streams may come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """The guest has dialled `port`, on which we listen."""
 
     stream: StreamId
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """Bytes for the stream's reader, who reports them with `taken` once they are used."""
 
     stream: StreamId
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PeerShut:
+class PeerShut(msgspec.Struct, frozen=True):
     """The guest will send no more (`sends` false), or take no more (`receives` false)."""
 
     stream: StreamId
@@ -79,20 +76,17 @@ class PeerShut:
     receives: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Credit:
+class Credit(msgspec.Struct, frozen=True):
     """There is room again for `send`."""
 
     stream: StreamId
 
 
-@dataclass(frozen=True, slots=True)
-class Quiet:
+class Quiet(msgspec.Struct, frozen=True):
     """The guest has said its last word until it is spoken to again, as it was asked to."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """The stream is forgotten: because of `why`, or, when that is empty, in order: both sides had said that they send no more."""
 
     stream: StreamId
@@ -102,8 +96,7 @@ class Ended:
 Event = Ready | Opened | Received | PeerShut | Credit | Ended | Quiet
 
 
-@dataclass(slots=True)
-class _Stream:
+class _Stream(msgspec.Struct):
     peer_alloc: int
     peer_taken: int
     sent: int = 0

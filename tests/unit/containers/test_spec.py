@@ -1,10 +1,10 @@
 """What docker would make of an image and the flags of `docker run`, as tables."""
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from utilityvm.containers import capabilities
 from utilityvm.containers.spec import check_wish, process_of, spec_of, vm_size

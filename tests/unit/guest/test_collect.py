@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
+from msgspec.structs import force_setattr
 
 from utilityvm.guest import collect
 from utilityvm.guest.collect import Completed, relay, run_process
@@ -57,7 +58,7 @@ class Orphanage:
         self.scope.start("child", self._child(guest, left))
         # The fake shuts what the program holds at its end; the child holds these still.
         for name in ("stdin", "stdout", "stderr"):
-            object.__setattr__(program, name, None)
+            force_setattr(program, name, None)
         return 5
 
     async def _child(self, guest: FakeGuest, program: Program) -> None:

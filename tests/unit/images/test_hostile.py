@@ -2,9 +2,9 @@
 
 import io
 import tarfile
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from utilityvm.images.layer import convert
 from utilityvm.images.limits import LIMITS, Limits

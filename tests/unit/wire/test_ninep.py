@@ -5,6 +5,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from utilityvm.kit.errors import ProtocolError
 from utilityvm.wire import ninep
@@ -67,7 +68,7 @@ def test_a_message_that_is_shorter_or_longer_than_its_type_says_is_refused(said:
     end = data.draw(st.integers(0, len(message.body) - 1))
     for body in (bytes(message.body[:end]), bytes(message.body) + b"\0"):
         with pytest.raises(ProtocolError):
-            ninep.decode(message._replace(body=memoryview(body)))
+            ninep.decode(replace(message, body=memoryview(body)))
 
 
 @pytest.mark.parametrize("size", [0, HEADER - 1, 4097, 0xFFFF_FFFF])
@@ -127,7 +128,7 @@ def greet(data: bytes, cuts: int = 10_000) -> list[bytes | Chosen]:
             found.append(reply)
             if isinstance(reply, Chosen):
                 rest = reply.rest + data[at + cuts :]
-                return [*found[:-1], reply._replace(rest=rest)]
+                return [*found[:-1], replace(reply, rest=rest)]
     return found
 
 

@@ -9,11 +9,12 @@ import ctypes
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from itertools import count
 from typing import Any, Final, final
+
+import msgspec
 
 from utilityvm.kit.errors import InvalidOptions, Unsupported
 
@@ -40,8 +41,7 @@ class Out(Enum):
     PROCESS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessInformation:
+class ProcessInformation(msgspec.Struct, frozen=True):
     """``HCS_PROCESS_INFORMATION``: the process id, and the handles of the host's ends of its streams (0: none)."""
 
     process_id: int
@@ -50,8 +50,7 @@ class ProcessInformation:
     std_error: int
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(msgspec.Struct, frozen=True):
     """What a call returned: its HRESULT as an unsigned number, and what came back, in the order of the signature."""
 
     hresult: int

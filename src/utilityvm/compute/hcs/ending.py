@@ -1,9 +1,9 @@
 """How a system ended, read from its last notification. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from msgspec import UNSET
 
 from utilityvm.compute.hcs.hresult import OK, code_of, sentence_of
@@ -15,8 +15,7 @@ from utilityvm.schema.results import SystemExitStatus
 COMMUNICATION_LOST: Final = "lost communication with compute service"
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """A system's last notification: its status as an unsigned HRESULT, and the document that came with it."""
 
     status: int = OK

@@ -4,9 +4,11 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from utilityvm.compute.hcs.calls import Hcs, windows
 from utilityvm.kit.errors import UtilityVMError
@@ -16,8 +18,7 @@ OLDEST: Final = 17763
 """The oldest build whose host service has the second schema: Windows Server 2019, Windows 10 1809."""
 
 
-@dataclass(frozen=True, slots=True)
-class WindowsFacts:
+class WindowsFacts(msgspec.Struct, frozen=True):
     """A Windows host.
 
     Its build; whether this process has an administrator's rights, Hyper-V its worker, Python hvsockets; and the service's answer, or
@@ -33,8 +34,7 @@ class WindowsFacts:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """One thing that was looked at."""
 
     subject: str

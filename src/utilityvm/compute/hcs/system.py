@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from typing import Final, Self, final
+
+import msgspec
 
 from utilityvm.compute.hcs import hresult
 from utilityvm.compute.hcs.calls import SYSTEM, Change, Handle, Hcs, Opened
@@ -40,8 +41,7 @@ class Notice(IntEnum):
     DISCONNECTED = 0x01000000
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True):
     """The service as systems use it. What ends a system never waits for a turn behind what it should end."""
 
     calls: Hcs
@@ -306,8 +306,7 @@ class HcsSystem:
         return ConnectionLost(f"{operation} {self.id}: unexpected container exit: {reason}{detail}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Expected:
+class _Expected(msgspec.Struct, frozen=True):
     """A notification that somebody waits for, and what it is the answer to."""
 
     operation: str

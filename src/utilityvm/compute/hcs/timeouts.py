@@ -1,8 +1,10 @@
 """How long the host service is waited for: four minutes for each sort of operation, as the original, which also reads these variables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from utilityvm.kit.errors import InvalidOptions, Problem
 
@@ -21,8 +23,7 @@ SECONDS: Final = 240.0
 """Seconds for each, unless a variable says otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(msgspec.Struct, frozen=True):
     """Seconds until an operation is given up; after `slow` a call that has not returned is told of."""
 
     create: float = SECONDS

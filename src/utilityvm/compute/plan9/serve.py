@@ -16,7 +16,7 @@ from typing import Final, final
 from utilityvm.compute.plan9.enclose import give_up_rights, make_root
 from utilityvm.compute.plan9.flags import Flag
 from utilityvm.compute.plan9.session import Session
-from utilityvm.compute.plan9.tree import Identity, Tree
+from utilityvm.compute.plan9.tree import THEIRS, Identity, Tree
 from utilityvm.kit.errors import ProtocolError, UtilityVMError
 from utilityvm.kit.outgoing import send_waiting
 from utilityvm.wire.ninep import MAX_MSIZE, MIN_MSIZE, MessageReader
@@ -117,7 +117,7 @@ def enclosed(flags: Flag, path: str, allowed: Sequence[str]) -> Tree:
     os.umask(0)  # modes are what the guest says
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _FILES)), hard))
-    identity = Identity()
+    identity = THEIRS
     if Flag.SQUASH in flags and os.geteuid() == 0:
         told = os.fstat(root)
         give_up_rights(told.st_uid, told.st_gid)

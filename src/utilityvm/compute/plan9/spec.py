@@ -1,8 +1,9 @@
 """What a share is to be, out of a document or a request. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from utilityvm.compute.plan9.flags import Flag
 from utilityvm.kit.errors import Problem
@@ -18,8 +19,7 @@ _READ_ONLY, _LINUX_METADATA, _RESTRICT = 0x01, 0x04, 0x80  # flags of the host s
 _NAME: Final = 255  # bytes of a file's name; a share's is one for us
 
 
-@dataclass(frozen=True, slots=True)
-class ShareSpec:
+class ShareSpec(msgspec.Struct, frozen=True):
     """A share: the name by which a guest attaches to it, the folder, and what may be done there."""
 
     name: str

@@ -9,8 +9,9 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.wire.ninep import MAX_NAME, QID_FILE, QID_FOLDER, QID_LINK, Qid
 
@@ -29,8 +30,7 @@ def refusal(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """Who the guest's users are on the host.
 
     By default each is who he is. With `own`, files that the guest makes belong to the server's user, who is `uid` and `gid` on the
@@ -70,6 +70,10 @@ class Identity:
         return number or NOBODY
 
 
+THEIRS: Final = Identity()
+"""Each is who he is."""
+
+
 @final
 class Node:
     """A file or folder that was reached; `users` are the fids that stand for it and the nodes below it."""
@@ -95,9 +99,7 @@ class Tree:
     With `allowed` the root has no other names than these. A `read_only` one refuses every change by itself, whatever the file system does.
     """
 
-    def __init__(
-        self, root: int, *, read_only: bool = False, allowed: frozenset[bytes] | None = None, identity: Identity = Identity()
-    ) -> None:
+    def __init__(self, root: int, *, read_only: bool = False, allowed: frozenset[bytes] | None = None, identity: Identity = THEIRS) -> None:
         self._nodes: set[Node] = set()
         self._devices: dict[int, int] = {}
         self.read_only, self._allowed, self.identity = read_only, allowed, identity

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from utilityvm.compute.nic import NicKind
 from utilityvm.compute.qemu.modify import behind_bridge, settings
@@ -18,8 +19,7 @@ _ADAPTER: Final = re.compile(r"VirtualMachine/Devices/NetworkAdapters/(.+)")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(?:([-:])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
+class Adapter(msgspec.Struct, frozen=True):
     """An adapter on the endpoint `endpoint_id`; `mac` is its hardware address as QEMU writes it."""
 
     endpoint_id: str

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from utilityvm.compute.qemu.jail import Jail, Layer
 from utilityvm.compute.qemu.modify import behind_bridge, settings
@@ -22,8 +23,7 @@ _OTHERS: Final = frozenset({"", "pci-stub", "pcieport"})  # drivers that do no D
 _EVERYBODY, _GROUP = 0o006, 0o060
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(msgspec.Struct, frozen=True):
     """A PCI device of the host: its address, the driver that has it (``""``: none), and its class, two bytes."""
 
     address: str
@@ -31,8 +31,7 @@ class Function:
     kind: int
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True):
     """A device node that QEMU must open: `mode` and `gid` are the file's, `ours` says that we may open it."""
 
     path: str
@@ -41,8 +40,7 @@ class Node:
     ours: bool
 
 
-@dataclass(frozen=True, slots=True)
-class OnHost:
+class OnHost(msgspec.Struct, frozen=True):
     """What the host says of one address. `iommu` tells whether it has any IOMMU at work; `function` is None when no device is there.
 
     `group` is the number of its IOMMU group, ``""`` for none, and `others` are those in it; the nodes are VFIO's, None where missing.
@@ -56,8 +54,7 @@ class OnHost:
     node: Node | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(msgspec.Struct, frozen=True):
     """What QEMU must get to for the devices that it is given: files that it reads, nodes that it opens, groups of users that may."""
 
     files: tuple[str, ...] = ()

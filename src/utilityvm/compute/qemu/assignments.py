@@ -3,8 +3,9 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.compute.qemu.assign import NEEDS_MEMORY, OnHost, address_of, check_device, device_words, guid_of, qemu_id
 from utilityvm.compute.qemu.jail import Jail, Layer
@@ -18,8 +19,7 @@ _BUSY: Final = "Device or resource busy"  # QEMU's words, of the kernel's
 _IN_USE: Final = "another VM, or another user of VFIO, has a device of its IOMMU group: it must give it back first"
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
+class _Given(msgspec.Struct, frozen=True):
     """What is at a place: whose address, and the number of the place."""
 
     address: str

@@ -10,9 +10,10 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
+
+import msgspec
 
 from utilityvm.compute.qemu.share import USUAL_WEIGHT, Quota, Share, group_name, quota_of, shares
 from utilityvm.kit.errors import Exists, HostError, InvalidOptions, NotFound, StateError, Unsupported
@@ -29,8 +30,7 @@ _TRIES: Final = 1000  # against somebody who sweeps, and holds a lock for micros
 _HINT: Final = "run as root; or, with version 2 and systemd, from a session to which the cpu controller is delegated"
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(msgspec.Struct, frozen=True):
     """A hierarchy in which we may make groups, below the folder `base`; `controllers` are those of ``cpu`` and ``cpuset`` that it has."""
 
     base: Path
@@ -47,8 +47,7 @@ class Tree:
         return self.ours / f"{_MARK}{group}" if group else self.ours
 
 
-@dataclass(frozen=True, slots=True)
-class CpuGroupInfo:
+class CpuGroupInfo(msgspec.Struct, frozen=True):
     """A CPU group: `cap` is the most that all its VMs together use, in processors (None: no bound), `affinity` those that they run on, as
     ``0,2-3`` (``""``: all), `vms` their ids.
     """

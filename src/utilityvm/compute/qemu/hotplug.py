@@ -9,10 +9,11 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import final
+
+import msgspec
 
 from utilityvm.compute.qemu.images import Format, Image, open_image
 from utilityvm.compute.qemu.modify import (
@@ -37,16 +38,14 @@ from utilityvm.kit.files import identity_of
 from utilityvm.schema.requests import ModifySettingRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """One of the files of a disk: an open descriptor, and what it is."""
 
     fd: int
     image: Image
 
 
-@dataclass(slots=True)
-class Plugged:
+class Plugged(msgspec.Struct):
     """What is in a slot: the file `path`, which was `identity` when it was opened, how to take it out again, and our own descriptor of it.
     A disk may have more files `below` it, the lowest first, with what it has not.
     """
@@ -54,7 +53,7 @@ class Plugged:
     path: str
     image: Image | None = None
     fd: int = -1
-    undo: list[Undo] = field(default_factory=list)
+    undo: list[Undo] = msgspec.field(default_factory=list)
     read_only: bool = True
     below: tuple[Layer, ...] = ()
     identity: str = ""

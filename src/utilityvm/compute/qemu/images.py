@@ -8,10 +8,11 @@ import os
 import stat
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Final
+
+import msgspec
 
 from utilityvm.kit.errors import HostError, InvalidOptions, NotFound, Unsupported
 
@@ -32,8 +33,7 @@ _VHD_FIXED, _VHD_DYNAMIC = 2, 3
 _QCOW2_EXTERNAL_DATA: Final = 1 << 2
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """What QEMU opens: the first `size` bytes of the file when that is not 0, else all; `device` says that it is a block device."""
 
     path: str

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
+import msgspec
 from msgspec import structs
 
 from utilityvm.compute.qemu.growth import Growth
@@ -28,8 +28,7 @@ _NAMELESS: Final = "/proc/"
 _HINT: Final = "remove what can be removed, and save then; persistent memory stays in a machine, a SCSI disk does not"
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(msgspec.Struct, frozen=True):
     """A file of a disk that the guest writes to: its `name` among those of the template, and the open file that it is a copy of.
 
     One that is `read_only` nobody changes.

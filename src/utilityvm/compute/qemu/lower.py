@@ -1,7 +1,6 @@
 """Document and host facts to QEMU's command line. Pure: what must be opened is named, not opened."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -71,8 +70,7 @@ class Fd(StrEnum):
     INITRD = "initrd"
 
 
-@dataclass(frozen=True, slots=True)
-class FdWord:
+class FdWord(msgspec.Struct, frozen=True):
     """A word of the command line in which a descriptor's number stands, or a file's name."""
 
     before: str
@@ -83,8 +81,7 @@ class FdWord:
         return f"{self.before}<{self.fd}>{self.after}"
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True):
     """How to start QEMU. `memory_bytes` is the size of the file behind `Fd.MEMORY`; `files` are those that QEMU reads, by what
     stands for their names in the command line; `console_path` is the socket that offers the console, ``""`` for none; `share` is what
     it may use of the host's processors; `locked` says that its memory is to be locked before it starts, `bounded` that its
@@ -108,7 +105,7 @@ class Launch:
     screen_path: str = ""
     present: tuple[ModifySettingRequest, ...] = ()
     root: str = ""
-    assigned: Mapping[str, str] = field(default_factory=dict)
+    assigned: Mapping[str, str] = msgspec.field(default_factory=dict)
     savable: bool = False
     template: str = ""
     own_memory: bool = True

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import msgspec
@@ -29,8 +28,7 @@ _PMEM: Final = re.compile(r"VirtualMachine/Devices/VirtualPMem/Devices/(\d+)")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class DiskSlot:
+class DiskSlot(msgspec.Struct, frozen=True):
     """A place on a SCSI controller."""
 
     controller: int
@@ -42,8 +40,7 @@ class DiskSlot:
         return f"scsi{self.controller}-{self.lun}"
 
 
-@dataclass(frozen=True, slots=True)
-class PmemSlot:
+class PmemSlot(msgspec.Struct, frozen=True):
     """A number of a persistent memory device."""
 
     number: int

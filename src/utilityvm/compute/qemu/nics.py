@@ -4,8 +4,9 @@ import asyncio
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import final
+
+import msgspec
 
 from utilityvm.compute.nic import Wire
 from utilityvm.compute.qemu.adapters import adapter, adapter_id, device, netdev
@@ -15,12 +16,11 @@ from utilityvm.kit.errors import Exhausted, Exists, NotFound, Unsupported
 from utilityvm.schema.requests import ModifySettingRequest
 
 
-@dataclass(slots=True)
-class _Plugged:
+class _Plugged(msgspec.Struct):
     """An adapter in `place`, and how it is taken out again."""
 
     place: int
-    undo: list[Undo] = field(default_factory=list)
+    undo: list[Undo] = msgspec.field(default_factory=list)
 
 
 @final

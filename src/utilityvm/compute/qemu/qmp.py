@@ -4,7 +4,6 @@ QEMU may be in the hands of its guest. Whatever is no message is `ProtocolError`
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, final
 
 import msgspec
@@ -16,16 +15,14 @@ MAX_LINE: Final = 1024 * 1024
 """Longest message from QEMU in bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """The command with this id was carried out."""
 
     id: int
     value: object
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """The command with this id was not; `error_class` and `description` are QEMU's words."""
 
     id: int
@@ -33,8 +30,7 @@ class Refusal:
     description: str
 
 
-@dataclass(frozen=True, slots=True)
-class Happened:
+class Happened(msgspec.Struct, frozen=True):
     """An event."""
 
     name: str

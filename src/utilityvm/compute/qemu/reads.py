@@ -4,15 +4,15 @@ import os
 import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from utilityvm.compute.qemu.jail import Jail, Layer
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
+class Offered(msgspec.Struct, frozen=True):
     """What QEMU gets of files: their `names` for it, in the order asked for; what to show it (`shown`), and what to pass on (`fds`)."""
 
     names: tuple[str, ...]

@@ -1,8 +1,9 @@
 """Machines that are saved as templates, and those that go on from one: what must be alike, in QEMU's words. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from utilityvm.kit.errors import Unsupported
 from utilityvm.schema.devices import Devices
@@ -60,8 +61,7 @@ def _present(devices: Devices) -> bool:
     return bool(disks or devices.virtual_pci or devices.network_adapters or (devices.plan9 and devices.plan9.shares))
 
 
-@dataclass(frozen=True, slots=True)
-class Basis:
+class Basis(msgspec.Struct, frozen=True):
     """How a machine is begun from which others go on, or that goes on from another: whether it has a `generation` id, by which its guest
     learns of it, and memory of its own, which is a copy, rather than another's that it changes for itself alone (`own_memory`).
     """

@@ -1,8 +1,10 @@
 """A VM's share of the host's processors, in the words of the document and in those of control groups. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from utilityvm.kit.errors import Problem
 from utilityvm.kit.ids import NULL_GUID
@@ -20,8 +22,7 @@ _SHARES_OF_ONE: Final = 10.24  # version 1's 1024 shares are the usual weight
 _LEAST_SHARES: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(msgspec.Struct, frozen=True):
     """Microseconds of processor time in each period of so many microseconds."""
 
     quota: int
@@ -33,8 +34,7 @@ class Quota:
         return self.quota / self.period
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(msgspec.Struct, frozen=True):
     """What a VM of `count` processors may use of the host's: `limit` of 100 000 (0: all), `weight` and `group` (0, ``""``: not said)."""
 
     count: int

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -26,8 +25,7 @@ _TICK: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _SECOND: Final = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Of one QEMU: nanoseconds of processor time and since its start; bytes of the host's memory: `resident`, of what it shares with
     others its part, and `unique`, what is nobody else's.
     """
@@ -38,8 +36,7 @@ class Usage:
     unique: int
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A running VM of this user: the process that is its QEMU, what it was started with, and its control `group` (``""``: none)."""
 
     id: str
