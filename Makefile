@@ -3,6 +3,8 @@
 PYTEST = .venv/bin/python -m pytest
 # Tests of code without I/O, every branch of which is run: they are measured as they run.
 PURE = $(wildcard tests/golden tests/parity tests/unit/options tests/unit/plan tests/unit/schema tests/unit/wire)
+# Tests that wait for processes, sockets and disks half of their time.
+WAITING = $(wildcard tests/hcs $(addprefix tests/unit/,compute guest images network))
 GO = cd agent && go
 export CGO_ENABLED = 0
 FUZZ_SECONDS = 60
@@ -13,7 +15,7 @@ FUZZ_SEED =
 AS_USER = tests/vm/test_readme.py tests/vm/test_debugging.py tests/vm/test_screen.py
 VM_LANES = $(if $(filter 0,$(shell id -u)),vm-as-root vm-as-user,vm-as-myself)
 
-.PHONY: setup setup-source setup-containerd run test check quick lint agent go-test pure hcs images unit golden parity fault vm vm-source vm-as-root vm-as-user vm-as-myself package kernel-twice rest bench soak fuzz lock clean
+.PHONY: setup setup-source setup-containerd run test check quick waiting lint agent go-test pure hcs images unit golden parity fault vm vm-source vm-as-root vm-as-user vm-as-myself package kernel-twice rest bench soak fuzz lock clean
 
 setup:
 	@tools/setup.sh
@@ -37,12 +39,15 @@ test: setup setup-source setup-containerd
 rest:
 	$(PYTEST) tests --ignore=tests/vm $(PURE:%=--ignore=%)
 
-# Two at a time: types and parity keep one processor busy as long as all other tests do another.
+# Three at a time on two processors, as one of them waits.
 check:
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target quick lint pure go-test
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target lint waiting quick pure go-test
 
 quick:
-	$(PYTEST) $(wildcard tests/meta tests/unit tests/hcs) $(PURE:%=--ignore=%)
+	$(PYTEST) tests/meta tests/unit $(PURE:%=--ignore=%) $(WAITING:%=--ignore=%)
+
+waiting:
+	$(PYTEST) $(WAITING)
 
 # Fails below 100 % of the branches of the packages that pyproject.toml names.
 pure:
