@@ -15,6 +15,8 @@ from .conftest import Record
 VMS = 500
 AT_A_TIME = 2
 WARM_UP = 10
+GROWTH = 1024
+"""KiB that the second half of a campaign may add: what is kept for each VM adds up, what Python's memory finds its size by does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +61,28 @@ async def life(number: int) -> None:
 
 
 async def lives(numbers: range) -> None:
-    turns = asyncio.Semaphore(AT_A_TIME)
+    """A task for each would be memory of the test's own: a few take the numbers in turn."""
+    rest = iter(numbers)
 
-    async def turn(number: int) -> None:
-        async with turns:
+    async def worker() -> None:
+        for number in rest:
             await life(number)
 
     async with asyncio.TaskGroup() as group:
-        for number in numbers:
-            group.create_task(turn(number))
+        for _ in range(AT_A_TIME):
+            group.create_task(worker())
 
 
 async def test_five_hundred_vms_leave_nothing(record: Record) -> None:
     clock = asyncio.get_running_loop().time
     await lives(range(WARM_UP))
-    before, begin = held(), clock()
-    await lives(range(VMS))
+    before, begin, memory = held(), clock(), list[int]()
+    for first in range(0, VMS, VMS // 4):
+        memory.append(held().memory)
+        await lives(range(first, first + VMS // 4))
     seconds, after = clock() - begin, held()
-    record("vms", {"vms": VMS, "at_a_time": AT_A_TIME, "seconds": round(seconds, 1), "before": asdict(before), "after": asdict(after)})
-    told = f"before {before}, after {after}"
+    measured = {"vms": VMS, "at_a_time": AT_A_TIME, "seconds": round(seconds, 1), "before": asdict(before), "after": asdict(after)}
+    record("vms", {**measured, "memory_at_each_quarter": memory})
+    told = f"before {before}, after {after}, at each quarter {memory}"
     assert (after.fds, after.tasks, after.threads, after.children) == (before.fds, before.tasks, before.threads, before.children), told
-    assert after.memory - before.memory <= 4096, told
+    assert after.memory - memory[2] <= GROWTH, told
