@@ -234,7 +234,7 @@ async def test_when_it_is_killed_nothing_is_left() -> None:
     ("words", "code", "says"),
     [
         (["boot", "--no-such-option"], 125, b"unrecognized arguments: --no-such-option"),
-        (["boot", "--memory", "much"], 125, b"argument --memory/--memory-size-in-mb: invalid int value: 'much'"),
+        (["boot", "--memory", "much"], 125, b"argument --memory/--memory-size-in-mb: 'much' is not a whole number of MiB"),
         (["boot", "--memory", "-5"], 125, b"memory_size_in_mb must be between 1 and"),
         (["boot", "--id", "a/b"], 125, b"id 'a/b' cannot name a VM"),
         (["boot", "--processor-limit", "5"], 125, b"Processor.Limit: 5: less than a thousandth of a processor"),

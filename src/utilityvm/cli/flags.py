@@ -16,6 +16,8 @@ from utilityvm.vm.host_options import options_of, read_options_file
 OPTIONS_GROUP: Final = "options of the VM"
 """Title of the flags' group, in every verb that has them."""
 
+_LONGEST_VALUE: Final = 40  # of what is repeated of a flag's value
+
 
 class Words(msgspec.Struct, frozen=True):
     """Takes a flag's value that is one of some words, or a number behind them, which the rules judge."""
@@ -35,6 +37,23 @@ class Words(msgspec.Struct, frozen=True):
         except ValueError as error:
             choices = ", ".join(self.words)
             raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {choices}, or the number of one)") from error
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """Takes a flag's value that is a whole number, in `unit`."""
+
+    unit: str
+
+    def __call__(self, text: str) -> int:
+        """Return the number.
+
+        Raises:
+            ArgumentTypeError: it is none.
+        """
+        try:
+            return int(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text[:_LONGEST_VALUE]!r} is not a whole number{self.unit}") from error
 
 
 def add_option_flags(parser: argparse.ArgumentParser, options: type[Options] = OptionsLCOW, *, short: bool = True) -> None:
@@ -59,6 +78,8 @@ def _taking(option: Option) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction}
     if option.items:
         return {"action": "append", "metavar": option.value}
+    if option.kind is int:
+        return {"type": Whole(" of MiB" if option.name.endswith("_in_mb") else ""), "metavar": option.value}
     return {"type": option.kind, "metavar": option.value}
 
 

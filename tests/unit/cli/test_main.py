@@ -191,10 +191,10 @@ def test_every_option_that_one_word_can_give_has_its_flag(option: Option) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--memory", "much"], "argument --memory/--memory-size-in-mb: invalid int value: 'much'"),
-        (["--memory", "1.5"], "argument --memory/--memory-size-in-mb: invalid int value: '1.5'"),
+        (["--memory", "much"], "argument --memory/--memory-size-in-mb: 'much' is not a whole number of MiB"),
+        (["--memory", "1.5"], "argument --memory/--memory-size-in-mb: '1.5' is not a whole number of MiB"),
         (["--memory"], "argument --memory/--memory-size-in-mb: expected one argument"),
-        (["--memory", "1" * 5000], "argument --memory/--memory-size-in-mb: invalid int value: '1"),
+        (["--memory", "1" * 5000], "argument --memory/--memory-size-in-mb: '1"),
         (["--kernel-direct=false"], "argument --kernel-direct/--no-kernel-direct: ignored explicit argument 'false'"),
         (["--preferred-root-fs-type", "x"], "argument --preferred-root-fs-type: invalid choice: 'x' (choose from initrd, vhd, or the"),
         (["--nonsense", "1"], "unrecognized arguments: --nonsense 1"),
