@@ -15,8 +15,11 @@ from .conftest import Record
 VMS = 500
 AT_A_TIME = 2
 WARM_UP = 10
-GROWTH = 1024
-"""KiB that the second half of a campaign may add: what is kept for each VM adds up, what Python's memory finds its size by does not."""
+GROWTH = 2048
+"""KiB that the second half of a campaign may add: what is kept for each VM adds up, what Python's memory finds its size by does not.
+
+It takes memory from the kernel a MiB at a time, so less would be a matter of luck.
+"""
 
 
 @dataclass(frozen=True, slots=True)
