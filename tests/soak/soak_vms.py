@@ -16,21 +16,24 @@ VMS = 500
 AT_A_TIME = 2
 WARM_UP = 10
 GROWTH = 2048
-"""KiB that the second half of a campaign may add: what is kept for each VM adds up, what Python's memory finds its size by does not.
-
-It takes memory from the kernel a MiB at a time, so less would be a matter of luck.
-"""
+"""KiB that the second half of a campaign may add: Python takes a MiB at a time from the kernel, so less would be a matter of luck."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What this process holds; memory is in KiB."""
+    """What this process holds: objects as Python's collector counts them, memory in KiB."""
 
     fds: int
     tasks: int
     threads: int
     children: int
+    objects: int
     memory: int
+
+    @property
+    def countable(self) -> tuple[int, int, int, int]:
+        """What must be the same before and after."""
+        return self.fds, self.tasks, self.threads, self.children
 
 
 def held() -> Held:
@@ -42,6 +45,7 @@ def held() -> Held:
         tasks=len(asyncio.all_tasks()),
         threads=len(threads),
         children=sum(len((thread / "children").read_text().split()) for thread in threads),
+        objects=len(gc.get_objects()),
         memory=int(resident.split()[1]),
     )
 
@@ -76,16 +80,27 @@ async def lives(numbers: range) -> None:
             group.create_task(worker())
 
 
+def told_by_quarters(quarters: list[Held]) -> dict[str, object]:
+    """What a campaign records of its beginning, its quarters and its end."""
+    return {"memory_at_each_quarter": [held.memory for held in quarters], "objects_at_each_quarter": [held.objects for held in quarters]}
+
+
+def assert_nothing_adds_up(quarters: list[Held], vms: int) -> None:
+    """What is kept for each VM adds up in the second half of a campaign too, of which there are a beginning, three quarters and an end."""
+    half, end = quarters[2], quarters[4]
+    assert end.objects - half.objects < vms // 2, f"an object or more of each VM is left: {quarters}"
+    assert end.memory - half.memory <= GROWTH, f"memory adds up: {quarters}"
+
+
 async def test_five_hundred_vms_leave_nothing(record: Record) -> None:
     clock = asyncio.get_running_loop().time
     await lives(range(WARM_UP))
-    before, begin, memory = held(), clock(), list[int]()
+    quarters, begin = [held()], clock()
     for first in range(0, VMS, VMS // 4):
-        memory.append(held().memory)
         await lives(range(first, first + VMS // 4))
-    seconds, after = clock() - begin, held()
+        quarters.append(held())
+    seconds, before, after = clock() - begin, quarters[0], quarters[4]
     measured = {"vms": VMS, "at_a_time": AT_A_TIME, "seconds": round(seconds, 1), "before": asdict(before), "after": asdict(after)}
-    record("vms", {**measured, "memory_at_each_quarter": memory})
-    told = f"before {before}, after {after}, at each quarter {memory}"
-    assert (after.fds, after.tasks, after.threads, after.children) == (before.fds, before.tasks, before.threads, before.children), told
-    assert after.memory - memory[2] <= GROWTH, told
+    record("vms", {**measured, **told_by_quarters(quarters)})
+    assert after.countable == before.countable
+    assert_nothing_adds_up(quarters, VMS)
