@@ -1,5 +1,6 @@
 """The server of a share in its jail, and a client that does what no well-behaved kernel would do. As root and as an ordinary user."""
 
+import asyncio
 import errno
 import os
 import signal
@@ -19,8 +20,12 @@ from tests.ninep import Client, Failed, Server
 from utilityvm.compute.plan9.enclose import KEPT
 from utilityvm.compute.plan9.flags import Flag
 from utilityvm.compute.plan9.serve import MAX_CONNECTIONS
-from utilityvm.compute.plan9.session import MAX_FIDS
-from utilityvm.compute.plan9.tree import MAX_NODES
+from utilityvm.compute.plan9.session import MAX_FIDS, Session
+from utilityvm.compute.plan9.spec import ShareSpec
+from utilityvm.compute.plan9.tree import MAX_NODES, Tree
+from utilityvm.compute.qemu import plan9
+from utilityvm.kit.errors import HostError
+from utilityvm.kit.ids import VmId
 from utilityvm.wire import ninep
 
 ROOT = os.geteuid() == 0
@@ -531,3 +536,43 @@ async def test_a_killed_server_ends_its_connections(folder: Path) -> None:
         assert client.raw(ninep.encode(1, ninep.Clunk(root))) is None
         with pytest.raises(BrokenPipeError):
             socket.send_fds(server.control, [bytes(4)], [client.sock.fileno()])
+
+
+@pytest.mark.skipif(not ROOT, reason="only root gives files to others")
+async def test_a_file_that_cannot_be_given_to_its_owner_leaves_no_descriptor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:  # as file systems without owners do
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr("os.fchown", refuse)
+    root = os.open(folder, os.O_PATH)
+    session = Session(Tree(root), b"0", 65536)
+    session._answer(0, 0, ninep.Attach(0, ninep.NO_FID, b"root", b"0", 0))
+    session._answer(0, 0, ninep.Walk(0, 1, ()))
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 (numbers, not paths)
+    with pytest.raises(PermissionError):
+        session._answer(0, 0, ninep.Lcreate(1, b"new", os.O_RDWR, 0o644, 0))
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+    session.close()
+    os.close(root)
+
+
+async def test_a_server_that_is_ended_while_it_starts_is_not_waited_for(folder: Path) -> None:
+    flags = Flag(0) if ROOT else Flag.ORDINARY
+    server = plan9._Server(VmId("x"), "vm x: share s", ShareSpec("s", str(folder), flags, ()))
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+
+        async def start() -> None:
+            with pytest.raises(HostError, match="its server ended"):
+                await server.start()
+
+        group.create_task(start())
+        await asyncio.sleep(0)
+        await server.aclose()
+    await server.aclose()
+    near, far = socket.socketpair()  # one of them has the number that was waited for
+    with near, far:
+        for one, other in ((near, far), (far, near)):
+            one.setblocking(False)
+            asyncio.get_running_loop().call_later(0.05, other.send, b"heard")
+            async with asyncio.timeout(10):
+                assert await asyncio.get_running_loop().sock_recv(one, 10) == b"heard"

@@ -18,7 +18,7 @@ from utilityvm.boot.manifest import FileRecord, KernelRecord, Manifest, PackageR
 from utilityvm.boot.packages import Archive, Package, Packages
 from utilityvm.boot.source import source_kernel
 from utilityvm.kit.errors import Exists, HostError, NotFound, Unsupported
-from utilityvm.kit.files import FileLock, replace, swap_folder
+from utilityvm.kit.files import FileLock, make_folder, replace, swap_folder
 
 _KERNEL = ("linux-image-amd64", r"linux-image-\d")
 _SOURCE = ("linux-source", r"linux-source-\d")
@@ -80,7 +80,7 @@ def build(
 
 
 def _build(out: Path, agent: bytes, packages: Packages, say: Callable[[str], None], own: OwnKernel | None) -> BootFiles:
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     prefix = f".{out.name}.uvm-build-"
     with _lock(out, say):
         _refuse_strangers(out)

@@ -17,7 +17,7 @@ from utilityvm.boot.index import Index, Offer, version_key
 from utilityvm.boot.packages import Package
 from utilityvm.boot.release import Listed, Release
 from utilityvm.kit.errors import Corrupt, NotFound
-from utilityvm.kit.files import FileLock, digest, replace
+from utilityvm.kit.files import FileLock, digest, make_folder, replace
 
 SUITES = ("bookworm", "bookworm-security")
 """A mirror has the first or, when it is one of the security archive, the second."""
@@ -101,7 +101,7 @@ class Mirror:
 
     @cached_property
     def _suites(self) -> list[tuple[Release, Index]]:
-        self._cache.mkdir(parents=True, exist_ok=True)
+        make_folder(self._cache)
         with FileLock(self._cache):
             return [self._load(url) for url in self._urls]
 

@@ -80,7 +80,7 @@ class Packages:
             Corrupt: what came is not what the archive's lists promise.
         """
         found = self._archive.find(names)
-        self._cache.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self._cache)
         with self._lock():
             missing = [package for package in found if not self._has(package)]
             for package, path in self._archive.download(missing, self._cache) if missing else ():

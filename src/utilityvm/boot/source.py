@@ -21,7 +21,7 @@ from utilityvm.boot.compile import COMPILE, CONFIGURE, ENVIRONMENT, Progress, To
 from utilityvm.boot.manifest import CompiledRecord
 from utilityvm.boot.modules import GROUPS, load_order, module_name
 from utilityvm.boot.pick import Kernel
-from utilityvm.kit.files import FileLock, replace, swap_folder
+from utilityvm.kit.files import FileLock, make_folder, replace, swap_folder
 
 KEPT: Final = 3
 """So many kernels are kept, those used last."""
@@ -67,7 +67,7 @@ def source_kernel(
     record = CompiledRecord(
         key=key, config_sha256=hashlib.sha256(config.encode()).hexdigest(), compiler=toolchain.compiler, linker=toolchain.linker
     )
-    cache.mkdir(parents=True, exist_ok=True)
+    make_folder(cache)
     with _lock(cache, say) as lock:
         for left in cache.glob(f"{_PREFIX}*"):  # by a build that was killed: it, and all that it started, held the lock
             shutil.rmtree(left)

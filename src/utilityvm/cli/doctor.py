@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import io
 import os
 import shutil
 import sys
@@ -52,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(_args: argparse.Namespace) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path need not be text
     found = _windows() if sys.platform == "win32" else _linux()
     for finding in found:
         print(f"{finding.mark:<4}  {finding.subject:<12} {finding.text}")

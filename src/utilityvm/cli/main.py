@@ -8,7 +8,7 @@ TYPE_CHECKING = False  # see the package's own module
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Final
+    from typing import Final, TextIO
 
     from utilityvm.kit.errors import UtilityVMError
 
@@ -68,12 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:  # whoever read it knows
-        _discard_output()
+        _discard(sys.stdout)
     except OSError as error:
         if error.filename is not None or not _is_of_writing(error):
             raise
-        print(f"uvm: output cannot be written: {error.strerror}", file=sys.stderr)
-        _discard_output()
+        try:
+            print(f"uvm: output cannot be written: {error.strerror}", file=sys.stderr)
+        except OSError:  # it is our standard error that cannot
+            _discard(sys.stderr)
+        _discard(sys.stdout)
     else:
         return code
     return _OURS if verb in _RUNNING else 1
@@ -239,12 +242,12 @@ def _is_of_writing(error: OSError) -> bool:
     return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
-def _discard_output() -> None:
-    """Our output cannot be written: let Python not stumble over it once more when it ends."""
+def _discard(stream: TextIO) -> None:
+    """What we say cannot be written: let Python not stumble over it once more when it ends."""
     import os
 
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 

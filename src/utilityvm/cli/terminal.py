@@ -77,6 +77,8 @@ class Terminal:
     def raw(self) -> Iterator[None]:
         """Take the terminal; give it back as it was at the end."""
         handlers = {signal.SIGWINCH: self.resized.set, signal.SIGTSTP: self._stop, signal.SIGCONT: self._take}
+        if signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN:  # our parent wants us not to stop
+            del handlers[signal.SIGTSTP]
         try:
             for number, handler in handlers.items():
                 self._loop.add_signal_handler(number, handler)

@@ -13,7 +13,7 @@ from typing import Final
 
 from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import HostError, InvalidOptions, Problem
-from utilityvm.kit.files import FileLock, copy_sparse
+from utilityvm.kit.files import FileLock, copy_sparse, make_folder
 from utilityvm.kit.proc import run_tool
 from utilityvm.store.nameless import DiskFile
 
@@ -81,8 +81,8 @@ def _formatted(kept: Path, size: int, extra: tuple[str, ...]) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         pass
-    kept.mkdir(parents=True, exist_ok=True)
-    with FileLock(kept):
+    make_folder(kept)
+    with FileLock(kept / "lock"):  # not the folder: whoever may look into it could hold that
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=kept, prefix=".new-") as folder:
                 _format(Path(folder), size, extra).replace(path)
@@ -101,4 +101,5 @@ def _format(folder: Path, size: int, extra: tuple[str, ...]) -> Path:
     run_tool(["debugfs", "-w", "-R", "rmdir lost+found", raw], within=_MKFS_SECONDS, package="e2fsprogs", env=sbin)
     with raw.open("rb") as source, copy.open("wb") as target:  # mkfs reserves blocks that it does not write; a copy has holes there
         copy_sparse(source.fileno(), target.fileno())
+    copy.chmod(0o600)
     return copy

@@ -30,7 +30,7 @@ from utilityvm.images.formats import ConfigFile, Descriptor, Index, Manifest, de
 from utilityvm.images.image import Image
 from utilityvm.images.names import Reference
 from utilityvm.kit.errors import Corrupt, Exhausted, UtilityVMError
-from utilityvm.kit.files import FileLock, settle
+from utilityvm.kit.files import FileLock, make_folder, settle
 
 _SUFFIX: Final = ".erofs"
 
@@ -65,7 +65,7 @@ class Depot:
 
     def make(self) -> None:
         """Make the folders. What is in images is their owner's business."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self.folder, private=True)
         self.blobs.make()
         self.records.make()
         for folder in (self.layers, self.work, self.locks):

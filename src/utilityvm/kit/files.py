@@ -47,6 +47,22 @@ def settle(file: IO[bytes], written: Path, place: Path, *, mode: int = 0o644) ->
     sync_folder(place.parent)
 
 
+def make_folder(folder: Path, *, private: bool = False) -> None:
+    """Make a folder and those above it that are missing: nobody else writes in them, whatever the umask, nor looks into a `private` one.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700 if private else 0o755)
+    except FileNotFoundError:
+        make_folder(folder.parent)
+        make_folder(folder, private=private)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
@@ -227,7 +243,7 @@ class FileLock:
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT if self._make and not self._path.is_dir() else os.O_RDONLY
-        return os.open(self._path, flags | os.O_CLOEXEC, 0o644)
+        return os.open(self._path, flags | os.O_CLOEXEC, 0o600)  # whoever may read it could hold it
 
     @property
     def descriptor(self) -> int:

@@ -15,6 +15,9 @@ from utilityvm.kit.errors import Exists, HostError
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
 
+ACCEPT_AGAIN: Final = 1.0
+"""Seconds after which is tried again to take a connection for which there was no descriptor."""
+
 _CREDENTIALS: Final = struct.Struct("=iII")
 
 

@@ -78,6 +78,7 @@ def run_lines(
     """
     words = [str(word) for word in argv]
     said: deque[str] = deque(maxlen=_LAST_LINES)
+    deadline = monotonic() + within
     try:
         child = subprocess.Popen(
             words,
@@ -95,14 +96,14 @@ def run_lines(
         raise HostError(f"{words[0]}: cannot be run: {error.strerror}") from error
     with child:
         try:
-            for line in _lines(cast("IO[bytes]", child.stdout).fileno(), within):
+            for line in _lines(cast("IO[bytes]", child.stdout).fileno(), deadline):
                 if not heed(line):
                     said.append(line)
-            child.wait()
+            child.wait(max(0.0, deadline - monotonic()))  # it may have closed its output and run on
         except BaseException as error:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            if isinstance(error, TimeoutError):
+            if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
                 raise DeadlineExceeded(f"{' '.join(words)}: still running after {within:g} s") from error
             raise
     if child.returncode != 0:
@@ -166,13 +167,12 @@ def _pumped(stdin: IO[bytes], stdout: IO[bytes], data: Iterator[bytes]) -> Itera
                 yield block
 
 
-def _lines(fd: int, within: float) -> Iterator[str]:
+def _lines(fd: int, deadline: float) -> Iterator[str]:
     """Yield the lines that come from `fd` until its end; a last one may lack its line feed.
 
     Raises:
-        TimeoutError: the end had not come after `within` seconds.
+        TimeoutError: the end had not come by `deadline`, of the monotonic clock.
     """
-    deadline = monotonic() + within
     rest = b""
     with selectors.DefaultSelector() as selector:
         selector.register(fd, selectors.EVENT_READ)

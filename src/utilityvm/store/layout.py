@@ -49,7 +49,12 @@ class Layout(msgspec.Struct, frozen=True):
                 message = f"user {os.geteuid()} has no home folder to keep things in"
                 raise HostError(message, hint="set HOME, or XDG_STATE_HOME and XDG_CACHE_HOME") from error
         chosen = os.environ.get(BOOT_FILES_VARIABLE)
-        return cls(state, cache, Path(chosen).absolute() if chosen else state / "boot")
+        try:
+            boot_files = Path(chosen).absolute() if chosen else state / "boot"
+        except FileNotFoundError as error:
+            message = f"{BOOT_FILES_VARIABLE}={chosen}: the folder that we are in is no more"
+            raise HostError(message, hint="give an absolute path") from error
+        return cls(state, cache, boot_files)
 
     @property
     def images(self) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import final
 
 from utilityvm.kit.errors import HostError
+from utilityvm.kit.files import make_folder
 
 
 @final
@@ -45,7 +46,7 @@ def nameless(folder: Path) -> DiskFile:
         HostError: it cannot be made there.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder, private=True)
         try:
             return DiskFile(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
         except OSError as error:

@@ -13,7 +13,7 @@ from typing import Final, Self, final
 import msgspec
 
 from utilityvm.kit.errors import Exists, HostError
-from utilityvm.kit.files import FileLock, write_all
+from utilityvm.kit.files import FileLock, make_folder, write_all
 
 MAX_RECORD: Final = 1 << 14
 """Bytes of a record."""
@@ -60,7 +60,7 @@ class Held:
         """
         path = folder / place.name
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder, private=True)
             lock = _hold(path, make=True)
             if lock is None:
                 raise Exists(f"the place of the interface {place.interface} is taken by {_taker(path)}", hint="a namespace is one VM's")

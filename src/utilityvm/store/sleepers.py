@@ -57,7 +57,10 @@ class Bed:
     """
 
     def __init__(self, path: Path, memory_bytes: int) -> None:
-        self._path, self._memory_bytes = path.absolute(), memory_bytes
+        try:
+            self._path, self._memory_bytes = path.absolute(), memory_bytes
+        except FileNotFoundError as error:
+            raise HostError(f"{path}: the folder that we are in is no more", hint="give an absolute path") from error
         if path.exists():
             raise _exists(path)
         try:

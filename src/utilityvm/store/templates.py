@@ -17,7 +17,7 @@ from typing import Final, Self, final
 import msgspec
 
 from utilityvm.kit.errors import Corrupt, Exists, HostError, NotFound, Unsupported, UtilityVMError
-from utilityvm.kit.files import FileLock, sync_folder
+from utilityvm.kit.files import FileLock, make_folder, sync_folder
 from utilityvm.kit.text import printable
 from utilityvm.options.lcow import OptionsLCOW
 from utilityvm.store.devices import Devices, FileRecord
@@ -194,7 +194,7 @@ class Draft:
     def __init__(self, folder: Path, template_id: str) -> None:
         self._folder, self._id = folder, template_id
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder, private=True)
             with FileLock(folder):  # nobody sweeps before it is ours
                 refuse_existing(folder, template_id)
                 self._path = Path(tempfile.mkdtemp(dir=folder, prefix=f"{_UNFINISHED}new-"))

@@ -141,12 +141,12 @@ def _result(future: "Future[T]") -> T:
         try:
             return future.result(_LOOK)
         except TimeoutError:
-            if future.done():
-                raise  # the call's own
+            if future.done():  # a timeout of the call's own, or the end came with the look's
+                return future.result()
 
 
 _threads: Final[dict[int, LoopThread]] = {}
-_making: Final = threading.Lock()
+_making: Final = threading.RLock()  # a signal's handler that comes while we hold it may call as well
 os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)
 
 

@@ -26,13 +26,13 @@ def twin(kind: type, *, called: bool = False) -> type:
 
     def begin(self: Any, inner: Any, loop: LoopThread) -> None:  # noqa: ANN401 (a twin and what it wraps)
         self._inner, self._loop = inner, loop
-        if context:
-            loop.keep(inner)
 
     @wraps(vars(kind).get("__init__", object.__init__))
     def make(self: Any, *args: object, **keywords: object) -> None:  # noqa: ANN401 (a twin)
         loop = loop_thread()
         begin(self, loop.call(lambda: kind(*map(unwrap, args), **_unwrapped(keywords))), loop)
+        if context:
+            loop.keep(self._inner)
 
     def enter(self: Any) -> object:  # noqa: ANN401 (a twin)
         self._loop.run(self._inner.__aenter__)
@@ -74,11 +74,19 @@ def synchronous(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def wrap(value: object, loop: LoopThread) -> object:
-    """Return the twin of `value`, or `value` itself when its class has none; of a tuple those of its elements."""
+def wrap(value: Any, loop: LoopThread, *, owned: bool = False) -> object:  # noqa: ANN401 (what a call has made, or anything else)
+    """Return the twin of `value`, or `value` itself when its class has none; of a tuple those of its elements.
+
+    A context is closed at the process's end at last, unless it is `owned` by something that closes it.
+    """
     if type(value) is tuple:
-        return tuple(wrap(element, loop) for element in value)
-    return next((made(value, loop) for kind, made in _twins.items() if isinstance(value, kind)), value)
+        return tuple(wrap(element, loop, owned=owned) for element in value)
+    made = next((made for kind, made in _twins.items() if isinstance(value, kind)), None)
+    if made is None:
+        return value
+    if not owned and hasattr(value, "__aenter__"):
+        loop.keep(value)
+    return made(value, loop)
 
 
 def unwrap(value: Any) -> Any:  # noqa: ANN401 (a twin, or anything else)
@@ -114,6 +122,6 @@ def _member(name: str, member: object) -> object:
 
 def _attribute(name: str, doc: str | None) -> property:
     def read(self: Any) -> object:  # noqa: ANN401 (a twin)
-        return wrap(self._loop.call(lambda: getattr(self._inner, name)), self._loop)
+        return wrap(self._loop.call(lambda: getattr(self._inner, name)), self._loop, owned=True)  # whose attribute it is, closes it
 
     return property(read, doc=doc)

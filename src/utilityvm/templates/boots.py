@@ -16,7 +16,7 @@ from utilityvm.compute.qemu.kept import Kept
 from utilityvm.devices import resources
 from utilityvm.kit.aio import finish
 from utilityvm.kit.errors import Corrupt, Exhausted, NotFound, StateError, Unsupported, UtilityVMError
-from utilityvm.kit.files import FileLock
+from utilityvm.kit.files import FileLock, make_folder
 from utilityvm.kit.trace import event, hushed, span
 from utilityvm.options.lcow import OptionsLCOW, TemplateConfig
 from utilityvm.options.network import NetworkWish
@@ -139,7 +139,7 @@ class BootTemplates:
         """Boot a VM for it and save that. Who comes meanwhile boots without a template."""
         if (failure := self._failures.get(template_id)) and abs(time.time() - failure.when) < AGAIN_AFTER:
             raise Unsupported(f"within the last hour it failed: {failure.why}")
-        self._layout.templates.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._layout.templates, private=True)
         lock = FileLock(self._layout.templates_lock)
         if not lock.acquire(wait=False):
             raise StateError("the templates of boots", "another is being made", "be added to")

@@ -106,6 +106,8 @@ def read_options_file(path: str | os.PathLike[str]) -> OptionsFile:
             content = file.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"{path}: no such options file") from error
+    except ValueError as error:  # a zero byte
+        raise NotFound(f"{path!r}: no file can have this name") from error
     except OSError as error:
         raise HostError(f"{path}: the options file cannot be read: {error.strerror}") from error
     return parse(content, str(path))

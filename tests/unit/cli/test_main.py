@@ -129,6 +129,12 @@ def test_output_that_cannot_be_written_is_one_line(words: str, unbuffered: str) 
     assert said == "uvm: output cannot be written: No space left on device\n1\n"
 
 
+@pytest.mark.parametrize("words", ["boot --nonsense", "boot --id ? -- true"])
+def test_a_failure_of_ours_that_cannot_be_told_is_still_not_the_programs(words: str) -> None:
+    said = run_tool(["sh", "-fc", f"{sys.executable} -m utilityvm {words} 2> /dev/full; echo $?"], within=30)
+    assert said == "125\n"
+
+
 def test_an_interrupt_is_130_without_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(doctor, "_run", failing(KeyboardInterrupt()))
     assert main(["doctor"]) == 130

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.descriptors import none_left
 
 from utilityvm.compute.qemu.console import KEPT, SerialConsole
 from utilityvm.kit.errors import Exists, HostError
@@ -203,3 +204,24 @@ async def test_a_path_that_another_took_is_left_to_it(tmp_path: Path) -> None:
             (tmp_path / "keep-the-inode").touch()
             other.bind(str(path))
     assert path.is_socket()
+
+
+async def test_a_client_for_whom_there_is_no_descriptor_waits_and_nothing_turns_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utilityvm.compute.qemu.console.ACCEPT_AGAIN", 0.05)
+    path, failed = tmp_path / "console", list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    async with rig(path) as it:
+        with socket.socket(socket.AF_UNIX) as client, none_left():
+            client.connect(str(path))
+            client.setblocking(False)
+            await asyncio.sleep(0.2)
+            assert it.console._bridge is not None
+            assert it.console._bridge._client is None
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.send(b"typed")
+            async with asyncio.timeout(10):
+                assert await asyncio.get_running_loop().sock_recv(it.qemu, 100) == b"typed"
+    assert failed == []

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from tests.descriptors import none_left
 
 from utilityvm.compute.qemu.lower import check
 from utilityvm.compute.qemu.monitor import Monitor
@@ -29,7 +30,10 @@ class Qemu:
         reader, kept = json.JSONDecoder(), ""
         names: dict[str, int] = {}
         while True:
-            data, fds, _, _ = socket.recv_fds(self._sock, 65536, 10)
+            try:
+                data, fds, _, _ = socket.recv_fds(self._sock, 65536, 10)
+            except ConnectionResetError:  # its last answer was not read
+                return
             if not data:
                 return
             kept += data.decode()
@@ -118,3 +122,52 @@ def test_a_screen_that_nobody_could_see_is_refused(devices: dict[str, object], s
     with pytest.raises(Unsupported) as caught:
         check(with_value(DEVICES, devices))
     assert says in caught.value.message
+
+
+async def test_a_screen_that_is_closed_while_it_listens_deafens_no_socket_that_gets_its_number(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    screen, scope = Screen(str(tmp_path / "screen"), "vm x"), Scope("test")
+    with ours, theirs:
+        screen.open()
+        assert screen._listener is not None
+        number = screen._listener.fileno()
+        scope.start("screen", screen.run(Monitor("vm x", ours)))
+        await asyncio.sleep(0)
+        screen.close()
+        near, far = socket.socketpair()
+        with near, far:
+            near.setblocking(False)
+            assert near.fileno() == number
+            asyncio.get_running_loop().call_later(0.05, far.send, b"heard")  # when it is already waited for
+            async with asyncio.timeout(10):
+                assert await asyncio.get_running_loop().sock_recv(near, 10) == b"heard"
+            await scope.aclose()
+
+
+async def test_a_client_for_whom_there_is_no_descriptor_waits_and_the_vm_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("utilityvm.compute.qemu.screen.ACCEPT_AGAIN", 0.01)
+    ours, theirs = socket.socketpair()
+    screen, scope = Screen(str(tmp_path / "screen"), "vm x"), Scope("test")
+    screen.open()
+    with ours, theirs, socket.socket(socket.AF_UNIX) as client:
+        qemu, monitor = Qemu(theirs, frozenset()), Monitor("vm x", ours)
+        async with asyncio.timeout(10):
+            serving = asyncio.get_running_loop().run_in_executor(None, qemu.serve)
+            scope.start("monitor", monitor.run())
+            scope.start("screen", screen.run(monitor))
+            await asyncio.sleep(0)
+            with none_left():
+                client.connect(str(tmp_path / "screen"))
+                while "Too many open files" not in caplog.text:
+                    await asyncio.sleep(0.001)
+            client.setblocking(False)
+            assert await asyncio.get_running_loop().sock_recv(client, 100) == b"screen 1"
+            assert scope.failure is None
+            await scope.aclose()
+            ours.close()
+            await serving
+        for given in qemu.clients:
+            given.close()
+    screen.close()

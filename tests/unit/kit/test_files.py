@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from utilityvm.kit.files import FileLock, copy_sparse, replace, swap_folder
+from utilityvm.kit.files import FileLock, copy_sparse, make_folder, replace, swap_folder
 
 
 def test_replace_writes_the_whole_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -112,3 +112,26 @@ def test_blocks_of_zeros_become_holes_where_that_is_asked_for(tmp_path: Path, ta
     assert dense.read_bytes() == dug.read_bytes() == content
     assert dug.stat().st_blocks * 512 <= 8 * 4096
     assert dense.stat().st_blocks * 512 > 2000 * 4096
+
+
+@pytest.mark.parametrize(
+    ("umask", "private", "modes"), [(0, False, (0o755, 0o755)), (0, True, (0o755, 0o700)), (0o077, False, (0o700, 0o700))]
+)
+def test_folders_are_made_whose_owner_alone_writes_whatever_the_umask(
+    tmp_path: Path, umask: int, private: bool, modes: tuple[int, int]
+) -> None:
+    before = os.umask(umask)
+    try:
+        make_folder(tmp_path / "a" / "b", private=private)
+        make_folder(tmp_path / "a" / "b", private=private)
+    finally:
+        os.umask(before)
+    assert ((tmp_path / "a").stat().st_mode & 0o7777, (tmp_path / "a" / "b").stat().st_mode & 0o7777) == modes
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "file")
+
+
+def test_a_lock_is_not_for_others_to_hold(tmp_path: Path) -> None:
+    with FileLock(tmp_path / "lock"):
+        assert (tmp_path / "lock").stat().st_mode & 0o077 == 0

@@ -114,6 +114,11 @@ def test_a_heeded_tool_that_does_not_end_is_killed_with_its_children() -> None:
     ended(heard[0])
 
 
+def test_a_heeded_tool_that_closes_its_output_and_runs_on_is_killed() -> None:
+    with pytest.raises(DeadlineExceeded, match=r"still running after 0\.5 s"):
+        run_lines(["sh", "-c", "exec >&- 2>&-; sleep 60"], heed=heed_numbers([]), within=0.5, env=PATH)
+
+
 def test_a_heeded_tool_is_killed_with_its_children_when_its_caller_is_interrupted() -> None:
     heard: list[str] = []
 

@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 import pytest
 from tools.sync_stubs import STUBS, stubs
@@ -17,8 +18,8 @@ from tests.unit.vm import fake
 from utilityvm import sync
 from utilityvm.kit.errors import GuestError, NotFound, StateError
 from utilityvm.sync.handler import with_handler
-from utilityvm.sync.loop import LoopThread, loop_thread
-from utilityvm.sync.twin import synchronous
+from utilityvm.sync.loop import LoopThread, _making, _result, loop_thread
+from utilityvm.sync.twin import synchronous, twin
 from utilityvm.testing.compute import FakeComputeService
 from utilityvm.testing.guest import FakeGuest, Program
 
@@ -176,6 +177,51 @@ def test_a_call_may_take_longer_than_a_look_for_signals(monkeypatch: pytest.Monk
         return "done"
 
     assert loop_thread().run(takes_turns) == "done"
+
+
+def test_a_call_that_ends_with_a_look_for_signals_has_its_result() -> None:
+    class Late(Future[str]):
+        """It ends between the look that saw nothing and the question whether it has ended."""
+
+        def result(self, timeout: float | None = None) -> str:
+            if not self.done():
+                self.set_result("made")
+                raise TimeoutError
+            return super().result(timeout)
+
+    assert _result(Late()) == "made"
+
+
+def test_a_signals_handler_may_call_while_its_thread_looks_for_the_loop() -> None:
+    with _making:
+        assert loop_thread() is loop_thread()
+
+
+def test_what_its_owner_closes_is_not_kept_to_the_end_of_the_process() -> None:
+    class Part:
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def close(self) -> None: ...
+
+    class Whole:
+        @property
+        def parts(self) -> tuple[Part, ...]:
+            return (Part(),)
+
+        async def make(self) -> Part:
+            return Part()
+
+    twin(Part)
+    loop = loop_thread()
+    whole, kept = twin(Whole)(Whole(), loop), set(loop._open)
+    (part,) = whole.parts
+    assert type(part).__name__ == "Part"
+    assert loop._open == kept
+    made = whole.make()
+    assert loop._open == kept | {made._inner}
+    made.close()
+    assert loop._open == kept
 
 
 def test_a_pool_is_used_without_await_and_forgets_what_it_takes_back() -> None:

@@ -96,6 +96,8 @@ class Server:
         said, fds, _, _ = socket.recv_fds(self._control, 16, 1)
         if not said:
             return False
+        if not fds:  # we have no number left for it, and it is closed, which its other end hears
+            return True
         sock = socket.socket(fileno=fds[0])
         msize = int.from_bytes(said, "little")
         if len(self._connections) >= MAX_CONNECTIONS or not MIN_MSIZE <= msize <= MAX_MSIZE:

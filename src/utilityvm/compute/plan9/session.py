@@ -316,7 +316,12 @@ class Session:
         folder = fid.node
         fd, node, new = self._tree.create(folder, request.name, _local(request.flags), stat.S_IMODE(request.mode))
         if new and (owner := self._tree.identity.creator(fid.uid, request.gid)) is not None:
-            os.fchown(fd, *owner)
+            try:
+                os.fchown(fd, *owner)
+            except OSError:  # as on a file system without owners
+                os.close(fd)
+                self._tree.drop(node)
+                raise
         self._tree.drop(folder)
         fid.node = node
         self._opened(fid, fd, request.flags & ~_TRUNCATE if new else request.flags)

@@ -5,12 +5,11 @@ Nothing here can hold a VM up: the console is always read, and a client that is 
 
 import asyncio
 import socket
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
 
 from utilityvm.kit.child import Tail
-from utilityvm.kit.named import NamedSocket
+from utilityvm.kit.named import ACCEPT_AGAIN, NamedSocket
 
 KEPT: Final = 256 * 1024
 """Bytes of the console's output that are kept; the same bound holds for what waits for a client."""
@@ -88,6 +87,7 @@ class _Bridge:
         self._to_client = Tail(KEPT)
         self._client_full = False  # then its writer wakes us, and trying each time would copy all that waits
         self._to_serial = b""
+        self._again: asyncio.TimerHandle | None = None
 
     def open(self, serial: socket.socket) -> None:
         self._listener, self._serial = self._named.open(), serial
@@ -101,6 +101,8 @@ class _Bridge:
 
     def close(self) -> None:
         self._drop_client()
+        if self._again is not None:
+            self._again.cancel()
         if self._listener is not None:
             self._loop.remove_reader(self._listener)
             self._listener = None
@@ -113,12 +115,18 @@ class _Bridge:
 
     def _accept(self) -> None:
         assert self._listener is not None  # noqa: S101 (its reader is gone with it)
-        with suppress(BlockingIOError, ConnectionAbortedError):
+        try:
             self._client, _ = self._listener.accept()
-            self._client.setblocking(False)
-            self._to_client = Tail(KEPT)
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError:  # we have no descriptor left, and the listener stays readable
             self._loop.remove_reader(self._listener)
-            self._loop.add_reader(self._client, self._read_client)
+            self._again = self._loop.call_later(ACCEPT_AGAIN, self._loop.add_reader, self._listener, self._accept)
+            return
+        self._client.setblocking(False)
+        self._to_client = Tail(KEPT)
+        self._loop.remove_reader(self._listener)
+        self._loop.add_reader(self._client, self._read_client)
 
     def _drop_client(self) -> None:
         if self._client is None:

@@ -6,7 +6,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from utilityvm.kit.files import replace
+from utilityvm.kit.files import make_folder, replace
 
 _KEPT: Final = 16  # answers in a file
 
@@ -27,7 +27,7 @@ class Kept(Generic[T]):
         """Keep an answer; the oldest go."""
         newest = [*self._load().items(), (key, value)][-_KEPT:]
         with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             replace(self._path, msgspec.json.encode(dict(newest)))
 
     def _load(self) -> dict[str, T]:

@@ -204,6 +204,7 @@ class _Server:
         self._control: socket.socket | None = None
         self._scope = Scope(name)
         self._connections = 0
+        self._starting = False
 
     async def start(self) -> None:
         """Start it, and wait until it is ready.
@@ -216,6 +217,7 @@ class _Server:
             self._control = ours
             ours.setblocking(False)
             self._child = Child(self._words(theirs.fileno()), pass_fds=[theirs.fileno()], enclosure=enclosure(self._spec.flags))
+        self._starting = True
         try:
             async with asyncio.timeout(START):
                 said = await next_message(ours, _ANSWER)
@@ -224,6 +226,8 @@ class _Server:
                     raise HostError(f"{self._name}: its server ended with code {code}: {self._child.output.text(_SAID_LINES)}", hint=_HINT)
         except TimeoutError as error:
             raise DeadlineExceeded(f"{self._name}: its server was not ready within {START:g} s") from error
+        finally:
+            self._starting = False
         if said != b"ready":
             kind, _, why = said.decode(errors="replace").partition("\n")
             raise _KINDS.get(kind, HostError)(f"{self._name}: {why}")
@@ -255,11 +259,11 @@ class _Server:
     async def aclose(self) -> None:
         """End it and its connections, and wait until it is gone. A second call does nothing."""
         await self._scope.aclose()
-        if self._control is not None:
-            self._control.close()
         if self._child is not None:
             self._child.kill()
             await self._child.wait()
+        if self._control is not None and not self._starting:  # else `start` still reads the child's end on it, and closes it
+            self._control.close()
 
     def _words(self, control: int) -> list[str]:
         spec = self._spec

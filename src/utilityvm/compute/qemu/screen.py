@@ -13,7 +13,7 @@ from typing import Final, final
 
 from utilityvm.compute.qemu.monitor import Monitor
 from utilityvm.kit.errors import ConnectionLost, QmpError, Unsupported, UtilityVMError
-from utilityvm.kit.named import NamedSocket
+from utilityvm.kit.named import ACCEPT_AGAIN, NamedSocket
 from utilityvm.kit.proc import run_tool
 from utilityvm.kit.trace import event
 
@@ -63,7 +63,12 @@ class Screen:
     async def _hand_over(self, monitor: Monitor, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         for number in count(1):
-            client, _ = await loop.sock_accept(listener)
+            try:
+                client, _ = await loop.sock_accept(listener)
+            except OSError as error:  # we have no descriptor left: whoever looks on waits, the VM does not
+                event("vm.screen.refused", level=logging.WARNING, vm=self._name.removeprefix("vm "), error=str(error))
+                await asyncio.sleep(ACCEPT_AGAIN)
+                continue
             with client:
                 try:
                     await monitor.execute("getfd", {"fdname": f"screen{number}"}, fds=[client.fileno()])
@@ -74,5 +79,9 @@ class Screen:
 
     def close(self) -> None:
         """Let go of the socket and its path. Who looks on stays connected until QEMU ends. A second call does nothing."""
+        if self._listener is not None:
+            # Who waits for it would keep its number in the selector, and whatever socket gets that number next would never be heard.
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener = None
         if self._named is not None:
             self._named.close()
