@@ -101,8 +101,7 @@ def run_lines(
                     said.append(line)
             child.wait(max(0.0, deadline - monotonic()))  # it may have closed its output and run on
         except BaseException as error:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+            _kill_session(child.pid)
             if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
                 raise DeadlineExceeded(f"{' '.join(words)}: still running after {within:g} s") from error
             raise
@@ -165,6 +164,11 @@ def _pumped(stdin: IO[bytes], stdout: IO[bytes], data: Iterator[bytes]) -> Itera
                 if not block:
                     return
                 yield block
+
+
+def _kill_session(leader: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _lines(fd: int, deadline: float) -> Iterator[str]:
