@@ -67,6 +67,19 @@ func TestBytesSentBeforeTheProcessRunsReachIt(t *testing.T) {
 	}
 }
 
+func TestAnEmptyInputThatEndsBeforeTheProcessRunsIsEmpty(t *testing.T) {
+	h := connected(t)
+	body, ports := h.request(parameters{"CommandArgs": []string{"cat"}})
+	h.write(wire.Packet{Type: wire.TypeControl, Op: wire.CtlUnlisten, DstPort: ports["StdOut"]}) // not promised: it is waited for
+	h.slow[ports["StdOut"]] = true
+	id := h.post(wire.ExecuteProcess, body)
+	h.until("the streams", func() bool { return h.streams[ports["StdIn"]] != nil && h.streams[ports["StdOut"]] != nil })
+	h.op(h.streams[ports["StdIn"]], wire.OpShutdown, wire.ShutSend)
+	h.op(h.streams[ports["StdOut"]], wire.OpResponse, 0)
+	h.answer(id)
+	h.until("the end of cat", func() bool { return h.streams[ports["StdOut"]].eof })
+}
+
 func TestAProgramThatClosesItsInputEndsTheStream(t *testing.T) {
 	h := connected(t)
 	p := h.sh("exec <&-; echo closed; exec sleep 60")

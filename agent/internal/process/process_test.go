@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"syscall"
 	"testing"
+	"time"
 
 	"utilityvm/agent/internal/hvsocket"
 	"utilityvm/agent/internal/loop"
@@ -210,5 +211,90 @@ func TestAProcessThatIsForgottenBeforeAnybodyAttachedItGivesItsStreamsUp(t *test
 		if err := syscall.Fstat(fd, &syscall.Stat_t{}); err != syscall.EBADF {
 			t.Errorf("descriptor %d is open: %v", fd, err)
 		}
+	}
+}
+
+// quiet has nothing to do between events.
+type quiet struct{}
+
+func (quiet) Work() int { return loop.Forever }
+
+func TestAnOutputThatNobodyWantsLeavesOthersTheirTurn(t *testing.T) {
+	_, l := newTable(t, &systest.Kernel{})
+	l.Serve(quiet{}, func() bool { return false })
+	stdio := unconnected(l)
+	zeros, errno := syscall.Open("/dev/zero", syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if errno != nil {
+		t.Fatal(errno)
+	}
+	stdio.out.attach(zeros) // is never empty
+	turned := make(chan struct{})
+	l.After(1, func() { l.Stop(nil) })
+	go func() {
+		stdio.out.Ready(sys.In)
+		l.Run()
+		close(turned)
+	}()
+	select {
+	case <-turned:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the loop serves nobody else")
+	}
+}
+
+func TestAnEndedProcessTakesNotItsNumbersNewOwnerWithIt(t *testing.T) {
+	event, _, _ := sys.Pipe(true)
+	next, _, _ := sys.Pipe(true)
+	k := &systest.Kernel{Child: sys.Child{Event: event}}
+	table, _ := newTable(t, k)
+	old, err := table.Adopt("c1", 300, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table.Begin(old)
+	table.Wait("c1", 300, wire.NoTimeout, func(int, error) {})
+	old.ended = true // its output is still on its way
+	k.Child = sys.Child{PID: 300, Event: next}
+	code := -1
+	if _, err := table.Launch(&sys.Command{Path: "/bin/crun", Args: []string{"crun"}}, func(c int) { code = c }); err != nil {
+		t.Fatal(err)
+	}
+	table.tell(old)
+	if p := table.byPID[300]; p == nil || p == old {
+		t.Fatal("the new process is not known")
+	}
+	table.exited(table.byPID[300], 7)
+	if code != 7 {
+		t.Errorf("%d", code)
+	}
+}
+
+func TestWhatChildrenWriteAfterTheEndIsNotWaitedFor(t *testing.T) {
+	_, l := newTable(t, &systest.Kernel{})
+	stdio := unconnected(l)
+	read, write, err := sys.Pipe(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close(write)
+	_ = syscall.SetNonblock(write, true)
+	fill := func() {
+		for n, errno := 0, syscall.Errno(0); errno == 0; n, errno = sys.Write(write, make([]byte, 4096)) {
+			_ = n
+		}
+	}
+	stdio.out.attach(read)
+	fill()
+	done := false
+	stdio.drain(func() { done = true })
+	for turn := 0; !done; turn++ {
+		if turn > 1000 {
+			t.Fatal("the end is not told")
+		}
+		fill()
+		stdio.out.Ready(sys.In)
+	}
+	if queued, ok := sys.Queued(read); queued == 0 || !ok {
+		t.Errorf("nothing of the children's was left: %d %v", queued, ok)
 	}
 }

@@ -31,6 +31,9 @@ type Stdio struct {
 	parted  bool // nobody has it, and it can be attached again
 }
 
+// dropsInTurn is how often an output that nobody wants is read before others have their turn: a program may never stop writing.
+const dropsInTurn = 16
+
 // unconnected are the streams of a process that has none, or none yet.
 func unconnected(l *loop.Loop) *Stdio {
 	s := &Stdio{loop: l, in: &input{fd: -1, loop: l}}
@@ -47,7 +50,12 @@ func (s *Stdio) drain(done func()) {
 	}
 	for _, o := range outputs {
 		if o.draining {
+			o.bounded = false
 			o.Ready(0)
+		}
+		if o.draining { // the host takes its time, and children may fill the pipe as long as they live
+			o.rest, o.bounded = sys.Queued(o.fd)
+			o.rest += len(o.first)
 		}
 	}
 	s.settle()
@@ -153,12 +161,16 @@ type input struct {
 	closed bool
 	left   []byte // of the stream that it has parted from, to be written before what another brings
 	last   bool   // the input ends after left
+	early  bool   // the input ended before it was attached
 }
 
 // attach begins to write to fd.
 func (i *input) attach(fd int) {
 	i.fd, i.refused = fd, nil
 	i.stream.Resume()
+	if i.early {
+		i.finish()
+	}
 }
 
 // Ready implements loop.Source.
@@ -216,8 +228,12 @@ func (i *input) Fill([]byte) (int, bool) { return 0, false }
 
 // Shut implements hvsocket.User.
 func (i *input) Shut(sends, _ bool) {
-	if !sends && i.fd >= 0 {
+	switch {
+	case sends:
+	case i.fd >= 0:
 		i.finish()
+	default:
+		i.early = true
 	}
 }
 
@@ -259,8 +275,12 @@ type output struct {
 	hung  func()
 	first []byte // was read before it was attached
 
+	later bool // more is to be dropped, when others have had their turn
+
 	parked   bool // nobody has asked for it
 	draining bool // what is left in the pipe is waited for
+	bounded  bool // of that, no more than the next rest bytes
+	rest     int
 }
 
 // dry notes that nothing is left in the pipe.
@@ -285,15 +305,27 @@ func (o *output) Ready(uint32) {
 		return
 	}
 	var dropped [4096]byte
-	for more := o.fd >= 0; more; {
+	more := o.fd >= 0
+	for n := 0; more && n < dropsInTurn; n++ {
 		_, more = o.Fill(dropped[:])
+	}
+	if more && !o.later {
+		o.later = true
+		o.stdio.loop.After(0, func() {
+			o.later = false
+			o.Ready(0)
+		})
 	}
 }
 
 // Fill implements hvsocket.User.
-func (o *output) Fill(p []byte) (int, bool) {
+func (o *output) Fill(p []byte) (n int, more bool) {
+	if o.draining && o.bounded && o.rest <= 0 {
+		o.dry()
+	}
+	defer func() { o.rest -= n }()
 	if len(o.first) > 0 {
-		n := copy(p, o.first)
+		n = copy(p, o.first)
 		o.first = o.first[n:]
 		return n, true
 	}

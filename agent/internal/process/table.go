@@ -141,7 +141,9 @@ func (t *Table) tell(p *Process) {
 		w.done(p.code, nil)
 	}
 	if len(waiters) > 0 && !p.stdio.parted {
-		delete(t.byPID, p.pid)
+		if t.byPID[p.pid] == p { // its number may have a new owner already
+			delete(t.byPID, p.pid)
+		}
 	} else {
 		if len(t.ended) == maxEnded {
 			t.forget(t.ended[0])

@@ -111,6 +111,19 @@ func Enlarge(fd int) {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), setPipeSize, largePipe)
 }
 
+// Queued returns how many bytes a pipe holds; ok is false for what is no pipe.
+func Queued(fd int) (n int, ok bool) {
+	const getPipeSize, inputQueue = 1032, 0x541B // F_GETPIPE_SZ, FIONREAD
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), getPipeSize, 0); errno != 0 {
+		return 0, false
+	}
+	var queued int32
+	if ioctl(fd, inputQueue, unsafe.Pointer(&queued)) != nil {
+		return 0, false
+	}
+	return int(queued), true
+}
+
 // OpenNull opens /dev/null for a child.
 func OpenNull() (int, error) {
 	return syscall.Open("/dev/null", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
