@@ -279,8 +279,8 @@ func TestWhatChildrenWriteAfterTheEndIsNotWaitedFor(t *testing.T) {
 	defer sys.Close(write)
 	_ = syscall.SetNonblock(write, true)
 	fill := func() {
-		for n, errno := 0, syscall.Errno(0); errno == 0; n, errno = sys.Write(write, make([]byte, 4096)) {
-			_ = n
+		for errno := syscall.Errno(0); errno == 0; {
+			_, errno = sys.Write(write, make([]byte, 4096))
 		}
 	}
 	stdio.out.attach(read)

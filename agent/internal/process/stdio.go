@@ -3,6 +3,8 @@
 package process
 
 import (
+	"math"
+
 	"utilityvm/agent/internal/hvsocket"
 	"utilityvm/agent/internal/loop"
 	"utilityvm/agent/internal/sys"
@@ -46,16 +48,17 @@ func (s *Stdio) drain(done func()) {
 	s.drained = done
 	outputs := []*output{s.out, s.err}
 	for _, o := range outputs {
-		o.draining = o.fd >= 0 && !o.parked
+		o.draining, o.rest = o.fd >= 0 && !o.parked, math.MaxInt
 	}
 	for _, o := range outputs {
 		if o.draining {
-			o.bounded = false
 			o.Ready(0)
 		}
-		if o.draining { // the host takes its time, and children may fill the pipe as long as they live
-			o.rest, o.bounded = sys.Queued(o.fd)
-			o.rest += len(o.first)
+		if !o.draining {
+			continue
+		}
+		if queued, ok := sys.Queued(o.fd); ok { // the host takes its time, and children may fill the pipe as long as they live
+			o.rest = len(o.first) + queued
 		}
 	}
 	s.settle()
@@ -228,11 +231,12 @@ func (i *input) Fill([]byte) (int, bool) { return 0, false }
 
 // Shut implements hvsocket.User.
 func (i *input) Shut(sends, _ bool) {
-	switch {
-	case sends:
-	case i.fd >= 0:
+	if sends {
+		return
+	}
+	if i.fd >= 0 {
 		i.finish()
-	default:
+	} else {
 		i.early = true
 	}
 }
@@ -279,8 +283,7 @@ type output struct {
 
 	parked   bool // nobody has asked for it
 	draining bool // what is left in the pipe is waited for
-	bounded  bool // of that, no more than the next rest bytes
-	rest     int
+	rest     int  // bytes of that, at most
 }
 
 // dry notes that nothing is left in the pipe.
@@ -319,14 +322,13 @@ func (o *output) Ready(uint32) {
 }
 
 // Fill implements hvsocket.User.
-func (o *output) Fill(p []byte) (n int, more bool) {
-	if o.draining && o.bounded && o.rest <= 0 {
+func (o *output) Fill(p []byte) (int, bool) {
+	if o.rest <= 0 {
 		o.dry()
 	}
-	defer func() { o.rest -= n }()
 	if len(o.first) > 0 {
-		n = copy(p, o.first)
-		o.first = o.first[n:]
+		n := copy(p, o.first)
+		o.first, o.rest = o.first[n:], o.rest-n
 		return n, true
 	}
 	if o.fd < 0 {
@@ -338,6 +340,7 @@ func (o *output) Fill(p []byte) (n int, more bool) {
 		o.dry()
 		return 0, false
 	case n > 0:
+		o.rest -= n
 		if n == len(p) && !o.large {
 			o.large = true
 			sys.Enlarge(o.fd)

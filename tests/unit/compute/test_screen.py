@@ -3,6 +3,8 @@
 import asyncio
 import json
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -57,31 +59,38 @@ class Qemu:
                 self._sock.sendall(json.dumps(answer | {"id": command["id"]}).encode() + b"\r\n")
 
 
-async def test_each_who_connects_is_handed_to_qemu_and_one_that_it_refuses_harms_no_other(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@asynccontextmanager
+async def shown(path: Path, refuses: frozenset[int] = frozenset()) -> AsyncIterator[tuple[Screen, Scope]]:
+    """A screen at `path`, with its machine's tasks and QEMU's end."""
     ours, theirs = socket.socketpair()
-    path = tmp_path / "screen"
     screen, scope = Screen(str(path), "vm x"), Scope("test")
     screen.open()
-    assert path.stat().st_mode & 0o777 == 0o600
     with ours, theirs:
-        qemu, monitor = Qemu(theirs, frozenset({2})), Monitor("vm x", ours)
+        qemu, monitor = Qemu(theirs, refuses), Monitor("vm x", ours)
         async with asyncio.timeout(10):
             serving = asyncio.get_running_loop().run_in_executor(None, qemu.serve)
             scope.start("monitor", monitor.run())
             scope.start("screen", screen.run(monitor))
-            for number, says in ((1, b"screen 1"), (2, b""), (3, b"screen 3")):
-                reader, writer = await asyncio.open_unix_connection(path)
-                assert await reader.read(100) == says, number
-                writer.close()
-                await writer.wait_closed()
+            yield screen, scope
             await scope.aclose()
             ours.close()
             await serving
         for client in qemu.clients:
             client.close()
     screen.close()
+
+
+async def test_each_who_connects_is_handed_to_qemu_and_one_that_it_refuses_harms_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "screen"
+    async with shown(path, frozenset({2})) as (screen, _):
+        assert path.stat().st_mode & 0o777 == 0o600
+        for number, says in ((1, b"screen 1"), (2, b""), (3, b"screen 3")):
+            reader, writer = await asyncio.open_unix_connection(path)
+            assert await reader.read(100) == says, number
+            writer.close()
+            await writer.wait_closed()
     screen.close()
     assert not path.exists()
     assert "no more" in caplog.text
@@ -148,26 +157,14 @@ async def test_a_client_for_whom_there_is_no_descriptor_waits_and_the_vm_goes_on
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("utilityvm.compute.qemu.screen.ACCEPT_AGAIN", 0.01)
-    ours, theirs = socket.socketpair()
-    screen, scope = Screen(str(tmp_path / "screen"), "vm x"), Scope("test")
-    screen.open()
-    with ours, theirs, socket.socket(socket.AF_UNIX) as client:
-        qemu, monitor = Qemu(theirs, frozenset()), Monitor("vm x", ours)
-        async with asyncio.timeout(10):
-            serving = asyncio.get_running_loop().run_in_executor(None, qemu.serve)
-            scope.start("monitor", monitor.run())
-            scope.start("screen", screen.run(monitor))
-            await asyncio.sleep(0)
+    path = tmp_path / "screen"
+    async with shown(path) as (_, scope):
+        with socket.socket(socket.AF_UNIX) as client:
+            await asyncio.sleep(0)  # until it listens
             with none_left():
-                client.connect(str(tmp_path / "screen"))
+                client.connect(str(path))
                 while "Too many open files" not in caplog.text:
                     await asyncio.sleep(0.001)
             client.setblocking(False)
             assert await asyncio.get_running_loop().sock_recv(client, 100) == b"screen 1"
             assert scope.failure is None
-            await scope.aclose()
-            ours.close()
-            await serving
-        for given in qemu.clients:
-            given.close()
-    screen.close()
